@@ -1,0 +1,1 @@
+"""CARRY: from design to batch; the only package that knows both solvers and trainers."""

@@ -1,0 +1,97 @@
+"""Which part may import what: the contract of pyproject.toml, and what really gets loaded."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("ray", "zmq", "petsc4py", "mpi4py", "torch")
+LIGHT_ENOUGH_FOR_A_LOGIN_NODE = [
+    "solvers.base",
+    "solvers.config",
+    "solvers.registry",
+    "trainers.base",
+    "trainers.config",
+    "pipeline.config",
+    "pipeline.design",
+    "pipeline.guards",
+    "pipeline.errors",
+    "deploy.cli",
+]
+
+
+def loaded_by(statement: str, project: Path) -> set[str]:
+    """Top-level packages among HEAVY that a fresh interpreter has loaded after ``statement``."""
+    program = f"{statement}\nimport sys\nprint(*[m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.split())
+
+
+def test_the_import_contract_holds(project: Path) -> None:
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"], cwd=project, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "0 broken" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("folder", "line"),
+    [
+        ("solvers", "import pipeline.errors"),
+        ("solvers", "import trainers.base"),
+        ("trainers", "import solvers.base"),
+        ("trainers", "import petsc4py"),
+        ("trainers", "import ray"),
+        ("solvers", "import torch"),
+        ("pipeline", "import torch.distributed"),
+        ("pipeline", "import mpi4py.MPI"),
+        ("pipeline", "import deploy"),
+        ("deploy", "import zmq"),
+    ],
+)
+def test_the_import_contract_refuses(
+    folder: str, line: str, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("solvers", "pipeline", "trainers", "deploy"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").touch()
+    for module in ("pipeline/errors.py", "solvers/base.py", "trainers/base.py"):
+        (tmp_path / module).touch()
+    (tmp_path / "pipeline" / "actors").mkdir()
+    (tmp_path / "pipeline" / "actors" / "__init__.py").touch()
+    (tmp_path / "pipeline" / "actors" / "trainer.py").write_text("import torch\n")
+    (tmp_path / "pyproject.toml").write_text((project / "pyproject.toml").read_text())
+    (tmp_path / folder / "added.py").write_text(line + "\n")
+    linter = Path(sys.executable).with_name("lint-imports")
+    done = subprocess.run(
+        [linter, "--no-cache"],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(tmp_path), "PATH": ""},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert f"{folder}.added" in done.stdout
+
+
+@pytest.mark.parametrize("module", LIGHT_ENOUGH_FOR_A_LOGIN_NODE)
+def test_configuration_loads_nothing_heavy(module: str, project: Path) -> None:
+    assert loaded_by(f"import {module}", project) == set()
+
+
+@pytest.mark.petsc
+def test_a_solver_process_never_imports_torch(project: Path) -> None:
+    assert "torch" not in loaded_by("import pipeline.actors.solver, solvers.heat", project)
+
+
+def test_a_trainer_process_never_imports_petsc(project: Path) -> None:
+    loaded = loaded_by("import pipeline.actors.trainer, trainers.trainer", project)
+    assert "torch" in loaded
+    assert loaded.isdisjoint({"petsc4py", "mpi4py"})
