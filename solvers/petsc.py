@@ -1,0 +1,247 @@
+"""PETSc's life cycle for solvers: how it starts, who owns its objects, how its failures are told.
+
+1. PETSc starts quietly: it reads no command line and no ``.petscrc``, and installs no signal
+   handler, so Ctrl-C, SIGTERM and crash reports stay the process's own.
+2. An object given to ``Owned`` is destroyed exactly once, the newest first.
+3. Options of one solver reach that solver alone, are gone from PETSc's database after its set-up,
+   and a name that PETSc did not look at is refused.
+4. A solve that PETSc does not call converged raises ``SolverFailed`` with the reason's name.
+5. A value that float32 cannot hold, NaN and infinity included, raises ``SolverFailed``.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Protocol, TypeVar, final, runtime_checkable
+
+import numpy as np
+import petsc4py
+from jaxtyping import Float64
+
+from solvers.base import SolverFailed
+
+# The first word stands for the program's name. PETSC_OPTIONS is still read: it belongs to the site.
+petsc4py.init(["headrace", "-no_signal_handler", "-skip_petscrc"])
+
+from petsc4py import PETSc  # noqa: E402 - only an initialised PETSc may be imported
+
+# A process that is not part of an mpiexec group shares MPICH's segment with nobody. Its name is
+# removed at once, so that not even a SIGKILL leaves the file behind; the mapping stays.
+if PETSc.COMM_WORLD.getSize() == 1:
+    Path(f"/dev/shm/mpich_shm_{os.getpid():x}_0").unlink(missing_ok=True)
+
+# Far below the float32 resolution of a streamed field (6e-8), so that the choice of linear solver
+# does not show in the snapshots.
+LINEAR_TOLERANCE = 1e-10
+MAX_LINEAR_ITERATIONS = 1000
+# OpenBLAS wakes all its threads for a dot product above 10,000 numbers. Where other processes use
+# the cores, waiting for those threads takes milliseconds, a hundred times the product itself.
+_UNTHREADED = 8192
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+
+__all__ = [
+    "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "linear_solver",
+    "require_finite", "scoped_options", "self_communicator", "solve", "unique_prefix",
+]  # fmt: skip
+
+_instances = count()
+_REASONS: dict[object, str] = {
+    **{
+        value: name
+        for name, value in vars(PETSc.KSP.ConvergedReason).items()
+        if isinstance(value, int) and value < 0
+    },
+    PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT: "DIVERGED_ITS",  # what PETSc itself calls it
+}
+
+
+@runtime_checkable
+class Destroyable(Protocol):
+    """Any PETSc object."""
+
+    def destroy(self) -> object:
+        """Give up the object."""
+        ...
+
+
+_Object = TypeVar("_Object", bound=Destroyable)
+
+
+@final
+class Owned:
+    """PETSc objects that end together, the newest first."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+
+    def __call__(self, created: _Object) -> _Object:
+        """Own ``created`` from now on, and hand it through."""
+        self._stack.callback(created.destroy)
+        return created
+
+    def close(self) -> None:
+        """Destroy everything. Safe to call twice; collective on the objects' communicator."""
+        self._stack.close()
+
+    def __enter__(self) -> "Owned":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def self_communicator() -> PETSc.Comm:
+    """The communicator of this process alone, for members with one mpi_rank."""
+    return PETSc.COMM_SELF
+
+
+def communicator(comm: object) -> PETSc.Comm:
+    """An mpi4py or PETSc communicator as PETSc's."""
+    return PETSc.Comm(comm)  # type: ignore[call-arg]  # the stub lacks it
+
+
+def unique_prefix(name: str) -> str:
+    """An options prefix that no other solver of this process has, e.g. ``heat3_``."""
+    return f"{name}{next(_instances)}_"
+
+
+@contextmanager
+def scoped_options(prefix: str, options: str) -> Iterator[None]:
+    """Let ``options`` hold for objects with ``prefix`` inside the block, and nowhere else.
+
+    Raises:
+        ValueError: Nothing in the block looked at one of them.
+    """
+    database = PETSc.Options()
+    database.prefixPush(prefix)
+    try:
+        database.insertString(options)
+    finally:
+        database.prefixPop()
+    names = list(PETSc.Options(prefix).getAll())
+    try:
+        yield
+        unused = [f"-{name}" for name in names if not database.used(prefix + name)]
+    finally:
+        for name in names:
+            database.delValue(prefix + name)
+    if unused:
+        raise ValueError(
+            f"petsc_options={options!r}: the linear solver did not use {', '.join(unused)}: "
+            "correct the spelling (-ksp_view lists what is in force) or remove it"
+        )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class FieldVector:
+    """A PETSc vector over memory that NumPy sees too, so that a snapshot is one conversion.
+
+    Attributes:
+        vec: For PETSc.
+        values: The same numbers on the grid. Read only: PETSc would not learn of a change.
+    """
+
+    vec: PETSc.Vec
+    values: Float64[np.ndarray, " channel *grid"]
+
+    def set(self, values: Float64[np.ndarray, " *any"]) -> None:
+        """Write all values, in the order of the grid."""
+        self.vec.setArray(values.ravel())  # type: ignore[arg-type]  # the stub's type
+
+
+def field_vector(shape: tuple[int, ...], *, comm: object, owned: Owned) -> FieldVector:
+    """A vector of zeros; ``shape`` is that of this mpi_rank's part of the field."""
+    values = np.zeros(shape)
+    vec = owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))  # type: ignore[arg-type]  # the stub's type
+    values.flags.writeable = False
+    return FieldVector(vec, values)
+
+
+def linear_solver(matrix: PETSc.Mat, *, prefix: str, options: str, owned: Owned) -> PETSc.KSP:
+    """A KSP for one symmetric positive definite matrix, set up once for all right-hand sides.
+
+    On one rank: sparse LU under nested dissection (its triangular solves are faster in PETSc than
+    Cholesky's, 66 against 113 us for 64 x 64). On several: conjugate gradients under algebraic
+    multigrid, whose iterations do not grow with the grid. ``options`` overrides either.
+
+    Raises:
+        ValueError: PETSc does not know or cannot follow ``options``.
+    """
+    ksp = owned(PETSc.KSP().create(matrix.comm))
+    ksp.setOperators(matrix)
+    ksp.setTolerances(rtol=LINEAR_TOLERANCE, max_it=MAX_LINEAR_ITERATIONS)
+    if matrix.comm.size == 1:
+        ksp.setType(PETSc.KSP.Type.PREONLY)
+        ksp.pc.setType(PETSc.PC.Type.LU)
+        ksp.pc.setFactorOrdering(PETSc.Mat.OrderingType.ND)
+    else:
+        ksp.setType(PETSc.KSP.Type.CG)
+        ksp.pc.setType(PETSc.PC.Type.GAMG)
+    ksp.setOptionsPrefix(prefix)
+    with scoped_options(prefix, options):
+        try:
+            ksp.setFromOptions()
+            ksp.setUp()
+        except PETSc.Error as error:
+            raise ValueError(
+                f"petsc_options={options!r}: PETSc cannot set up this linear solver: "
+                f"{_last_line(error)}. Choose another -ksp_type or -pc_type, or leave it empty"
+            ) from error
+    # PETSc refuses a first guess where there is no iteration that could use it.
+    ksp.setInitialGuessNonzero(ksp.getType() != PETSc.KSP.Type.PREONLY)
+    return ksp
+
+
+def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, time: float) -> None:
+    """Solve into ``solution``, whose content is the first guess of an iterative solver.
+
+    Raises:
+        SolverFailed: PETSc did not converge; ``solution`` is not to be used.
+    """
+    try:
+        ksp.solve(rhs, solution)
+    except PETSc.Error as error:
+        raise SolverFailed(
+            f"linear solve failed at solver step {step}, time {time:g} s: {_last_line(error)}"
+        ) from error
+    if ksp.is_diverged:
+        reason = ksp.getConvergedReason()
+        raise SolverFailed(
+            f"linear solve failed at solver step {step}, time {time:g} s: "
+            f"{_REASONS.get(reason, f'reason {reason}')} after {ksp.getIterationNumber()} "
+            f"iterations (-ksp_type {ksp.getType()} -pc_type {ksp.pc.getType()})"
+        )
+
+
+def require_finite(
+    values: Float64[np.ndarray, " channel *grid"], *, step: int, time: float
+) -> None:
+    """Refuse NaN, infinity, and what a float32 snapshot could not hold.
+
+    Raises:
+        SolverFailed: There is such a value.
+    """
+    # One pass without a temporary, false for NaN; a huge sum needs the exact look below. `vdot`,
+    # because NumPy's other products warn when they overflow.
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, _UNTHREADED):
+        part = flat[start : start + _UNTHREADED]
+        if not np.vdot(part, part) < _LARGEST_FLOAT32:
+            break
+    else:
+        return
+    wrong = int(np.count_nonzero(~(np.abs(values) <= _LARGEST_FLOAT32)))
+    if wrong:
+        raise SolverFailed(
+            f"field is not finite at solver step {step}, time {time:g} s: "
+            f"{wrong} of {values.size} values are NaN, infinite or above {_LARGEST_FLOAT32:.2g}"
+        )
+
+
+def _last_line(error: PETSc.Error) -> str:
+    """What PETSc says at the bottom of its stack trace, without the rank."""
+    return str(error).strip().rpartition("\n")[2].partition("] ")[2]

@@ -1,0 +1,106 @@
+"""Finds a solver by its kind, and loads PETSc only when one is really built.
+
+1. ``SOLVERS`` names every built-in solver; an unknown kind is refused with the known ones.
+2. Importing this module, ``known`` and ``describe`` import neither PETSc nor the solver's module.
+3. ``describe`` is the solver's own docstring and its config: nothing is written twice.
+"""
+
+import ast
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import cast
+
+from solvers.base import Solver
+from solvers.config import HeatConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SolverKind:
+    """One built-in solver.
+
+    Attributes:
+        config: Its settings.
+        target: ``module:Class``, imported on demand; the class takes the config alone.
+        summary: What it simulates, in one line.
+    """
+
+    config: type[HeatConfig]
+    target: str
+    summary: str
+
+
+SOLVERS: dict[str, SolverKind] = {
+    "heat": SolverKind(
+        config=HeatConfig,
+        target="solvers.heat:Heat",
+        summary="heat conduction in a 2-D plate between four walls of constant temperature",
+    ),
+}
+
+
+def known(kind: str) -> SolverKind:
+    """The solver of that kind.
+
+    Raises:
+        ValueError: There is none; the message lists those that there are.
+    """
+    if kind not in SOLVERS:
+        raise ValueError(f"solver kind {kind!r} is not known: use one of {', '.join(SOLVERS)}")
+    return SOLVERS[kind]
+
+
+def build(config: HeatConfig) -> Solver:
+    """A solver ready to run members; this imports PETSc."""
+    module, _, name = known(config.kind).target.partition(":")
+    return cast("Solver", getattr(import_module(module), name)(config))
+
+
+def describe(kind: str) -> str:
+    """What the solver computes, its parameters and its settings, for a person to read."""
+    entry = known(kind)
+    config = entry.config()
+    parameters = [
+        (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
+    ]
+    settings = [
+        (name, _plain(getattr(config, name)), field.description)
+        for name, field in entry.config.model_fields.items()
+        if field.description is not None
+    ]
+    return "\n".join(
+        (
+            _docstring(entry.target),
+            "",
+            "Parameters (under `parameters:`)",
+            *_table(("name", "unit", "range", "what it is"), parameters),
+            "",
+            f"Settings (under `solver:`, with `kind: {kind}`)",
+            *_table(("name", "default", "what it is [unit]"), settings),
+        )
+    )
+
+
+def _docstring(target: str) -> str:
+    """Of the module, read from its file without importing it."""
+    file = Path(__file__).with_name(target.partition(":")[0].rpartition(".")[2] + ".py")
+    docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    assert docstring is not None, f"{file} has no docstring"
+    return docstring
+
+
+def _plain(value: object) -> str:
+    """A default as it is written in a study."""
+    if isinstance(value, tuple):
+        return str(list(value))
+    return '""' if value == "" else str(value)
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [header, *rows]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return [
+        "  " + "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]

@@ -1,0 +1,85 @@
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainers.config import MlpConfig, ModelConfig
+from trainers.models import MODELS, build_model
+
+NUM_INPUTS = 6
+SHAPES = [(1, 24, 40), (3, 17), (2, 4, 5, 6)]
+EXAMPLES: dict[str, list[ModelConfig]] = {
+    "mlp": [
+        MlpConfig(hidden=(48, 31)),
+        MlpConfig(hidden=(), activation="relu"),
+        MlpConfig(hidden=(16,), activation="tanh"),
+    ],
+}
+CASES = [(config, shape) for kind in MODELS for config in EXAMPLES[kind] for shape in SHAPES]
+ALL = pytest.mark.parametrize(("config", "shape"), CASES, ids=str)
+
+
+def make(config: ModelConfig, shape: tuple[int, ...], *, seed: int = 11) -> nn.Module:
+    torch.manual_seed(seed)
+    return build_model(config, num_inputs=NUM_INPUTS, field_shape=shape)
+
+
+def inputs(count: int) -> torch.Tensor:
+    return torch.rand(count, NUM_INPUTS, generator=torch.Generator().manual_seed(2)) * 2 - 1
+
+
+@ALL
+@pytest.mark.parametrize("count", [1, 7])
+def test_shape_and_type_of_a_prediction(
+    config: ModelConfig, shape: tuple[int, ...], count: int
+) -> None:
+    prediction = make(config, shape)(inputs(count))
+    assert prediction.shape == (count, *shape)
+    assert prediction.dtype == torch.float32
+    assert prediction.isfinite().all()
+
+
+@ALL
+def test_a_sample_does_not_depend_on_the_others(
+    config: ModelConfig, shape: tuple[int, ...]
+) -> None:
+    network, batch = make(config, shape).eval(), inputs(5)
+    other = batch.clone()
+    other[1:] += 0.7
+    torch.testing.assert_close(network(batch)[0], network(other)[0])
+
+
+@ALL
+def test_the_same_seed_gives_the_same_weights(config: ModelConfig, shape: tuple[int, ...]) -> None:
+    first, second, third = (make(config, shape, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first(inputs(3)), second(inputs(3)))
+    assert not torch.equal(first(inputs(3)), third(inputs(3)))
+
+
+@ALL
+def test_every_weight_gets_a_finite_gradient(config: ModelConfig, shape: tuple[int, ...]) -> None:
+    network = make(config, shape)
+    network(inputs(9)).square().mean().backward()
+    for name, weight in network.named_parameters():
+        assert weight.grad is not None, name
+        assert weight.grad.isfinite().all(), name
+        assert weight.grad.abs().sum() > 0, name
+
+
+@ALL
+def test_the_state_survives_safetensors(
+    config: ModelConfig, shape: tuple[int, ...], tmp_path: Path
+) -> None:
+    network, other = make(config, shape, seed=1), make(config, shape, seed=2)
+    save_file(network.state_dict(), tmp_path / "weights.safetensors")
+    other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
+    assert torch.equal(network(inputs(4)), other(inputs(4)))
+
+
+def test_the_registry_names_every_kind_once() -> None:
+    assert set(EXAMPLES) == set(MODELS)
+    for kind, entry in MODELS.items():
+        assert entry.config.model_fields["kind"].default == kind
+        assert entry.summary

@@ -1,0 +1,62 @@
+"""Solvers by name: found, built and described."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from solvers.config import HeatConfig
+from solvers.registry import SOLVERS, build, describe, known
+
+
+def test_an_unknown_kind_is_told_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"solver kind 'haet' is not known: use one of heat"):
+        known("haet")
+
+
+def test_every_entry_is_named_as_its_config_says() -> None:
+    for kind, entry in SOLVERS.items():
+        assert entry.config().kind == kind
+        assert entry.summary
+
+
+@pytest.mark.petsc
+def test_build_gives_the_solver_of_the_config() -> None:
+    solver = build(HeatConfig(grid=(5, 4), steps=3))
+    assert solver.spec.shape == (5, 4)
+    assert solver.max_snapshots == 4
+    solver.close()
+
+
+@pytest.mark.parametrize("kind", list(SOLVERS))
+def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
+    text = describe(kind)
+    for heading in (
+        "Equation:", "Domain:", "Boundary:", "Initial:", "Grid:", "Space:", "Time:", "Stability:",
+        "Behaviour:", "Good values:", "Source:", "Parameters", "Settings",
+    ):  # fmt: skip
+        assert f"\n{heading}" in text, heading
+    config = SOLVERS[kind].config()
+    rows = [line.split() for line in text.splitlines()]
+    for parameter in config.parameters():
+        assert any(row[:2] == [parameter.name, parameter.unit] for row in rows)
+    for name in set(type(config).model_fields) - {"kind"}:
+        assert any(row[:1] == [name] for row in rows), name
+
+
+def test_the_table_of_heat() -> None:
+    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in describe("heat")
+    assert "  grid           [64, 64]    cells (y, x), at least 3 each [1]\n" in describe("heat")
+
+
+def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:
+    program = (
+        "import sys; from solvers.registry import SOLVERS, describe\n"
+        "for kind in SOLVERS: describe(kind)\n"
+        "print(*{'petsc4py', 'mpi4py', 'solvers.petsc', 'solvers.heat'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
