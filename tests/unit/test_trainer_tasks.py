@@ -1,0 +1,87 @@
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.unit.array_source import linear_problem, linear_samples, linear_source
+from trainers.config import TrainerConfig
+from trainers.state import Normalization
+from trainers.tasks import Direct, build_task
+
+
+class Constant(nn.Module):
+    """Remembers what it saw; predicts one normalised number everywhere."""
+
+    def __init__(self, value: float, field_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.value, self.field_shape = value, field_shape
+        self.seen = torch.empty(0)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        self.seen = inputs
+        return torch.full((len(inputs), *self.field_shape), self.value)
+
+
+@pytest.fixture
+def normalization() -> Normalization:
+    return Normalization.of(linear_source().moments(), linear_problem())
+
+
+def make(normalization: Normalization, window: int = 1) -> Direct:
+    problem = linear_problem(window=window)
+    return build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
+
+
+def test_the_network_sees_normalised_inputs_and_predicts_in_field_units(
+    normalization: Normalization,
+) -> None:
+    task = make(normalization)
+    network = Constant(0.5, task.field_shape)
+    fields = task.predict(network, torch.tensor([[100.0, 3.0, 0.25], [500.0, -2.0, 0.0]]))
+    torch.testing.assert_close(network.seen, torch.tensor([[-1.0, 1.0, 0.0], [1.0, -1.0, -1.0]]))
+    assert fields.shape == (2, 1, 2, 5, 7)
+    expected = normalization.field_offset + 0.5 * normalization.field_scale
+    np.testing.assert_allclose(fields[1, 0, :, 3, 2], expected, rtol=1e-6)
+
+
+def test_the_loss_is_that_of_normalised_fields(normalization: Normalization) -> None:
+    task = make(normalization)
+    fields, inputs = (
+        torch.from_numpy(each) for each in linear_samples(np.random.default_rng(1), 9)
+    )
+    losses = task.losses(Constant(0.25, task.field_shape), inputs, fields)
+    scaled = (np.moveaxis(fields.numpy(), 2, -1) - normalization.field_offset) / (
+        normalization.field_scale
+    )
+    np.testing.assert_allclose(losses, ((scaled - 0.25) ** 2).mean((1, 2, 3, 4)), rtol=1e-4)
+
+
+def test_a_window_counts_as_so_many_pairs(normalization: Normalization) -> None:
+    task = make(normalization, window=3)
+    rng = np.random.default_rng(1)
+    fields, inputs = (torch.from_numpy(each) for each in linear_samples(rng, 4, window=3))
+    network = Constant(0.0, task.field_shape)
+    losses = task.losses(network, inputs, fields)
+    assert losses.shape == (4,)
+    assert network.seen.shape == (12, 3)
+    single = make(normalization)
+    apart = [
+        single.losses(
+            network, torch.cat([inputs[:, :2], inputs[:, 2 + k, None]], 1), fields[:, [k]]
+        )
+        for k in range(3)
+    ]
+    torch.testing.assert_close(losses, torch.stack(apart).mean(0))
+    assert task.predict(network, inputs).shape == (4, 3, 2, 5, 7)
+
+
+def test_what_is_given_in_is_not_written_to(normalization: Normalization) -> None:
+    task = make(normalization)
+    fields, inputs = (
+        torch.from_numpy(each) for each in linear_samples(np.random.default_rng(1), 9)
+    )
+    before = fields.clone(), inputs.clone()
+    task.losses(Constant(0.0, task.field_shape), inputs, fields)
+    task.predict(Constant(0.0, task.field_shape), inputs)
+    assert torch.equal(before[0], fields)
+    assert torch.equal(before[1], inputs)

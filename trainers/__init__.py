@@ -1,0 +1,1 @@
+"""LEARN: the training loop and its networks; knows torch, and any BatchSource."""

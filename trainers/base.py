@@ -1,0 +1,245 @@
+"""What a trainer is fed with and what it says: the vocabulary of this package.
+
+A ``BatchSource`` is NumPy only, so that the training loop can be run, tested and measured on a
+plain array, on shared memory, or behind a live reservoir, with the same code.
+
+Invariants of every source (``tests/contract/test_batch_source_contract.py``):
+
+1. Slots named by a lease keep their content until that lease is given back.
+2. ``lease`` never returns more batches than asked for, and never waits longer than ``timeout``.
+3. Once a lease says ``finished`` there is nothing left to draw; later leases are empty and
+   finished too.
+4. ``replay`` never runs dry: it draws again from what is held, so that ranks whose streams end
+   unevenly take the same number of steps.
+5. ``lease``, ``replay`` and ``give_back`` are called by one thread, everything else by another.
+6. Leases are given back in the order they were drawn in; an empty one is not given back. What was
+   given back reaches the reservoir with the next call of ``lease`` at the latest, and the trainer
+   ends with a call of ``lease``.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+
+class TrainingDiverged(Exception):
+    """The loss or a gradient is not finite; the message says at which train step and what to do."""
+
+
+class PeerFailed(Exception):
+    """Another rank failed, so this one stops too; its own message is on that rank."""
+
+
+class NothingToTrainOn(Exception):
+    """The stream is over and a rank has not got a single sample."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Input:
+    """One physical input of a surrogate.
+
+    Attributes:
+        name: Of a parameter, or ``"time"``.
+        unit: SI unit, ``"1"`` when dimensionless.
+        low: Lower end of the range that is trained on.
+        high: Upper end of it.
+    """
+
+    name: str
+    unit: str
+    low: float
+    high: float
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(
+                f"input {self.name!r}: the range [{self.low:g}, {self.high:g}] {self.unit} is "
+                "reversed or not a number. Give the lower end first"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """What is learnt: names, units and shapes of inputs and fields.
+
+    Attributes:
+        field_names: One per channel.
+        field_units: One SI unit per channel.
+        shape: Grid points, one number per axis, without channels.
+        spacing: Grid spacing in metres, one per axis of ``shape``.
+        parameters: In the order in which they stand in a sample's inputs.
+        time: Times in seconds that are trained on.
+        window: Consecutive snapshots in a sample.
+    """
+
+    field_names: tuple[str, ...]
+    field_units: tuple[str, ...]
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    parameters: tuple[Input, ...]
+    time: Input
+    window: int = 1
+
+    def __post_init__(self) -> None:
+        if len(self.field_units) != len(self.field_names):
+            raise ValueError(
+                f"one unit per channel: names={self.field_names}, units={self.field_units}"
+            )
+        if len(self.spacing) != len(self.shape):
+            raise ValueError(
+                f"one spacing per grid axis: shape={self.shape}, spacing={self.spacing}"
+            )
+
+    @property
+    def field_shape(self) -> tuple[int, ...]:
+        """Of the fields at one time: ``(channel, *grid)``."""
+        return (len(self.field_names), *self.shape)
+
+    @property
+    def num_inputs(self) -> int:
+        """Inputs of a sample: parameters, then the time of each snapshot in the window."""
+        return len(self.parameters) + self.window
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Lease:
+    """Index batches over the slots, promised to one rank until given back.
+
+    Attributes:
+        id: Names the lease when it is given back.
+        indices: Slot numbers, one row per batch.
+        finished: The stream is over for this rank and everything was drawn.
+    """
+
+    id: int
+    indices: Int64[np.ndarray, " batches batch"]
+    finished: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Moments:
+    """Count, mean and summed squared deviation per channel and per input; they merge exactly.
+
+    Attributes:
+        count: Samples that were looked at.
+        field_count: Field values per channel that were looked at.
+        field_mean: Mean per channel, in the field's unit.
+        field_m2: Sum of squared deviations from it.
+        input_mean: Mean per input (parameters, then time), in the input's unit.
+        input_m2: Sum of squared deviations from it.
+    """
+
+    count: int
+    field_count: int
+    field_mean: Float64[np.ndarray, " channel"]
+    field_m2: Float64[np.ndarray, " channel"]
+    input_mean: Float64[np.ndarray, " inputs"]
+    input_m2: Float64[np.ndarray, " inputs"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """Validation samples that have arrived at this rank so far.
+
+    Attributes:
+        fields: ``(sample, window, channel, *grid)``, in the fields' units.
+        inputs: Parameters, then the time of each snapshot in the window.
+        members: Member number of each sample.
+        steps: Solver step of each sample's first snapshot.
+        complete: No further validation sample will come.
+    """
+
+    fields: Float32[np.ndarray, " sample window channel *grid"]
+    inputs: Float32[np.ndarray, " sample inputs"]
+    members: Int64[np.ndarray, " sample"]
+    steps: Int64[np.ndarray, " sample"]
+    complete: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ValidationResult:
+    """Errors over all validation samples of all ranks, in physical units.
+
+    Attributes:
+        train_step: Train step after which they were measured.
+        samples: Number of samples they are over.
+        mse: Mean squared error, unit of the field squared.
+        relative_l2: Mean over samples of ||prediction - truth|| / ||truth||, without the samples
+            whose truth is zero everywhere; nan when there are no others.
+        member_mse: Member number -> its mean squared error.
+    """
+
+    train_step: int
+    samples: int
+    mse: float
+    relative_l2: float
+    member_mse: dict[int, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainStats:
+    """What a rank says of itself, every ``log_every`` train steps and at the end.
+
+    Attributes:
+        rank: torch.distributed rank.
+        train_step: Train steps taken so far.
+        loss: Mean loss since the last report, of the normalised fields.
+        learning_rate: Of the next train step.
+        wait_seconds: Total time this rank waited for batches so far, from its first step on.
+        first_step_seconds: From the start of the loop to the first train step; None before it.
+        validation: Newest result; None before the first.
+    """
+
+    rank: int
+    train_step: int
+    loss: float
+    learning_rate: float
+    wait_seconds: float
+    first_step_seconds: float | None
+    validation: ValidationResult | None
+
+
+@runtime_checkable  # so that the test run can check it where it is passed
+class BatchSource(Protocol):
+    """Where one rank's batches come from."""
+
+    @property
+    def fields(self) -> Float32[np.ndarray, " slot window channel *grid"]:
+        """The slots. Only rows named by a live lease may be read."""
+        ...
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+        """Parameters, then the time of each snapshot in the window, for each slot."""
+        ...
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether training may start."""
+        ...
+
+    def moments(self) -> Moments:
+        """Statistics of what is held now, for normalisation; call it after the watermark."""
+        ...
+
+    def lease(self, batches: int, *, timeout: float) -> Lease:
+        """Draw up to ``batches`` batches; wait up to ``timeout`` seconds for the first."""
+        ...
+
+    def replay(self, batches: int) -> Lease:
+        """Draw exactly ``batches`` batches again after the stream has finished."""
+        ...
+
+    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+        """End a lease, with the loss of each sample of each batch that was trained on."""
+        ...
+
+    def held_validation(self) -> Held:
+        """Validation samples that have arrived so far."""
+        ...
+
+    def report(self, stats: TrainStats) -> None:
+        """Tell whoever watches; never waits."""
+        ...

@@ -1,0 +1,151 @@
+"""How a surrogate is trained, as it stands under ``trainer:`` in a study.
+
+Invariants (``tests/unit/test_trainer_config.py``):
+
+1. Importing it brings no torch: a study can be checked on a login node.
+2. Unknown keys are refused at every level.
+3. A schedule never raises the learning rate above ``optimizer.lr`` and never makes it negative.
+"""
+
+import math
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DirectConfig(_Section):
+    """(parameters, time) -> field."""
+
+    kind: Literal["direct"] = "direct"
+    window: int = Field(default=1, ge=1, le=1024, description="consecutive snapshots in a sample")
+
+
+class MlpConfig(_Section):
+    """A fully connected network."""
+
+    kind: Literal["mlp"] = "mlp"
+    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
+        default=(256, 256), max_length=64, description="width of each hidden layer"
+    )
+    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
+        default="relu", description="between the layers"
+    )
+
+
+class AdamConfig(_Section):
+    """Adam (arXiv:1412.6980); the weight decay is added to the gradient."""
+
+    kind: Literal["adam"] = "adam"
+    lr: float = Field(default=1e-3, gt=0.0, le=10.0, description="learning rate")
+    weight_decay: float = Field(default=0.0, ge=0.0, le=1.0, description="L2 penalty")
+
+
+class AdamWConfig(_Section):
+    """AdamW (arXiv:1711.05101); the weight decay is decoupled from the gradient."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-3, gt=0.0, le=10.0, description="learning rate")
+    weight_decay: float = Field(default=1e-2, ge=0.0, le=1.0, description="decay per step and lr")
+
+
+class _Schedule(_Section):
+    warmup_steps: int = Field(
+        default=0, ge=0, description="train steps over which the learning rate rises from zero"
+    )
+
+    def factor(self, train_step: int, expected_steps: int | None) -> float:
+        """What ``optimizer.lr`` is multiplied with in a train step.
+
+        Args:
+            train_step: Train steps taken before this one.
+            expected_steps: Train steps the stream is expected to allow; None where nobody knows.
+                It may be wrong: from there on a schedule stays where it ended.
+        """
+        rise = min(1.0, (train_step + 1) / (self.warmup_steps + 1))
+        if expected_steps is None:
+            return rise
+        length = max(1, expected_steps - self.warmup_steps)
+        done = min(1.0, max(0, train_step - self.warmup_steps) / length)
+        return rise * self._decay(done)
+
+    def _decay(self, done: float) -> float:
+        """Factor after a fraction ``done`` of the expected train steps."""
+        raise NotImplementedError
+
+
+class ConstantConfig(_Schedule):
+    """The same learning rate all the time."""
+
+    kind: Literal["constant"] = "constant"
+
+    def _decay(self, done: float) -> float:
+        return 1.0
+
+
+class CosineConfig(_Schedule):
+    """Half a cosine from ``lr`` down to ``final * lr``, over the expected train steps."""
+
+    kind: Literal["cosine"] = "cosine"
+    final: float = Field(default=0.01, ge=0.0, le=1.0, description="last factor of lr")
+
+    def _decay(self, done: float) -> float:
+        return self.final + (1.0 - self.final) * 0.5 * (1.0 + math.cos(math.pi * done))
+
+
+class StepConfig(_Schedule):
+    """``lr`` times ``factor`` after each of ``stages`` equal parts of the expected train steps."""
+
+    kind: Literal["step"] = "step"
+    stages: int = Field(default=4, ge=1, le=1000, description="parts of equal length")
+    drop: float = Field(default=0.5, gt=0.0, le=1.0, description="factor from one part to the next")
+
+    def _decay(self, done: float) -> float:
+        return self.drop ** min(self.stages - 1, int(done * self.stages))
+
+
+TaskConfig = DirectConfig
+ModelConfig = MlpConfig
+OptimizerConfig = Annotated[AdamConfig | AdamWConfig, Field(discriminator="kind")]
+ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="kind")]
+
+
+class TrainerConfig(_Section):
+    """The training loop."""
+
+    ranks: int = Field(default=1, ge=1, le=4096, description="data-parallel training processes")
+    batch: int = Field(default=32, ge=1, le=1_048_576, description="samples per step and rank")
+    task: TaskConfig = Field(default=DirectConfig(), description="what is predicted from what")
+    model: ModelConfig = Field(default=MlpConfig(), description="the network")
+    loss: Literal["mse", "mae", "relative_l2"] = Field(
+        default="mse", description="what is minimised, on normalised fields"
+    )
+    optimizer: OptimizerConfig = Field(default=AdamConfig(), description="how weights are changed")
+    schedule: ScheduleConfig = Field(
+        default=ConstantConfig(), description="how the learning rate changes"
+    )
+    gradient_clip: float | None = Field(
+        default=None,
+        gt=0.0,
+        allow_inf_nan=False,
+        description="largest norm of the gradient; null: no limit",
+    )
+    validate_every: int = Field(
+        default=500, ge=1, description="train steps from one validation to the next"
+    )
+    log_every: int = Field(default=50, ge=1, description="train steps from one report to the next")
+    lease_batches: int = Field(
+        default=16, ge=1, le=4096, description="batches drawn from the reservoir in one call"
+    )
+    staging_bytes: int = Field(
+        default=268_435_456,
+        ge=1,
+        description="memory for batches gathered ahead; one is always possible",
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        default="auto", description="auto: a GPU where there is one"
+    )
+    threads: int = Field(default=1, ge=1, le=4096, description="CPU threads of each rank")

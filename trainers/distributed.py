@@ -1,0 +1,162 @@
+"""Ranks in lock-step: what they agree on before they take train steps together.
+
+Invariants (``tests/unit/test_trainer_distributed.py``, ``tests/integration/test_ddp.py``):
+
+1. A burst is as long as the rank with the fewest batches can go: no rank waits in a gradient
+   all-reduce for one that has no batch.
+2. All ranks end after the same train step, once every one has drawn everything.
+3. A rank that fails between bursts stops all others at the next agreement.
+4. With one rank there are no collectives, and torch.distributed need not be initialised.
+"""
+
+from dataclasses import dataclass
+from typing import Final, final
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from jaxtyping import Float64, Int64
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+from trainers import exchange
+from trainers.base import Moments
+from trainers.exchange import SharedGradients
+from trainers.state import merge
+
+BUSY: Final = 2**31  # steps that a rank without a stream of its own can go
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class World:
+    """Where this process stands among the ranks; torch.distributed is initialised when size > 1.
+
+    Attributes:
+        rank: torch.distributed rank.
+        size: Number of ranks.
+        device: Such as ``"cuda:0"``; None: as the config says.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.rank < self.size:
+            raise ValueError(
+                f"rank={self.rank} is not one of {self.size} ranks: need 0 <= rank < size"
+            )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Readiness:
+    """What one rank, or the least of all ranks, can do next.
+
+    Attributes:
+        steps: Train steps with batches at hand; ``BUSY`` when over.
+        over: Its stream has finished and everything was drawn.
+        failed: It cannot go on.
+    """
+
+    steps: int
+    over: bool
+    failed: bool
+
+
+def pick_device(world: World, wish: str) -> torch.device:
+    """The device of this rank.
+
+    Raises:
+        ValueError: A GPU was asked for where there is none.
+    """
+    if world.device is not None:
+        return torch.device(world.device)
+    if wish == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wish == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "trainer.device=cuda: torch finds no GPU on this node. Use device: auto or cpu, or "
+            "start the study where there is one"
+        )
+    return torch.device(wish)
+
+
+@final
+class LockStep:
+    """The collectives of one training; each is called by all ranks, in the same order."""
+
+    def __init__(self, world: World, device: torch.device) -> None:
+        self._world = world
+        self._alone = world.size == 1
+        nccl = not self._alone and dist.get_backend() == "nccl"
+        self._device = device if nccl else torch.device("cpu")
+
+    def agree(self, mine: Readiness) -> Readiness:
+        """The shortest burst; over when all are, failed when one is."""
+        steps = BUSY if mine.over else mine.steps
+        least = self._least([steps, int(mine.over), int(not mine.failed)])
+        return Readiness(steps=least[0], over=bool(least[1]), failed=not least[2])
+
+    def all(self, condition: bool) -> bool:
+        """Whether it holds on every rank."""
+        return bool(self._least([int(condition)])[0])
+
+    def most(self, number: int) -> int:
+        """The largest number of any rank."""
+        return -self._least([-number])[0]
+
+    def gather(self, values: Float64[np.ndarray, " *shape"]) -> Float64[np.ndarray, " rank *shape"]:
+        """Arrays of all ranks, which have the same shape, stacked in the order of the ranks."""
+        if self._alone:
+            return values[None]
+        tensor = torch.from_numpy(values.copy()).to(self._device)
+        parts = [torch.empty_like(tensor) for _ in range(self._world.size)]
+        dist.all_gather(parts, tensor)
+        return torch.stack(parts).cpu().numpy()
+
+    def merge(self, moments: Moments) -> tuple[Moments, Int64[np.ndarray, " rank"]]:
+        """Moments of all ranks together, and the number of samples of each."""
+        channels, inputs = len(moments.field_mean), len(moments.input_mean)
+        mine = np.concatenate(
+            [
+                np.array([moments.count, moments.field_count], np.float64),
+                *(moments.field_mean, moments.field_m2, moments.input_mean, moments.input_m2),
+            ]
+        )
+        ends = np.cumsum([2, channels, channels, inputs])
+        rows = self.gather(mine)
+        parts = []
+        for row in rows:
+            counts, field_mean, field_m2, input_mean, input_m2 = np.split(row, ends)
+            part = Moments(
+                count=int(counts[0]),
+                field_count=int(counts[1]),
+                field_mean=field_mean,
+                field_m2=field_m2,
+                input_mean=input_mean,
+                input_m2=input_m2,
+            )
+            parts.append(part)
+        return merge(parts), rows[:, 0].astype(np.int64)
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The same network with gradients averaged over the ranks, and rank 0's weights."""
+        if self._alone:
+            return model
+        first = next(model.parameters()).device
+        if first.type == "cuda":
+            return DistributedDataParallel(model, device_ids=[first], gradient_as_bucket_view=True)
+        network = DistributedDataParallel(
+            model, gradient_as_bucket_view=True, bucket_cap_mb=exchange.BUCKET_MIB
+        )
+        shared = SharedGradients.open(model, rank=self._world.rank, size=self._world.size)
+        if shared is not None:
+            network.register_comm_hook(shared, exchange.hook)
+        return network
+
+    def _least(self, numbers: list[int]) -> list[int]:
+        if self._alone:
+            return numbers
+        tensor = torch.tensor(numbers, dtype=torch.int64, device=self._device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MIN)
+        return [int(number) for number in tensor.tolist()]

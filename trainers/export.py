@@ -1,0 +1,195 @@
+"""The finished surrogate as files, and back as something to call in physical units.
+
+``model.safetensors`` holds the weights; ``card.json`` everything else: how it was trained, the
+normalisation, names, units, ranges and errors. There is no pickle in either.
+
+Invariants (``tests/unit/test_trainer_export.py``):
+
+1. A surrogate that was read back predicts what the trained network predicts, to the last bit.
+2. Outside of what was trained on it warns, and says which input, which value and which range.
+3. The card is written last and at once: where there is one, the folder is complete.
+"""
+
+import json
+import os
+import platform
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Self, final
+
+import numpy as np
+import torch
+from jaxtyping import Float32, Float64
+from numpy.typing import ArrayLike
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from trainers.base import Input, Problem, TrainStats
+from trainers.config import TrainerConfig
+from trainers.models import build_model
+from trainers.state import Normalization
+from trainers.tasks import Direct, build_task
+
+FORMAT: Final = 1
+CHUNK_BYTES: Final = 64 * 2**20
+
+
+def export(
+    folder: Path,
+    model: nn.Module,
+    config: TrainerConfig,
+    problem: Problem,
+    normalization: Normalization,
+    stats: TrainStats,
+) -> None:
+    """Write ``model.safetensors`` and ``card.json`` into a folder, which is made if need be."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
+    save_file(weights, folder / "model.safetensors")
+    card = {
+        "format": FORMAT,
+        "trainer": config.model_dump(mode="json"),
+        "problem": asdict(problem),
+        "normalization": normalization.as_json(),
+        "train_steps": stats.train_step,
+        "validation": None if stats.validation is None else asdict(stats.validation),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+    }
+    partial = folder / "card.json.partial"
+    partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
+    os.replace(partial, folder / "card.json")
+
+
+def load_surrogate(path: Path | str) -> "Surrogate":
+    """Read an exported surrogate.
+
+    Args:
+        path: The folder with ``card.json``, or a run directory that has it under ``model/``.
+
+    Raises:
+        FileNotFoundError: There is no complete surrogate.
+        ValueError: It is of a format that this version does not know.
+    """
+    folder = Path(path)
+    if not (folder / "card.json").exists() and (folder / "model" / "card.json").exists():
+        folder = folder / "model"
+    if not (folder / "card.json").exists():
+        raise FileNotFoundError(
+            f"{path} holds no card.json, so no surrogate was exported there. Give the run "
+            "directory of a study that has ended, or its folder model/"
+        )
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    if card["format"] != FORMAT:
+        raise ValueError(
+            f"{folder}: card.json has format {card['format']}, this version reads {FORMAT}. Read "
+            "it with the version of headrace that wrote it"
+        )
+    return Surrogate.read(folder, card)
+
+
+@final
+class Surrogate:
+    """A trained network, called in physical units.
+
+    Attributes:
+        problem: Names, units, shapes and trained ranges.
+        card: Everything that was exported with it, errors included.
+    """
+
+    def __init__(
+        self, network: nn.Module, task: Direct, *, problem: Problem, card: dict[str, Any]
+    ) -> None:
+        self._network, self._task = network.eval(), task
+        self.problem: Final = problem
+        self.card: Final = card
+
+    @classmethod
+    def read(cls, folder: Path, card: dict[str, Any]) -> Self:
+        """Rebuild the network that a card describes, with its weights."""
+        problem = _problem(card["problem"])
+        config = TrainerConfig.model_validate(card["trainer"])
+        normalization = Normalization.from_json(card["normalization"])
+        task = build_task(config, problem, normalization, torch.device("cpu"))
+        network = build_model(
+            config.model, num_inputs=task.num_inputs, field_shape=task.field_shape
+        )
+        network.load_state_dict(load_file(folder / "model.safetensors"))
+        return cls(network, task, problem=problem, card=card)
+
+    def __call__(
+        self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
+    ) -> Float32[np.ndarray, " *leading_channel_grid"]:
+        """Predict fields, in their units.
+
+        Args:
+            parameters: By name, or an array with the parameters along its last axis, in the order
+                of ``problem.parameters``. Each may have leading axes; they are broadcast.
+            time: In seconds; broadcast against the parameters.
+
+        Returns:
+            ``(*leading, channel, *grid)``.
+
+        Raises:
+            ValueError: A parameter is missing, unknown, or their number is wrong.
+        """
+        inputs = self._inputs(parameters, time)
+        self._warn_outside(inputs)
+        rows = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float32))
+        fields = np.empty((len(rows), *self._task.field_shape), np.float32)
+        step = max(1, CHUNK_BYTES // fields[:1].nbytes) if len(rows) else 1
+        with torch.inference_mode():
+            for start in range(0, len(rows), step):
+                part = slice(start, start + step)
+                fields[part] = self._task.predict(self._network, rows[part])[:, 0].numpy()
+        return fields.reshape(*inputs.shape[:-1], *self._task.field_shape)
+
+    def _inputs(
+        self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
+    ) -> Float64[np.ndarray, " *leading inputs"]:
+        names = [each.name for each in self.problem.parameters]
+        if isinstance(parameters, Mapping):
+            missing = [name for name in names if name not in parameters]
+            unknown = [name for name in parameters if name not in names]
+            if missing or unknown:
+                raise ValueError(
+                    f"parameters missing: {missing}, unknown: {unknown}. Give exactly {names}"
+                )
+            columns = [np.asarray(parameters[name], np.float64) for name in names]
+        else:
+            array = np.asarray(parameters, np.float64)
+            if array.ndim == 0 or array.shape[-1] != len(names):
+                raise ValueError(
+                    f"parameters have the shape {array.shape}, but the last axis must hold "
+                    f"{len(names)}: {names}"
+                )
+            columns = list(np.moveaxis(array, -1, 0))
+        columns.append(np.asarray(time, np.float64))
+        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+
+    def _warn_outside(self, inputs: Float64[np.ndarray, " *leading inputs"]) -> None:
+        for each, values in zip(
+            (*self.problem.parameters, self.problem.time), np.moveaxis(inputs, -1, 0), strict=True
+        ):
+            margin = 1e-6 * (each.high - each.low)
+            outside = values[~((values >= each.low - margin) & (values <= each.high + margin))]
+            if outside.size:
+                warnings.warn(
+                    f"{each.name}={outside.flat[0]:g} {each.unit} is outside of what was trained "
+                    f"on, [{each.low:g}, {each.high:g}] {each.unit}: the prediction is an "
+                    "extrapolation. Stay inside, or train on a wider range",
+                    stacklevel=3,
+                )
+
+
+def _problem(tree: dict[str, Any]) -> Problem:
+    return Problem(
+        field_names=tuple(tree["field_names"]),
+        field_units=tuple(tree["field_units"]),
+        shape=tuple(tree["shape"]),
+        spacing=tuple(tree["spacing"]),
+        parameters=tuple(Input(**each) for each in tree["parameters"]),
+        time=Input(**tree["time"]),
+        window=tree["window"],
+    )

@@ -1,0 +1,105 @@
+"""Normalisation: from statistics of what was simulated so far to numbers of order one.
+
+Invariants (``tests/unit/test_trainer_state.py``):
+
+1. Merged moments are those of all samples taken together, in whatever parts they came.
+2. Every rank normalises alike: what is merged depends on the order of the ranks alone.
+3. A constant input or channel is shifted, not scaled: nothing is divided by zero.
+4. A normalisation read back from its own JSON is the same to the last bit.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
+
+import numpy as np
+from jaxtyping import Float64
+
+from trainers.base import Moments, Problem
+
+
+def merge(parts: Sequence[Moments]) -> Moments:
+    """Moments of all parts together (Chan, Golub, LeVeque 1979)."""
+    merged = parts[0]
+    for part in parts[1:]:
+        field_mean, field_m2 = _merge(
+            (merged.field_count, merged.field_mean, merged.field_m2),
+            (part.field_count, part.field_mean, part.field_m2),
+        )
+        input_mean, input_m2 = _merge(
+            (merged.count, merged.input_mean, merged.input_m2),
+            (part.count, part.input_mean, part.input_m2),
+        )
+        merged = Moments(
+            count=merged.count + part.count,
+            field_count=merged.field_count + part.field_count,
+            field_mean=field_mean,
+            field_m2=field_m2,
+            input_mean=input_mean,
+            input_m2=input_m2,
+        )
+    return merged
+
+
+_Vector = Float64[np.ndarray, " n"]
+_Part = tuple[int, _Vector, _Vector]
+
+
+def _merge(left: _Part, right: _Part) -> tuple[_Vector, _Vector]:
+    (left_count, left_mean, left_m2), (right_count, right_mean, right_m2) = left, right
+    count = left_count + right_count
+    if count == 0 or right_count == 0:
+        return left_mean, left_m2
+    share = right_count / count
+    delta = right_mean - left_mean
+    return left_mean + delta * share, left_m2 + right_m2 + delta**2 * (left_count * share)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Normalization:
+    """``normalised = (physical - offset) / scale``, per channel and per input.
+
+    Attributes:
+        field_offset: Mean of each channel, in its unit.
+        field_scale: Standard deviation of each channel, in its unit.
+        input_offset: Middle of each parameter's range, then of the times, in their units.
+        input_scale: Half the width of each range.
+    """
+
+    field_offset: Float64[np.ndarray, " channel"]
+    field_scale: Float64[np.ndarray, " channel"]
+    input_offset: Float64[np.ndarray, " inputs"]
+    input_scale: Float64[np.ndarray, " inputs"]
+
+    @classmethod
+    def of(cls, moments: Moments, problem: Problem) -> Self:
+        """Fields by what was simulated, inputs by the ranges they are drawn from.
+
+        The ranges are known, while the first members say little about a parameter: their mean
+        would differ from study to study.
+        """
+        ranges = (*problem.parameters, problem.time)
+        low = np.array([each.low for each in ranges])
+        high = np.array([each.high for each in ranges])
+        deviation = np.sqrt(moments.field_m2 / max(1, moments.field_count))
+        return cls(
+            field_offset=moments.field_mean,
+            field_scale=_scale(deviation, moments.field_mean),
+            input_offset=(low + high) / 2,
+            input_scale=_scale((high - low) / 2, (high + low) / 2),
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain lists; ``from_json`` reads them back."""
+        return {name: values.tolist() for name, values in asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, tree: dict[str, Any]) -> Self:
+        """Read back what ``as_json`` made."""
+        return cls(**{each.name: np.array(tree[each.name], np.float64) for each in fields(cls)})
+
+
+def _scale(width: _Vector, offset: _Vector) -> _Vector:
+    """The width, or 1 where it is nothing but rounding of float32 values around ``offset``."""
+    rounding = 1e-6 * np.abs(offset)
+    return np.where(width > rounding, width, 1.0)
