@@ -1,0 +1,45 @@
+"""Slot bookkeeping for validation samples: they are appended, kept to the end, and never drawn.
+
+1. Slots are handed out in order, each once; a sample stays where it is.
+2. ``complete`` counts the samples in slots 0, 1, ... without a gap, so that ``[:complete]`` of the
+   slots may be read at any time.
+3. A slot that was given up is handed out again before any new one.
+"""
+
+import heapq
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
+
+Slots = Int64[np.ndarray, " slot"]
+
+
+@final
+class Appended:
+    """An append-only store of ``capacity`` slots."""
+
+    def __init__(self, *, capacity: int) -> None:
+        self._filled = np.zeros(capacity, np.bool_)
+        self._next = 0
+        self._given_up: list[int] = []
+        self.complete = 0
+
+    def reserve(self, count: int) -> Slots:
+        """Up to ``count`` slots to be filled; fewer when the store is full."""
+        again = [heapq.heappop(self._given_up) for _ in range(min(count, len(self._given_up)))]
+        fresh = min(count - len(again), self._filled.size - self._next)
+        slots = np.array([*again, *range(self._next, self._next + fresh)], np.int64)
+        self._next += fresh
+        return slots
+
+    def commit(self, slots: Slots) -> None:
+        """The samples in these slots are complete."""
+        self._filled[slots] = True
+        while self.complete < self._filled.size and self._filled[self.complete]:
+            self.complete += 1
+
+    def cancel(self, slots: Slots) -> None:
+        """These reserved slots will not be filled."""
+        for slot in slots.tolist():
+            heapq.heappush(self._given_up, slot)

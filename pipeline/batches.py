@@ -1,0 +1,267 @@
+"""From leases to index batches: what a rank draws from.
+
+Translates the pipeline's words into the trainer's (``trainers.base.BatchSource``), for slots that a
+reservoir fills meanwhile (``ReservoirSource``) and for arrays that are complete from the start
+(``ArraySource``). Both keep the invariants listed in ``trainers/base.py``. Beyond them:
+
+1. Ended leases travel with the next call for a lease: one call for several batches, both ways.
+2. A call that fails loses no ended lease.
+3. ``ArraySource`` draws every sample once before it draws any of them twice.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, final, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Float32, Int64
+
+from pipeline.moments import moments_of
+from pipeline.slots import Slots
+from trainers.base import Held, Lease, Moments, TrainStats
+
+Losses = list[Float32[np.ndarray, " batch"]]
+Returned = list[tuple[int, Losses]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldState:
+    """What a reservoir holds now.
+
+    Attributes:
+        slots: Training slots that hold a sample.
+        validation: Validation samples, in slots 0, 1, ... of the append-only store.
+        validation_complete: No further validation sample will come.
+    """
+
+    slots: Int64[np.ndarray, " slot"]
+    validation: int
+    validation_complete: bool
+
+
+@runtime_checkable
+class ReservoirClient(Protocol):
+    """One reservoir as its rank sees it: an actor's handle, or an object of the same process."""
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether training may start."""
+        ...
+
+    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+        """End the returned leases, then draw; wait up to ``timeout`` seconds for a batch."""
+        ...
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        """Draw exactly ``batches`` batches again after the end."""
+        ...
+
+    def held(self) -> HeldState:
+        """What is held now."""
+        ...
+
+    def report(self, stats: TrainStats) -> None:
+        """Pass on to whoever watches; never waits."""
+        ...
+
+
+@final
+class ReservoirSource:
+    """Batches of one rank out of a live reservoir, read in place.
+
+    ``lease`` may run on a staging thread while another one calls ``give_back``: what they share is
+    a deque, whose operations are atomic.
+    """
+
+    def __init__(
+        self,
+        *,
+        client: ReservoirClient,
+        training: Slots,
+        validation: Slots | None,
+        batch: int,
+        wait_slice: float = 0.05,
+    ) -> None:
+        """Take over attached slots; ``close`` lets go of them.
+
+        Args:
+            client: Where leases come from.
+            training: The reservoir's slots, attached.
+            validation: Its append-only store; None in a study without validation members.
+            batch: Samples per batch.
+            wait_slice: Seconds one call waits at most. Leases that end while the rank waits for the
+                next one are handed over after this time at the latest: their slots may be what the
+                solvers, and so this rank, wait for.
+        """
+        self._client, self._training, self._validation = client, training, validation
+        self._batch, self._slice = batch, wait_slice
+        self._returned: deque[tuple[int, Losses]] = deque()
+
+    @property
+    def fields(self) -> Float[np.ndarray, " slot window channel *grid"]:
+        """The slots, read-only."""
+        return self._training.fields
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+        """Parameters and times of each slot, read-only."""
+        return self._training.inputs
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether training may start."""
+        return self._client.wait_for_watermark(timeout)
+
+    def moments(self) -> Moments:
+        """Statistics of what is held, for normalisation; call it before the first lease.
+
+        Until then no sample was seen, and an unseen one is never overwritten: the slots keep their
+        content without a lease.
+        """
+        return moments_of(self.fields, self.inputs, self._client.held().slots)
+
+    def lease(self, batches: int, *, timeout: float) -> Lease:
+        """Draw up to ``batches`` batches; wait up to ``timeout`` seconds for the first."""
+        remaining = max(timeout, 0.0)
+        while True:
+            wait = min(remaining, self._slice)
+            lease = self._call(batches, wait)
+            remaining -= wait
+            if lease.indices.size or lease.finished or batches == 0 or remaining <= 0:
+                return lease
+
+    def replay(self, batches: int) -> Lease:
+        """Draw exactly ``batches`` batches again after the stream has finished."""
+        self.flush()
+        return self._client.replay(batches, self._batch)
+
+    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+        """End a lease; the reservoir hears of it with the next call."""
+        self._returned.append((lease_id, list(losses)))
+
+    def flush(self) -> None:
+        """Hand over ended leases now, without asking for a new one."""
+        if self._returned:
+            self._call(0, 0.0)
+
+    def held_validation(self) -> Held:
+        """Validation samples so far; rows of an append-only store, which nobody overwrites."""
+        state = self._client.held()
+        count, slots = state.validation, self._validation
+        if slots is None:
+            return self._nothing_held(complete=state.validation_complete)
+        return Held(
+            fields=slots.fields[:count],
+            inputs=slots.inputs[:count],
+            members=slots.members[:count],
+            steps=slots.steps[:count],
+            complete=state.validation_complete,
+        )
+
+    def report(self, stats: TrainStats) -> None:
+        """Tell whoever watches; never waits."""
+        self._client.report(stats)
+
+    def close(self) -> None:
+        """Hand over the last leases and let go of the slots. Safe to call twice."""
+        self.flush()
+        self._training.close()
+        if self._validation is not None:
+            self._validation.close()
+
+    def _call(self, batches: int, timeout: float) -> Lease:
+        returned = [self._returned.popleft() for _ in range(len(self._returned))]
+        try:
+            return self._client.lease(returned, batches, self._batch, timeout)
+        except BaseException:
+            self._returned.extendleft(reversed(returned))
+            raise
+
+    def _nothing_held(self, *, complete: bool) -> Held:
+        return Held(
+            fields=self.fields[:0],
+            inputs=self.inputs[:0],
+            members=self._training.members[:0],
+            steps=self._training.steps[:0],
+            complete=complete,
+        )
+
+
+@final
+class ArraySource:
+    """Batches out of arrays that are complete from the start: for tests and offline training."""
+
+    def __init__(
+        self,
+        *,
+        fields: Float[np.ndarray, " sample window channel *grid"],
+        inputs: Float32[np.ndarray, " sample inputs"],
+        batch: int,
+        rng: np.random.Generator,
+        total_batches: int,
+        validation: Held | None = None,
+    ) -> None:
+        if len(fields) == 0:
+            raise ValueError("no samples: an ArraySource needs at least one")
+        self._fields, self._inputs, self._batch, self._rng = fields, inputs, batch, rng
+        self._left = total_batches
+        self._validation = validation
+        self._queue = np.empty(0, np.int64)
+        self._next_lease = 0
+        self.reports: list[TrainStats] = []
+
+    @property
+    def fields(self) -> Float[np.ndarray, " sample window channel *grid"]:
+        """The array that was given."""
+        return self._fields
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, " sample inputs"]:
+        """The array that was given."""
+        return self._inputs
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Everything is there."""
+        return True
+
+    def moments(self) -> Moments:
+        """Statistics over all samples."""
+        return moments_of(self._fields, self._inputs, np.arange(len(self._fields)))
+
+    def lease(self, batches: int, *, timeout: float) -> Lease:
+        """The next batches of a random order, which starts anew when it is used up."""
+        rows = min(batches, self._left)
+        self._left -= rows
+        return self._grant(rows)
+
+    def replay(self, batches: int) -> Lease:
+        """Go on as before."""
+        return self._grant(batches)
+
+    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+        """Nothing to do: nobody overwrites the arrays."""
+
+    def held_validation(self) -> Held:
+        """What was given, or nothing."""
+        if self._validation is not None:
+            return self._validation
+        none = np.empty(0, np.int64)
+        return Held(
+            fields=self._fields[:0],
+            inputs=self._inputs[:0],
+            members=none,
+            steps=none,
+            complete=True,
+        )
+
+    def report(self, stats: TrainStats) -> None:
+        """Keep it in ``reports``."""
+        self.reports.append(stats)
+
+    def _grant(self, rows: int) -> Lease:
+        needed = rows * self._batch
+        while self._queue.size < needed:
+            self._queue = np.concatenate([self._queue, self._rng.permutation(len(self._fields))])
+        slots, self._queue = self._queue[:needed], self._queue[needed:]
+        self._next_lease += 1
+        indices = slots.reshape(rows, self._batch)
+        return Lease(id=self._next_lease, indices=indices, finished=self._left == 0)

@@ -1,0 +1,76 @@
+"""Statistics of what is held, for normalisation: exact, in bounded memory.
+
+1. Whatever the blocks, the moments equal those of all values at once, to rounding.
+2. No more than a block is copied at a time.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Self
+
+import numpy as np
+from jaxtyping import Float, Float32, Float64, Int64
+
+from trainers.base import Moments
+
+_BLOCK_BYTES: Final = 16 << 20  # field bytes turned into float64 at a time
+
+
+def moments_of(
+    fields: Float[np.ndarray, " slot window channel *grid"],
+    inputs: Float32[np.ndarray, " slot inputs"],
+    slots: Int64[np.ndarray, " held"],
+) -> Moments:
+    """Count, mean and summed squared deviation over some slots, in float64.
+
+    Blocks of bounded size are reduced by themselves and merged (Chan, Golub, LeVeque 1979), so a
+    large reservoir is neither copied nor summed with cancellation. No slots give zeros.
+    """
+    channels, width = fields.shape[2], inputs.shape[1]
+    total_fields, total_inputs = _Sums.zero(channels), _Sums.zero(width)
+    for rows in _blocks(slots, fields[:1].nbytes):
+        by_channel = np.moveaxis(fields[rows], 2, 0).reshape(channels, -1)
+        total_fields = total_fields.merge(_Sums.of(by_channel.astype(np.float64)))
+        total_inputs = total_inputs.merge(_Sums.of(inputs[rows].T.astype(np.float64)))
+    return Moments(
+        count=int(slots.size),
+        field_count=total_fields.count,
+        field_mean=total_fields.mean,
+        field_m2=total_fields.m2,
+        input_mean=total_inputs.mean,
+        input_m2=total_inputs.m2,
+    )
+
+
+def _blocks(
+    slots: Int64[np.ndarray, " held"], sample_bytes: int
+) -> Iterator[Int64[np.ndarray, " block"]]:
+    size = max(1, _BLOCK_BYTES // max(sample_bytes, 1))
+    for start in range(0, slots.size, size):
+        yield slots[start : start + size]
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    """Moments of several rows of numbers."""
+
+    count: int
+    mean: Float64[np.ndarray, " row"]
+    m2: Float64[np.ndarray, " row"]
+
+    @classmethod
+    def zero(cls, rows: int) -> Self:
+        return cls(0, np.zeros(rows), np.zeros(rows))
+
+    @classmethod
+    def of(cls, values: Float64[np.ndarray, " row value"]) -> Self:
+        mean = values.mean(axis=1)
+        deviation = values - mean[:, None]
+        return cls(values.shape[1], mean, np.einsum("rv,rv->r", deviation, deviation))
+
+    def merge(self, other: Self) -> Self:
+        count = self.count + other.count
+        shift = other.mean - self.mean
+        mean = self.mean + shift * (other.count / count)
+        m2 = self.m2 + other.m2 + shift**2 * (self.count * other.count / count)
+        return type(self)(count, mean, m2)

@@ -1,0 +1,258 @@
+"""Which slot holds what: admission, eviction, draws and leases of one reservoir, by slot number.
+
+A slot is empty, *reserved* (being filled), or *filled*; a filled one is *unseen* until its first
+draw and *seen* from then on, and *leased* while a rank may still read it. No clock, thread, lock or
+array of samples in here: the caller serialises the calls and owns the memory.
+
+1. A reserved or leased slot is never handed out for overwriting.
+2. An unseen sample is never overwritten; a new one takes an empty slot, else a random seen one's.
+3. ``inserted * max_reuse - drawn`` stays within the band of the flow control until production ends.
+4. A lease holds whole batches only.
+5. At the end every inserted sample was drawn at least once.
+6. Reserved slots count as inserted for the upper limit, so that no commit can pass it.
+7. After the end of production nothing is admitted; a late commit is counted and dropped.
+8. ``inserted == filled + evicted`` at any time.
+"""
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.errors import StudyFailed
+from pipeline.flow import FlowControl, PolicyName
+from pipeline.policies import NONE, Slots, SlotSet, make_policy
+from trainers.base import Lease
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReservoirCounts:
+    """The bookkeeping's part of ``pipeline.stats.ReservoirStats``, under the same names.
+
+    Attributes:
+        capacity: Slots.
+        held: Samples that may be drawn from.
+        unseen: Samples never drawn so far.
+        leased: Slots promised to the rank.
+        inserted: Samples stored since the start.
+        drawn: Draws since the start, replayed ones included.
+        unique: Samples drawn at least once.
+        evicted: Samples overwritten.
+        production_ended: No further sample will come.
+    """
+
+    capacity: int
+    held: int
+    unseen: int
+    leased: int
+    inserted: int
+    drawn: int
+    unique: int
+    evicted: int
+    production_ended: bool
+
+
+@final
+class Reservoir:
+    """Slot bookkeeping for one rank."""
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyName,
+        capacity: int,
+        flow: FlowControl,
+        rng: np.random.Generator,
+    ) -> None:
+        if capacity < flow.watermark:
+            raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
+        if policy != "reservoir" and flow.max_reuse not in (None, 1):
+            raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
+        self._capacity, self._flow, self._rng = capacity, flow, rng
+        self._filled = SlotSet(capacity)
+        self._evictable = SlotSet(capacity)  # seen and not leased
+        self._policy = make_policy(
+            policy, capacity=capacity, watermark=flow.watermark, filled=self._filled, rng=rng
+        )
+        self._reserved = np.zeros(capacity, np.bool_)
+        self._seen = np.zeros(capacity, np.bool_)
+        self._lease_counts = np.zeros(capacity, np.int64)  # a slot may be drawn several times
+        self._leases: dict[int, Slots] = {}
+        self._next_lease = 0
+        self._cancelled: list[int] = []
+        self._untouched = 0  # slots from here on were never used
+        self._num_reserved = self._num_leased = 0
+        self._ended = False
+        self.inserted = self.drawn = self.unique = self.evicted = 0
+        self.late = 0  # commits after the end of production
+
+    # --- solvers' side ----------------------------------------------------------------------------
+
+    @property
+    def room(self) -> int:
+        """Slots that ``reserve`` would hand out now."""
+        if self._ended:
+            return 0
+        places = len(self._cancelled) + self._capacity - self._untouched + len(self._evictable)
+        coming = self.inserted + self._num_reserved
+        return min(places, self._flow.room(inserted=coming, drawn=self.drawn))
+
+    def reserve(self, count: int) -> Slots:
+        """Up to ``count`` slots to be filled now; fewer, or none, when solvers have to wait."""
+        count = min(count, self.room)
+        if count <= 0:
+            return NONE
+        slots = self._empty(count)
+        if slots.size < count:
+            evicted = self._evict(count - slots.size)
+            slots = evicted if slots.size == 0 else np.concatenate([slots, evicted])
+        self._reserved[slots] = True
+        self._num_reserved += count
+        return slots
+
+    def _empty(self, count: int) -> Slots:
+        """Up to ``count`` slots that hold no sample."""
+        recycled = [self._cancelled.pop() for _ in range(min(count, len(self._cancelled)))]
+        fresh = min(count - len(recycled), self._capacity - self._untouched)
+        slots = np.arange(self._untouched, self._untouched + fresh)
+        self._untouched += fresh
+        return np.concatenate([np.array(recycled, np.int64), slots]) if recycled else slots
+
+    def _evict(self, count: int) -> Slots:
+        slots = self._evictable.pop(count, self._rng)
+        self._filled.remove(slots)
+        self.evicted += count
+        return slots
+
+    def commit(self, slots: Slots) -> int:
+        """The samples in these reserved slots are complete; how many were admitted."""
+        self._release(slots)
+        if self._ended:
+            self.late += slots.size
+            return 0
+        self._seen[slots] = False
+        self._filled.add(slots)
+        self._policy.admit(slots)
+        self.inserted += slots.size
+        return int(slots.size)
+
+    def cancel(self, slots: Slots) -> None:
+        """These reserved slots will not be filled; others may have them."""
+        self._release(slots)
+        self._cancelled.extend(slots.tolist())
+
+    def _release(self, slots: Slots) -> None:
+        if not self._reserved[slots].all():
+            raise ValueError(f"slots {slots[~self._reserved[slots]].tolist()} are not reserved")
+        self._reserved[slots] = False
+        self._num_reserved -= slots.size
+
+    def end_production(self) -> None:
+        """No further sample will come: what is held is drained. May be called twice."""
+        if not self._ended:
+            self._ended = True
+            self._policy.drain()
+
+    # --- trainer's side ---------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether training may start: the watermark was reached, or production has ended."""
+        return self._ended or self.inserted >= self._flow.watermark
+
+    @property
+    def finished(self) -> bool:
+        """Production has ended and every sample was drawn."""
+        return self._ended and self._policy.available == 0
+
+    def lease(self, batches: int, batch: int) -> Lease:
+        """Draw up to ``batches`` batches: as many whole ones as are allowed now, maybe none.
+
+        Once production has ended the last short batch is filled up by drawing again from what is
+        held, so that no sample is left out.
+        """
+        left = self._policy.available
+        if self._ended:
+            rows = min(batches, -(-left // batch))
+        else:
+            allowed = self._flow.batches(inserted=self.inserted, drawn=self.drawn, batch=batch)
+            rows = min(batches, allowed, left // batch)
+        slots = self._policy.draw(min(left, rows * batch)) if rows else NONE
+        if slots.size < rows * batch:
+            again = self._filled.draw(rows * batch - slots.size, self._rng)
+            slots = np.concatenate([slots, again])
+        return self._grant(slots.reshape(rows, batch))
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        """Draw exactly ``batches`` batches again from what is left in the slots, uniformly.
+
+        Raises:
+            StudyFailed: No sample ever arrived here, so there is nothing to draw again.
+        """
+        if not self._ended:
+            raise ValueError("replay before the end of production: lease instead")
+        if len(self._filled) == 0:
+            raise StudyFailed(
+                "this rank received no sample at all, so it cannot keep step with the others: "
+                "have at least as many samples per member as ranks, or lower trainer.ranks"
+            )
+        slots = self._filled.draw(batches * batch, self._rng)
+        return self._grant(slots.reshape(batches, batch))
+
+    def _grant(self, indices: Int64[np.ndarray, " batches batch"]) -> Lease:
+        lease = Lease(id=self._next_lease, indices=indices, finished=self.finished)
+        self._next_lease += 1
+        if indices.size == 0:
+            return lease  # nothing to give back
+        slots = np.unique(indices)
+        first = slots[self._lease_counts[slots] == 0]
+        seen = self._seen[first]
+        self._evictable.remove(first[seen])
+        # Leased slots are seen, so unseen ones can only be among those leased for the first time.
+        fresh = first[~seen]
+        self._seen[fresh] = True
+        self.unique += fresh.size
+        self.drawn += indices.size
+        self._lease_counts[slots] += 1
+        self._num_leased += first.size
+        self._leases[lease.id] = slots
+        return lease
+
+    def give_back(self, lease_id: int) -> None:
+        """End a lease. One that is empty, unknown or already ended is ignored.
+
+        A rank that starts again gives back leases that ``drop_leases`` has ended meanwhile.
+        """
+        slots = self._leases.pop(lease_id, None)
+        if slots is None:
+            return
+        self._lease_counts[slots] -= 1
+        ended = slots[self._lease_counts[slots] == 0]
+        self._num_leased -= ended.size
+        self._evictable.add(ended)
+
+    def drop_leases(self) -> None:
+        """End every lease: the rank that held them is gone."""
+        for lease_id in list(self._leases):
+            self.give_back(lease_id)
+
+    # --- what it says of itself -------------------------------------------------------------------
+
+    def filled(self) -> Slots:
+        """Slots that hold a sample, ascending."""
+        return self._filled.members()
+
+    def stats(self) -> ReservoirCounts:
+        """Counters and population."""
+        return ReservoirCounts(
+            capacity=self._capacity,
+            held=self._policy.held,
+            unseen=self.inserted - self.unique,
+            leased=self._num_leased,
+            inserted=self.inserted,
+            drawn=self.drawn,
+            unique=self.unique,
+            evicted=self.evicted,
+            production_ended=self._ended,
+        )

@@ -1,0 +1,246 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import moments
+from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
+from pipeline.layout import SampleLayout
+from pipeline.moments import moments_of
+from pipeline.slots import Slots
+from trainers.base import Lease, TrainStats
+
+LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
+
+
+class ScriptedClient:
+    """Answers with what it was given; notes every call."""
+
+    def __init__(self, *answers: Lease | Exception, held: HeldState | None = None) -> None:
+        self.answers, self.state = list(answers), held
+        self.calls: list[tuple[list[int], int, int, float]] = []
+        self.losses: dict[int, list[np.ndarray]] = {}
+        self.reports: list[TrainStats] = []
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        return timeout > 1
+
+    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+        self.calls.append(([lease_id for lease_id, _ in returned], batches, batch, timeout))
+        answer = self.answers.pop(0) if self.answers else nothing()
+        if isinstance(answer, Exception):
+            raise answer
+        self.losses |= dict(returned)
+        return answer
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        return some(7, rows=batches, finished=True)
+
+    def held(self) -> HeldState:
+        assert self.state is not None
+        return self.state
+
+    def report(self, stats: TrainStats) -> None:
+        self.reports.append(stats)
+
+
+def some(lease_id: int, *, rows: int = 2, finished: bool = False) -> Lease:
+    indices = np.arange(rows * 3).reshape(rows, 3)
+    return Lease(id=lease_id, indices=indices, finished=finished)
+
+
+def nothing(*, finished: bool = False) -> Lease:
+    return Lease(id=0, indices=np.empty((0, 3), np.int64), finished=finished)
+
+
+def losses(*values: float) -> list[np.ndarray]:
+    return [np.full(3, value, np.float32) for value in values]
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Iterator[Slots]:
+    with Slots.create(tmp_path / "headrace-b", capacity=40, layout=LAYOUT) as made:
+        rng = np.random.default_rng(8)
+        made.fields[:] = rng.normal(300, 50, made.fields.shape)
+        made.inputs[:] = rng.normal(1e4, 1e-1, made.inputs.shape)
+        made.members[:], made.steps[:] = np.arange(40), np.arange(40) % 7
+        yield made
+
+
+def source(
+    client: ScriptedClient, slots: Slots, validation: Slots | None = None
+) -> ReservoirSource:
+    return ReservoirSource(
+        client=client, training=slots, validation=validation, batch=3, wait_slice=0.25
+    )
+
+
+def test_ended_leases_travel_with_the_next_lease(slots: Slots) -> None:
+    client = ScriptedClient(some(1), some(2), some(3))
+    draws = source(client, slots)
+    draws.lease(2, timeout=1.0)
+    draws.lease(2, timeout=1.0)
+    draws.give_back(1, losses(0.5, 0.25))
+    draws.give_back(2, losses(2.0, 4.0))
+    assert len(client.calls) == 2
+    draws.lease(2, timeout=1.0)
+    assert [ids for ids, *_ in client.calls] == [[], [], [1, 2]]
+    assert client.losses[2][1].tolist() == [4.0, 4.0, 4.0]
+
+
+def test_a_failed_call_loses_no_ended_lease(slots: Slots) -> None:
+    client = ScriptedClient(ConnectionError("gone"), some(3))
+    draws = source(client, slots)
+    draws.give_back(1, losses(1.0))
+    draws.give_back(2, losses(2.0))
+    with pytest.raises(ConnectionError, match="gone"):
+        draws.lease(2, timeout=1.0)
+    draws.lease(2, timeout=1.0)
+    assert client.calls[-1][0] == [1, 2]
+
+
+def test_waiting_is_cut_into_slices_that_carry_what_ended_meanwhile(slots: Slots) -> None:
+    client = ScriptedClient()
+    draws = source(client, slots)
+    draws.give_back(5, losses(1.0))
+    assert draws.lease(2, timeout=0.625).indices.size == 0
+    assert client.calls == [([5], 2, 3, 0.25), ([], 2, 3, 0.25), ([], 2, 3, 0.125)]
+
+
+def test_waiting_ends_with_the_first_batch_or_with_the_stream(slots: Slots) -> None:
+    client = ScriptedClient(nothing(), some(4), nothing(finished=True))
+    draws = source(client, slots)
+    assert draws.lease(2, timeout=9.0).id == 4
+    assert draws.lease(2, timeout=9.0).finished
+    assert len(client.calls) == 3
+
+
+def test_without_time_the_reservoir_is_asked_once(slots: Slots) -> None:
+    client = ScriptedClient()
+    assert source(client, slots).lease(2, timeout=0.0).indices.size == 0
+    assert client.calls == [([], 2, 3, 0.0)]
+
+
+def test_replay_first_hands_over_what_ended(slots: Slots) -> None:
+    client = ScriptedClient()
+    draws = source(client, slots)
+    assert draws.replay(4).indices.shape == (4, 3)
+    assert client.calls == []
+    draws.give_back(7, losses(1.0))
+    draws.replay(4)
+    assert client.calls == [([7], 0, 3, 0.0)]
+
+
+def test_close_hands_over_the_last_leases_and_lets_go_of_the_slots(slots: Slots) -> None:
+    client = ScriptedClient()
+    draws = source(client, Slots.attach(slots.description), Slots.attach(slots.description))
+    draws.give_back(9, losses(1.0))
+    draws.close()
+    draws.close()
+    assert client.calls == [([9], 0, 3, 0.0)]
+    assert len(draws.fields) == 0
+    assert len(slots.fields) == 40
+
+
+def test_validation_is_what_has_arrived_of_the_append_only_store(slots: Slots) -> None:
+    state = HeldState(slots=np.arange(3), validation=17, validation_complete=False)
+    held = source(ScriptedClient(held=state), slots, slots).held_validation()
+    assert np.shares_memory(held.fields, slots.fields)
+    assert held.fields.shape == (17, 2, 3, 4, 6)
+    assert held.inputs.shape == (17, 7)
+    assert held.members.tolist() == list(range(17))
+    assert held.steps.tolist() == [i % 7 for i in range(17)]
+    assert not held.complete
+
+
+def test_a_study_without_validation_members_holds_none(slots: Slots) -> None:
+    state = HeldState(slots=np.arange(3), validation=0, validation_complete=True)
+    held = source(ScriptedClient(held=state), slots).held_validation()
+    assert held.fields.shape == (0, 2, 3, 4, 6)
+    assert held.complete
+
+
+def test_watermark_and_reports_are_the_clients_business(slots: Slots) -> None:
+    client = ScriptedClient()
+    draws = source(client, slots)
+    assert not draws.wait_for_watermark(0.5)
+    assert draws.wait_for_watermark(1.5)
+    stats = TrainStats(
+        rank=1,
+        train_step=3,
+        loss=0.5,
+        learning_rate=1e-3,
+        wait_seconds=0.0,
+        first_step_seconds=None,
+        validation=None,
+    )
+    draws.report(stats)
+    assert client.reports == [stats]
+
+
+@pytest.mark.parametrize("block_samples", [1, 7, 1000])
+def test_moments_are_exact_whatever_the_blocks(
+    slots: Slots, block_samples: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "_BLOCK_BYTES", block_samples * LAYOUT.nbytes)
+    held = np.array([2, 39, 5, 17, 8, 0, 11, 30, 3, 21, 22])
+    state = HeldState(slots=held, validation=0, validation_complete=True)
+    found = source(ScriptedClient(held=state), slots).moments()
+    fields = np.moveaxis(slots.fields[held].astype(np.float64), 2, 0).reshape(3, -1)
+    inputs = slots.inputs[held].astype(np.float64)
+    assert found.count == 11
+    assert found.field_count == fields.shape[1] == 11 * 2 * 4 * 6
+    np.testing.assert_allclose(found.field_mean, fields.mean(axis=1), rtol=1e-13)
+    np.testing.assert_allclose(found.field_m2, fields.var(axis=1) * found.field_count, rtol=1e-12)
+    np.testing.assert_allclose(found.input_mean, inputs.mean(axis=0), rtol=1e-13)
+    # Mean 1e4, deviation 0.1: a sum of squares would have lost half of its digits here.
+    np.testing.assert_allclose(found.input_m2, inputs.var(axis=0) * 11, rtol=1e-9)
+
+
+def test_moments_of_nothing_are_zero(slots: Slots) -> None:
+    found = moments_of(slots.fields, slots.inputs, np.empty(0, np.int64))
+    assert (found.count, found.field_count) == (0, 0)
+    assert found.field_m2.tolist() == [0.0, 0.0, 0.0]
+    assert found.input_mean.shape == (7,)
+
+
+def array_source(*, samples: int = 11, batch: int = 4, total_batches: int = 8) -> ArraySource:
+    rng = np.random.default_rng(4)
+    return ArraySource(
+        fields=rng.normal(size=(samples, 1, 2, 5)).astype(np.float32),
+        inputs=rng.normal(size=(samples, 3)).astype(np.float32),
+        batch=batch,
+        rng=rng,
+        total_batches=total_batches,
+    )
+
+
+def test_an_array_is_drawn_once_before_anything_is_drawn_twice() -> None:
+    draws = array_source()
+    drawn = np.concatenate([draws.lease(3, timeout=0.0).indices.ravel() for _ in range(3)])
+    assert drawn.size == 32
+    first, second = drawn[:11].tolist(), drawn[11:22].tolist()
+    assert sorted(first) == sorted(second) == list(range(11))
+    assert first != second
+
+
+def test_an_array_needs_a_sample() -> None:
+    with pytest.raises(ValueError, match="an ArraySource needs at least one"):
+        array_source(samples=0)
+
+
+def test_an_array_source_keeps_reports_and_has_no_validation_unless_given() -> None:
+    draws = array_source()
+    held = draws.held_validation()
+    assert held.complete
+    assert held.fields.shape == (0, 1, 2, 5)
+    given = ArraySource(
+        fields=draws.fields,
+        inputs=draws.inputs,
+        batch=2,
+        rng=np.random.default_rng(0),
+        total_batches=1,
+        validation=held,
+    )
+    assert given.held_validation() is held
