@@ -1,0 +1,179 @@
+"""A real stream to measure: sender processes, receiver thread, reservoir, shared-memory slots.
+
+1. Everything between ``Sender.send`` and the committed slot takes part: batching, credit,
+   acknowledgement, deduplication, the reservoir's bookkeeping, leases that free slots again.
+2. Every sample handed over is stored exactly once, or the measurement raises.
+3. The clock runs from the moment all senders may start until the last sample is stored.
+"""
+
+import multiprocessing
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from multiprocessing.synchronize import Barrier
+from typing import Final, Literal
+
+import numpy as np
+
+from pipeline.flow import FlowControl
+from pipeline.intake import Intake
+from pipeline.placing import Placing
+from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.reservoir import Reservoir
+from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
+from pipeline.slots import Slots, slots_path
+from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+
+Transport = Literal["ipc", "curve"]
+
+SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
+SAMPLES_PER_MEMBER: Final = 100
+_BATCH: Final = 32
+_TIMEOUT_SECONDS: Final = 120.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Load:
+    """What is streamed.
+
+    Attributes:
+        grid: Of the single-channel float32 snapshots.
+        samples: All senders together; a multiple of senders times ``SAMPLES_PER_MEMBER``.
+        senders: Connections.
+        processes: Among which the senders are spread; each runs their members in turn.
+        credit_bytes: Of each sender.
+        batch_bytes: Of each sender.
+    """
+
+    grid: tuple[int, int]
+    samples: int
+    senders: int = 2
+    processes: int = 2
+    credit_bytes: int = CREDIT_BYTES
+    batch_bytes: int = BATCH_BYTES
+
+    @property
+    def layout(self) -> SampleLayout:
+        """One snapshot of one channel; five parameters, as the heat equation has."""
+        return SampleLayout(window=1, sample_shape=(1, *self.grid), num_parameters=5)
+
+
+def measure(load: Load, transport: Transport) -> float:
+    """Samples stored per second."""
+    layout, keys = load.layout, StudyKeys.generate()
+    with ExitStack() as stack:
+        slots = stack.enter_context(
+            Slots.create(
+                slots_path(f"bench{keys.study:x}", 0, "train"),
+                capacity=SLOT_BYTES // layout.nbytes,
+                layout=layout,
+            )
+        )
+        slots.populate()
+        lock, book = Turnstile(), _reservoir(slots.capacity)
+        placing = Placing(slots=slots, book=book, layout=layout)
+        receiver = ReceiverThread(
+            intake=(intake := Intake(layout=layout, study=keys.study, training=placing)),
+            lock=lock,
+            bind="ipc" if transport == "ipc" else "tcp://127.0.0.1",
+            keys=keys,
+        )
+        stack.callback(receiver.close)
+        endpoint = receiver.start()
+        stack.enter_context(_drawing(book, lock, receiver))
+        barrier = stack.enter_context(_senders(load, endpoint, keys))
+        barrier.wait(_TIMEOUT_SECONDS)
+        warm = load.senders
+        started = time.perf_counter()
+        while placing.samples < warm + load.samples:
+            receiver.check()
+            time.sleep(0.002)
+            if time.perf_counter() - started > _TIMEOUT_SECONDS:
+                raise TimeoutError(f"{intake.stats(time.monotonic())} after {_TIMEOUT_SECONDS} s")
+        seconds = time.perf_counter() - started
+        stats = intake.stats(time.monotonic())
+    if (stats.samples, stats.duplicates, stats.refused) != (warm + load.samples, 0, 0):
+        raise RuntimeError(f"the stream is not exact: {stats}, expected {warm + load.samples}")
+    return load.samples / seconds
+
+
+def _reservoir(capacity: int) -> Reservoir:
+    flow = FlowControl(max_reuse=None, max_surplus=None, watermark=_BATCH)
+    return Reservoir(policy="fifo", capacity=capacity, flow=flow, rng=np.random.default_rng(3))
+
+
+@contextmanager
+def _drawing(book: Reservoir, lock: Turnstile, receiver: ReceiverThread) -> Iterator[None]:
+    """Lease all there is and give it back, so that slots become free: the rank's bookkeeping."""
+    stop = threading.Event()
+
+    def draw() -> None:
+        while not stop.wait(0.002):
+            with lock:
+                book.give_back(book.lease(64, _BATCH).id)
+            receiver.wake()
+
+    thread = threading.Thread(target=draw, name="drawing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
+def _senders(load: Load, endpoint: Endpoint, keys: StudyKeys) -> Iterator[Barrier]:
+    """Processes that stand ready to send when this one has passed the barrier too."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(load.processes + 1)
+    processes = [
+        context.Process(target=_send, args=(load, rank, endpoint, keys, barrier), daemon=True)
+        for rank in range(load.processes)
+    ]
+    for process in processes:
+        process.start()
+    try:
+        yield barrier
+        for process in processes:
+            process.join(_TIMEOUT_SECONDS)
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: Barrier) -> None:
+    layout = load.layout
+    senders = [
+        Sender(
+            [endpoint], layout=layout, keys=keys,
+            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes,
+        )
+        for _ in range(rank, load.senders, load.processes)
+    ]  # fmt: skip
+    rng = np.random.default_rng(rank)
+    # A solver's own arrays: a few that take turns, warm in its cache.
+    fields = rng.random((4, layout.window, *layout.sample_shape), np.float32)
+    parameters, times = rng.random(5), np.zeros(1)
+    member = rank
+    for sender in senders:  # everybody is connected and known before the clock starts
+        sender.open(member=10**6 + member, attempt=1, parameters=parameters, validation=False)
+        sender.send(sample=0, step=0, times=times, fields=fields[0])
+        sender.flush(timeout=_TIMEOUT_SECONDS)
+        member += load.processes
+    barrier.wait(_TIMEOUT_SECONDS)
+    members = load.samples // SAMPLES_PER_MEMBER // load.processes
+    for i in range(members):
+        sender = senders[i % len(senders)]
+        sender.open(
+            member=i * load.processes + rank, attempt=1, parameters=parameters, validation=False
+        )
+        for sample in range(SAMPLES_PER_MEMBER):
+            times[0] = 0.01 * sample
+            sender.send(sample=sample, step=sample, times=times, fields=fields[sample % 4])
+    for sender in senders:
+        sender.flush(timeout=_TIMEOUT_SECONDS)
+        sender.close()

@@ -1,0 +1,264 @@
+"""Receiving logic without sockets: frames in, samples into slots, answers out.
+
+1. A message is acknowledged only when all its samples are stored in slots.
+2. What was stored before is dropped, counted and acknowledged again.
+3. A part of a sample whose slot is reserved is always accepted, whatever room there is.
+4. A message that finds no room waits; none is dropped, and none waits twice.
+5. New slots are given to messages in the order in which they came.
+6. A malformed, foreign or non-finite message changes no slot; it is counted, logged once per cause,
+   and answered where its sender can be told.
+7. The answer to a ping names exactly what waits.
+
+What waits is bounded by the senders' credit. Not thread-safe: the shell serialises the calls.
+"""
+
+import itertools
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.errors import StreamRefused
+from pipeline.frames import (
+    Control,
+    Kind,
+    check_study,
+    decode_control,
+    encode_control,
+    peek,
+    ranges_of,
+)
+from pipeline.layout import SampleLayout
+from pipeline.placing import Placing
+from pipeline.wire import Message, decode
+
+MAX_SAMPLES: Final = 1 << 20  # per member; a byte of memory for each up to the last that arrived
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class IntakeStats:
+    """Counters of a receiver, under the names of ``pipeline.stats.ReservoirStats``.
+
+    Attributes:
+        samples: Stored, validation included.
+        duplicates: Samples or parts recognised as stored before, and dropped.
+        refused: Messages and peers that were malformed, foreign or not finite.
+        pending: Messages that wait for room.
+        bytes_received: Field bytes stored.
+        blocked_seconds: Time during which at least one message waited for room.
+    """
+
+    samples: int
+    duplicates: int
+    refused: int
+    pending: int
+    bytes_received: int
+    blocked_seconds: float
+
+
+@dataclass(slots=True)
+class _Waiting:
+    message: Message
+    which: Int64[np.ndarray, " position"]  # samples of it that are not stored yet
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A sender that is owed an answer, or has messages waiting."""
+
+    identity: bytes
+    stored: list[int] = field(default_factory=list)
+    waiting: set[int] = field(default_factory=set)
+    refused: list[Control] = field(default_factory=list)
+    ping: int | None = None
+
+
+class Intake:
+    """Takes frames in for one training store and, maybe, one validation store."""
+
+    def __init__(
+        self,
+        *,
+        layout: SampleLayout,
+        study: int,
+        training: Placing,
+        validation: Placing | None = None,
+        max_samples: int = MAX_SAMPLES,
+    ) -> None:
+        self._layout, self._study, self._max_samples = layout, study, max_samples
+        self._stores = {False: training, True: validation}
+        self._waiting: dict[tuple[int, int], _Waiting] = {}
+        self._queued = {False: 0, True: 0}  # of the waiting: training, validation
+        self._peers: dict[int, _Peer] = {}
+        self._refused = 0
+        self._causes: set[str] = set()
+        self._blocked_since: float | None = None
+        self._blocked = 0.0
+
+    @property
+    def pending(self) -> int:
+        """Messages that wait for room."""
+        return len(self._waiting)
+
+    def stats(self, now: float) -> IntakeStats:
+        """All counters."""
+        stores = [store for store in self._stores.values() if store is not None]
+        since = 0.0 if self._blocked_since is None else now - self._blocked_since
+        return IntakeStats(
+            samples=sum(store.samples for store in stores),
+            duplicates=sum(store.duplicates for store in stores),
+            refused=self._refused,
+            pending=len(self._waiting),
+            bytes_received=sum(store.bytes_stored for store in stores),
+            blocked_seconds=self._blocked + since,
+        )
+
+    def take(self, frame: memoryview, *, identity: bytes, now: float) -> None:
+        """Take one frame in.
+
+        Args:
+            frame: Kept, not copied, while its message waits.
+            identity: Where answers to this frame go.
+            now: Monotonic seconds.
+        """
+        try:
+            kind, study, sender, sequence = peek(frame)
+            check_study(study, self._study)
+        except StreamRefused as error:
+            self.refuse(str(error))  # not one of ours: there is nobody to tell
+            return
+        peer = self._peers.get(sender)
+        if peer is None:
+            peer = self._peers[sender] = _Peer(identity)
+        peer.identity = identity  # a sender that has connected again is answered there
+        try:
+            if kind is Kind.DATA:
+                self._take_data(frame, peer, sequence, now)
+            else:
+                self._take_ping(frame, peer)
+        except StreamRefused as error:
+            self.refuse(str(error))
+            self._tell(peer, sender, sequence, str(error))
+
+    def refuse(self, reason: str) -> None:
+        """Count something refused; log the first of each cause (the words before the colon)."""
+        self._refused += 1
+        cause = reason.partition(":")[0]
+        if cause not in self._causes:
+            self._causes.add(cause)
+            _log.warning("refused (logged once): %s", reason)
+
+    def retry(self, now: float) -> None:
+        """Store what waits and finds room now, oldest first."""
+        if not self._waiting:
+            return
+        may_reserve = {False: True, True: True}
+        for (sender, sequence), waiting in list(self._waiting.items()):
+            stamp = waiting.message.stamp
+            if waiting.message.whole and not may_reserve[stamp.validation]:
+                continue  # parts may still belong to a sample that has its slot
+            peer = self._peers[sender]
+            try:
+                left = self._place(waiting, may_reserve=may_reserve[stamp.validation])
+            except StreamRefused as error:
+                self.refuse(str(error))
+                self._tell(peer, sender, sequence, str(error))
+                left = False
+            if left:
+                may_reserve[stamp.validation] = False
+            else:
+                del self._waiting[sender, sequence]
+                self._queued[stamp.validation] -= 1
+                peer.waiting.discard(sequence)
+        self._note_blocked(now)
+
+    def replies(self) -> list[tuple[bytes, bytes]]:
+        """Answers owed since the last call: identity and frame."""
+        answers: list[tuple[bytes, bytes]] = []
+        for sender, peer in list(self._peers.items()):
+            frames = list(peer.refused)
+            if peer.stored:
+                frames.append(self._control(Kind.ACK, sender, 0, peer.stored))
+            if peer.ping is not None:
+                frames.append(self._control(Kind.HELD, sender, peer.ping, peer.waiting))
+            answers += [(peer.identity, encode_control(frame)) for frame in frames]
+            if peer.waiting:
+                peer.stored, peer.refused, peer.ping = [], [], None
+            else:
+                del self._peers[sender]
+        return answers
+
+    def _take_data(self, frame: memoryview, peer: _Peer, sequence: int, now: float) -> None:
+        if sequence in peer.waiting:
+            return  # sent again while it waits here
+        message = decode(
+            frame, layout=self._layout, study=self._study, max_samples=self._max_samples
+        )
+        _check_finite(message)
+        waiting = _Waiting(message, np.arange(message.samples.size))
+        validation = message.stamp.validation
+        if self._place(waiting, may_reserve=self._queued[validation] == 0):
+            peer.waiting.add(sequence)
+            self._queued[validation] += 1
+            self._waiting[message.stamp.sender, sequence] = waiting
+            self._note_blocked(now)
+
+    def _place(self, waiting: _Waiting, *, may_reserve: bool) -> bool:
+        """Store what can be stored of a message; whether something is left over."""
+        message = waiting.message
+        store = self._stores[message.stamp.validation]
+        if store is None:
+            raise StreamRefused("unexpected validation sample: there is no validation store here")
+        waiting.which = store.place(message, waiting.which, may_reserve=may_reserve)
+        if waiting.which.size:
+            return True
+        self._peers[message.stamp.sender].stored.append(message.stamp.sequence)
+        return False
+
+    def _take_ping(self, frame: memoryview, peer: _Peer) -> None:
+        control = decode_control(frame, study=self._study)
+        if control.kind is not Kind.PING:
+            raise StreamRefused(f"unexpected kind: {control.kind.name}, need DATA or PING")
+        peer.ping = control.sequence
+
+    def _tell(self, peer: _Peer, sender: int, sequence: int, reason: str) -> None:
+        peer.refused.append(
+            Control(
+                kind=Kind.REFUSED, study=self._study, sender=sender, sequence=sequence,
+                reason=reason,
+            )
+        )  # fmt: skip
+
+    def _control(self, kind: Kind, sender: int, sequence: int, about: Iterable[int]) -> Control:
+        return Control(
+            kind=kind, study=self._study, sender=sender, sequence=sequence,
+            ranges=ranges_of(about),
+        )  # fmt: skip
+
+    def _note_blocked(self, now: float) -> None:
+        if self._waiting and self._blocked_since is None:
+            self._blocked_since = now
+        elif not self._waiting and self._blocked_since is not None:
+            self._blocked += now - self._blocked_since
+            self._blocked_since = None
+
+
+def _check_finite(message: Message) -> None:
+    if not np.isfinite(message.fields).all():
+        bad = np.unique(np.argwhere(~np.isfinite(message.fields))[:, 0])
+        raise StreamRefused(
+            f"not finite: fields of member {message.stamp.member}, "
+            f"samples {message.samples[bad].tolist()[:5]}"
+        )
+    inputs = itertools.chain(message.parameters.tolist(), message.times.ravel().tolist())
+    if not all(map(math.isfinite, inputs)):  # a few numbers: quicker without NumPy
+        raise StreamRefused(
+            f"not finite: parameters or times of member {message.stamp.member}: "
+            f"{message.parameters.tolist()}"
+        )

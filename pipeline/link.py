@@ -1,0 +1,251 @@
+"""One sender's socket to one receiver: drafts become messages, answers become credit.
+
+1. A message is written once, into a frame that libzmq shares; sending it copies nothing.
+2. A frame is written again only after its message was acknowledged, having gone out once.
+3. No call waits: what libzmq does not take is sent again later, over a new connection.
+4. A part larger than ``MAX_PIECE_BYTES`` goes out as several slabs, each a message of its own.
+"""
+
+import logging
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import zmq
+from jaxtyping import Float64
+
+from pipeline.errors import StreamRefused
+from pipeline.frames import Control, Kind, decode_control, encode_control
+from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
+from pipeline.outbox import Outbox
+from pipeline.wire import MAX_COUNT, Canvas, Stamp, message_bytes
+
+MAX_PIECE_BYTES: Final = 4 << 20
+_MIN_COST: Final = 4096  # credit that the smallest message takes: bounds their number
+_PROBE_SECONDS: Final = 0.5
+_HEARTBEAT_MS: Final = 5000  # finds half-open connections
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Member:
+    """The attempt that the following samples belong to."""
+
+    member: int
+    attempt: int
+    validation: bool
+    parameters: Float64[np.ndarray, " parameters"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """A slab of this sender's box: where it lies in the grid, and in what ``send`` is given."""
+
+    box: Box
+    within: tuple[slice, ...]
+    capacity: int
+    nbytes: int
+
+
+@dataclass(slots=True)
+class _Block:
+    """A message buffer: a libzmq frame and, when it may be used again, the canvas on it."""
+
+    piece: int
+    frame: zmq.Frame
+    canvas: Canvas | None
+    started: float = 0.0
+
+
+def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
+    boxes = box.pieces(MAX_PIECE_BYTES // layout.bytes_per_point)
+    together = max(1, batch_bytes // (layout.bytes_per_point * box.points))
+    capacity = min(together, MAX_COUNT) if len(boxes) == 1 else 1
+    pieces = []
+    for piece in boxes:
+        offset = tuple(a - b for a, b in zip(piece.start, box.start, strict=True))
+        pieces.append(
+            _Piece(
+                piece,
+                (slice(None), slice(None), *Box(offset, piece.size).slices),
+                capacity,
+                message_bytes(layout, piece, capacity),
+            )
+        )
+    return pieces
+
+
+class Link:
+    """Drafts, socket and outbox for one endpoint. The caller serialises the calls."""
+
+    def __init__(
+        self,
+        context: "zmq.Context[zmq.Socket[bytes]]",
+        endpoint: Endpoint,
+        *,
+        layout: SampleLayout,
+        sender: int,
+        keys: StudyKeys,
+        credit_bytes: int,
+        batch_bytes: int,
+        box: Box,
+    ) -> None:
+        self.endpoint = endpoint
+        self._layout = layout
+        self._study, self._sender = keys.study, sender
+        self._pieces = _pieces(layout, box, batch_bytes)
+        # Messages that a large sample is cut into; one when several samples share a message.
+        self.pieces = range(len(self._pieces))
+        largest = max(piece.nbytes for piece in self._pieces)
+        if credit_bytes < largest:
+            raise ValueError(
+                f"credit_bytes={credit_bytes} is less than one message ({largest} bytes): "
+                f"raise credit_bytes or lower batch_bytes={batch_bytes}"
+            )
+        self.outbox: Outbox[_Block] = Outbox(
+            credit_bytes=credit_bytes, probe_seconds=_PROBE_SECONDS
+        )
+        self._draft: _Block | None = None
+        self._free: list[list[_Block]] = [[] for _ in self._pieces]
+        self._member: Member | None = None
+        self.refusal: str | None = None
+        self.socket = _connect(context, endpoint, keys)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is drafted and nothing unacknowledged."""
+        return self._draft is None and not self.outbox
+
+    def open(self, member: Member) -> None:
+        """What follows belongs to ``member``; the last draft must have been dispatched."""
+        assert self._draft is None
+        self._member = member
+
+    @property
+    def drafting(self) -> bool:
+        """Whether ``add`` goes on with a message, for which credit was there."""
+        return self._draft is not None
+
+    def room(self, piece: int) -> bool:
+        """Whether there is credit for a new message."""
+        return self.outbox.room(self._cost(self._pieces[piece].nbytes))
+
+    def ample(self, piece: int) -> bool:
+        """Whether who has waited should go on."""
+        return self.outbox.ample(self._cost(self._pieces[piece].nbytes))
+
+    def add(
+        self, piece: int, sample: int, step: int, times: Float64[np.ndarray, " window"],
+        fields: np.ndarray, now: float,
+    ) -> None:  # fmt: skip
+        """Copy one sample's slab into the draft; a full draft goes out."""
+        draft = self._draft
+        if draft is None:
+            draft = self._new_draft(piece, now)
+        slab = fields if len(self._pieces) == 1 else fields[self._pieces[piece].within]
+        assert draft.canvas is not None
+        draft.canvas.add(sample, step, times, slab)
+        self._draft = draft
+        if draft.canvas.full:
+            self.dispatch(now)
+            self.receive(now)
+
+    def dispatch(self, now: float) -> None:
+        """Send what is drafted, if anything is."""
+        draft, member = self._draft, self._member
+        if draft is None or draft.canvas is None or member is None:
+            return
+        self._draft = None
+        full = draft.canvas.full
+        stamp = Stamp(
+            study=self._study, sender=self._sender, sequence=self.outbox.next_sequence,
+            member=member.member, attempt=member.attempt, validation=member.validation,
+        )  # fmt: skip
+        length = draft.canvas.seal(stamp, member.parameters)
+        if not full:  # a frame cannot be shortened: what was written moves to one that fits
+            self._free[draft.piece].append(draft)
+            short = zmq.Frame(draft.frame.buffer[:length], copy=True)
+            draft = _Block(draft.piece, short, None)
+        self.outbox.add(draft, self._cost(length), now)
+        self._send(draft.frame)
+
+    def service(self, now: float, linger: float) -> None:
+        """Do what is due: take answers in, send a late draft, ask after silence."""
+        self.receive(now)
+        if self._draft is not None and now - self._draft.started >= linger:
+            self.dispatch(now)
+        number = self.outbox.ping(now)
+        if number is not None:
+            ping = Control(kind=Kind.PING, study=self._study, sender=self._sender, sequence=number)
+            if not self._send(encode_control(ping)):
+                self.socket.connect(self.endpoint.address)
+
+    def receive(self, now: float) -> None:
+        """Take in the answers that have arrived."""
+        while True:
+            try:
+                answer = decode_control(
+                    memoryview(self.socket.recv(zmq.NOBLOCK)), study=self._study
+                )
+            except zmq.Again:
+                return
+            except StreamRefused as error:
+                _log.warning("%s sent nonsense, ignored: %s", self.endpoint.address, error)
+                continue
+            if answer.kind is Kind.REFUSED:
+                self.refusal = answer.reason
+            free, again = self.outbox.heard(answer, now)
+            for block in free:
+                if block.canvas is not None:
+                    self._free[block.piece].append(block)
+            for block in again:
+                self._send(block.frame)
+
+    def close(self) -> None:
+        """Let go of the socket and of everything unacknowledged."""
+        self.socket.close(linger=0)
+
+    def _send(self, frame: zmq.Frame | bytes) -> bool:
+        """Hand over to libzmq; False when it has no connection to queue for.
+
+        It gives a connection up for good when the other end fails the handshake. What cannot be
+        handed over counts as lost on the way: the next ping that is answered brings it back.
+        """
+        try:
+            self.socket.send(frame, zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        return True
+
+    def _new_draft(self, index: int, now: float) -> _Block:
+        if self._free[index]:
+            block = self._free[index].pop()
+        else:
+            piece = self._pieces[index]
+            frame = zmq.Frame(bytes(piece.nbytes), copy=True)
+            canvas = Canvas(
+                frame.buffer, layout=self._layout, box=piece.box, capacity=piece.capacity
+            )
+            block = _Block(index, frame, canvas)
+        block.started = now
+        return block
+
+    @staticmethod
+    def _cost(length: int) -> int:
+        return max(length, _MIN_COST)
+
+
+def _connect(
+    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: Endpoint, keys: StudyKeys
+) -> "zmq.Socket[bytes]":
+    socket = context.socket(zmq.DEALER)
+    socket.set(zmq.LINGER, 0)
+    socket.set(zmq.SNDHWM, 0)  # the credit is the bound
+    socket.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    if endpoint.server_key is not None:
+        socket.set(zmq.CURVE_SERVERKEY, endpoint.server_key)
+        socket.set(zmq.CURVE_PUBLICKEY, keys.client_public)
+        socket.set(zmq.CURVE_SECRETKEY, keys.client_secret)
+    socket.connect(endpoint.address)
+    return socket

@@ -1,0 +1,232 @@
+"""Reservoir side of the stream: the socket shell around ``Intake``.
+
+1. One thread owns all sockets; every wait in it is bounded; if it fails, ``check`` raises.
+2. ``wake`` makes what waits try again at once; it is safe from any thread.
+3. Over TCP a peer must have the study's client key; over ipc the directory is the owner's alone.
+4. A frame longer than any that could be right is never allocated: libzmq drops the connection.
+5. Whoever else wants the lock gets it after at most one message.
+6. A receiver that starts again at the same address gets the senders back without their doing.
+"""
+
+import contextlib
+import logging
+import os
+import secrets
+import stat
+import tempfile
+import threading
+import time
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Final
+
+import zmq
+import zmq.utils.z85
+from zmq.utils.monitor import recv_monitor_message
+
+from pipeline.intake import Intake
+from pipeline.layout import Endpoint, StudyKeys
+from pipeline.wire import MAX_PAYLOAD
+
+_log = logging.getLogger(__name__)
+
+_SLICE_MS: Final = 100  # longest uninterrupted wait
+_BURST: Final = 32  # messages between two rounds of answers
+_MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
+_MAX_PATH: Final = 107  # sockaddr_un
+_ZAP: Final = "inproc://zeromq.zap.01"
+_START_SECONDS: Final = 10.0
+
+
+class Turnstile:
+    """A lock that its holder cannot take again before those who are waiting for it.
+
+    A plain lock lets a busy thread release and take it again before a waiter has woken up; here a
+    waiter holds the gate, which the busy thread must pass too.
+    """
+
+    def __init__(self) -> None:
+        self._gate, self._lock = threading.Lock(), threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._gate:
+            self._lock.acquire()
+
+    def __exit__(self, *exc: object) -> None:
+        self._lock.release()
+
+
+class ReceiverThread:
+    """Runs an intake behind a socket until closed.
+
+    Args:
+        intake: Filled by this thread alone, under ``lock``.
+        lock: Shared with whoever leases from the same reservoir; a ``Turnstile``.
+        bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or the full
+            address of an earlier life.
+        keys: Of the study; needed over TCP.
+        advertise: Host name that senders connect to, where it differs from the bound one.
+    """
+
+    def __init__(
+        self,
+        *,
+        intake: Intake,
+        lock: AbstractContextManager[None],
+        bind: str = "ipc",
+        keys: StudyKeys | None = None,
+        advertise: str | None = None,
+    ) -> None:
+        if bind.startswith("tcp://") and keys is None:
+            raise ValueError(f"bind={bind!r} needs the study's keys: TCP is always authenticated")
+        if not bind.startswith(("tcp://", "ipc")):
+            raise ValueError(f"bind={bind!r}: need 'ipc', 'ipc://PATH' or 'tcp://HOST[:PORT]'")
+        self._intake, self._lock, self._bind = intake, lock, bind
+        self._keys, self._advertise = keys, advertise
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._closing = threading.Event()
+        self._path: Path | None = None  # of the ipc socket, once it is ours
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="headrace-receiver", daemon=True)
+
+    def start(self) -> Endpoint:
+        """Bind and begin to receive; where senders connect to."""
+        self._router = self._context.socket(zmq.ROUTER)
+        self._router.set(zmq.LINGER, 0)
+        self._router.set(zmq.RCVHWM, 0)  # bounded by the senders' credit
+        self._router.set(zmq.MAXMSGSIZE, _MAX_FRAME)
+        self._monitor = self._router.get_monitor_socket(
+            zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+            | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+            | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self._zap = self._context.socket(zmq.REP)
+        self._zap.set(zmq.LINGER, 0)
+        endpoint = self._bind_tcp() if self._bind.startswith("tcp://") else self._bind_ipc()
+        self._thread.start()
+        return endpoint
+
+    def wake(self) -> None:
+        """Room may have appeared: try what waits."""
+        os.eventfd_write(self._wake, 1)
+
+    def check(self) -> None:
+        """Raise what ended the thread, if anything did."""
+        if self._failure is not None:
+            raise RuntimeError("the receiver has stopped") from self._failure
+
+    def close(self) -> None:
+        """Stop, and remove what was made. Safe to call twice."""
+        if self._closing.is_set():
+            return
+        self._closing.set()
+        self.wake()
+        if self._thread.is_alive():
+            self._thread.join()
+        self._context.destroy(linger=0)
+        os.close(self._wake)
+        if self._path is not None:
+            self._path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # not empty: somebody else's
+                self._path.parent.rmdir()
+
+    def _bind_tcp(self) -> Endpoint:
+        keys = self._keys
+        assert keys is not None
+        self._zap.bind(_ZAP)  # before the first peer: without a handler libzmq lets anybody in
+        self._router.set(zmq.ZAP_DOMAIN, b"headrace")
+        self._router.set(zmq.CURVE_SERVER, 1)
+        self._router.set(zmq.CURVE_PUBLICKEY, keys.server_public)
+        self._router.set(zmq.CURVE_SECRETKEY, keys.server_secret)
+        host = self._bind.removeprefix("tcp://")
+        self._router.bind(self._bind if ":" in host else f"tcp://{host}:*")
+        bound = self._router.get_string(zmq.LAST_ENDPOINT)
+        if self._advertise is not None:
+            bound = f"tcp://{self._advertise}:{bound.rpartition(':')[2]}"
+        return Endpoint(address=bound, server_key=keys.server_public)
+
+    def _bind_ipc(self) -> Endpoint:
+        if self._bind == "ipc":
+            path = Path(tempfile.gettempdir(), f"headrace-{secrets.token_hex(6)}", "s")
+        else:
+            path = Path(self._bind.removeprefix("ipc://"))
+        if len(str(path)) > _MAX_PATH:
+            raise ValueError(
+                f"socket path {path} has {len(str(path))} characters, limit {_MAX_PATH}: "
+                "set TMPDIR to a shorter folder"
+            )
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        about = path.parent.stat()
+        if stat.S_IMODE(about.st_mode) != 0o700 or about.st_uid != os.geteuid():
+            raise ValueError(
+                f"{path.parent} has mode {stat.S_IMODE(about.st_mode):o} and owner "
+                f"{about.st_uid}: need mode 700 and owner {os.geteuid()}"
+            )
+        self._router.bind(f"ipc://{path}")
+        self._path = path
+        return Endpoint(address=f"ipc://{path}")
+
+    def _run(self) -> None:
+        try:
+            poller = zmq.Poller()
+            for source in (self._router, self._zap, self._monitor, self._wake):
+                poller.register(source, zmq.POLLIN)
+            while not self._closing.is_set():
+                ready = dict(poller.poll(_SLICE_MS))
+                if self._zap in ready:
+                    self._authenticate()
+                if self._monitor in ready:
+                    self._note_stranger()
+                if self._wake in ready:
+                    os.eventfd_read(self._wake)
+                if self._intake.pending:
+                    with self._lock:
+                        self._intake.retry(time.monotonic())
+                if self._router in ready:
+                    self._receive_burst()
+                self._answer()
+        except BaseException as error:  # noqa: BLE001 - kept for check(), which the actor calls
+            self._failure = error
+            _log.exception("the receiver has stopped")
+
+    def _receive_burst(self) -> None:
+        router = self._router
+        for _ in range(_BURST):
+            try:
+                identity = router.recv(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            frame = router.recv(copy=False)
+            if frame.more:
+                while router.get(zmq.RCVMORE):
+                    router.recv(copy=False)
+                self._intake.refuse("several frames: a message has one")
+                continue
+            with self._lock:
+                self._intake.take(frame.buffer, identity=identity, now=time.monotonic())
+
+    def _answer(self) -> None:
+        with self._lock:
+            answers = self._intake.replies()
+        for identity, frame in answers:
+            self._router.send(identity, zmq.SNDMORE)  # one that has gone is passed over by ROUTER
+            self._router.send(frame)
+
+    def _authenticate(self) -> None:
+        """Answer one ZAP request: who holds the study's client key may come in."""
+        request = self._zap.recv_multipart()
+        version, number, mechanism = request[0], request[1], request[5]
+        keys = self._keys
+        known = (
+            keys is not None
+            and mechanism == b"CURVE"
+            and zmq.utils.z85.encode(request[6]) == keys.client_public
+        )
+        status, text = (b"200", b"OK") if known else (b"400", b"not a member of this study")
+        self._zap.send_multipart([version, number, status, text, b"", b""])
+
+    def _note_stranger(self) -> None:
+        event = recv_monitor_message(self._monitor)
+        with self._lock:
+            self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")

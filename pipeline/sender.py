@@ -1,0 +1,277 @@
+"""Solver side of the stream: puts samples together, sends them, waits when there is no room.
+
+1. ``send`` copies the fields once and never waits but for credit; its waits are bounded, counted in
+   ``wait_seconds``, and end in ``TimeoutError`` after ``stall_seconds`` without any progress.
+2. ``flush`` returns only when every sample handed over is stored in a slot.
+3. Sample i of member m goes to endpoint ``(m + i) % R``; one message holds samples of one member.
+4. A sample leaves within ``linger_ms`` while the interpreter can run, full message or not.
+5. Memory is bounded by ``credit_bytes`` per endpoint; message buffers are used again, never grown.
+6. What a receiver refuses is raised as ``StreamRefused`` by the next ``send`` or ``flush``.
+
+One lock guards sockets and drafts. The caller's thread does the work; a ticker thread only does
+what is due while the caller computes: late batches, acknowledgements, pings.
+"""
+
+import math
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import zmq
+from jaxtyping import Float64
+
+from pipeline.errors import StreamRefused
+from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
+from pipeline.link import Link, Member
+
+CREDIT_BYTES: Final = 16 << 20
+BATCH_BYTES: Final = 512 << 10
+LINGER_MS: Final = 50.0
+STALL_SECONDS: Final = 600.0
+_SLICE_SECONDS: Final = 0.05  # longest uninterrupted wait
+_IDLE_SECONDS: Final = 1.0  # how often an idle ticker looks up
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SenderStats:
+    """Counters of a sender since it was made.
+
+    Attributes:
+        samples: Handed over.
+        bytes_sent: Field bytes handed over.
+        wait_seconds: Time spent waiting for credit.
+        resent: Messages sent again.
+    """
+
+    samples: int
+    bytes_sent: int
+    wait_seconds: float
+    resent: int
+
+
+class Sender:
+    """Streams the samples of one member after the other to all receivers of a study.
+
+    Args:
+        endpoints: One per reservoir, in rank order.
+        layout: What the slots hold.
+        keys: Of the study: its number goes with every message, its keys to TCP endpoints.
+        credit_bytes: What may be unacknowledged per endpoint; at least one message.
+        batch_bytes: Samples are put together up to this size.
+        linger_ms: How long a sample may wait for others to join its message.
+        box: The part of the grid that this mpi_rank owns; None: all of it.
+        stall_seconds: Give up when nothing was acknowledged for so long.
+    """
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        *,
+        layout: SampleLayout,
+        keys: StudyKeys,
+        credit_bytes: int = CREDIT_BYTES,
+        batch_bytes: int = BATCH_BYTES,
+        linger_ms: float = LINGER_MS,
+        box: Box | None = None,
+        stall_seconds: float = STALL_SECONDS,
+    ) -> None:
+        if not endpoints:
+            raise ValueError("a sender needs at least one endpoint")
+        self._itemsize = np.dtype(layout.dtype).itemsize
+        self._layout, self._linger, self._stall = layout, linger_ms / 1000, stall_seconds
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
+        self._links = [
+            Link(
+                context, endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
+                credit_bytes=credit_bytes, batch_bytes=batch_bytes,
+                box=Box.whole(layout.grid) if box is None else box,
+            )
+            for endpoint in endpoints
+        ]  # fmt: skip
+        self._poller = zmq.Poller()
+        for link in self._links:
+            self._poller.register(link.socket, zmq.POLLIN)
+        self._member: int | None = None
+        self._samples = self._bytes = 0
+        self._wait_seconds = 0.0
+        self._lock = threading.Lock()
+        self._busy, self._closing = threading.Event(), threading.Event()
+        self._ticker = threading.Thread(target=self._tick, name="headrace-sender", daemon=True)
+        self._ticker.start()
+
+    @property
+    def bytes_sent(self) -> int:
+        """Field bytes handed over since the sender was made."""
+        return self._bytes
+
+    @property
+    def wait_seconds(self) -> float:
+        """Time spent waiting for credit since the sender was made."""
+        return self._wait_seconds
+
+    @property
+    def stats(self) -> SenderStats:
+        """All counters."""
+        return SenderStats(
+            samples=self._samples,
+            bytes_sent=self._bytes,
+            wait_seconds=self._wait_seconds,
+            resent=sum(link.outbox.resent for link in self._links),
+        )
+
+    def open(
+        self,
+        *,
+        member: int,
+        attempt: int,
+        parameters: Float64[np.ndarray, " parameters"],
+        validation: bool,
+    ) -> None:
+        """Start a member, or start it again; what was handed over before goes out first.
+
+        A member keeps its parameters over all its attempts.
+        """
+        if parameters.shape != (self._layout.num_parameters,):
+            raise ValueError(
+                f"parameters must have shape ({self._layout.num_parameters},), "
+                f"got {parameters.shape}"
+            )
+        opened = Member(
+            member=member, attempt=attempt, validation=validation, parameters=parameters.copy()
+        )
+        with self._lock:
+            for link in self._links:
+                link.dispatch(time.monotonic())
+                link.open(opened)
+            self._member = member
+
+    def send(
+        self,
+        *,
+        sample: int,
+        step: int,
+        times: Float64[np.ndarray, " window"],
+        fields: np.ndarray,
+    ) -> None:
+        """Hand over one sample, or this mpi_rank's part of it; waits while there is no credit.
+
+        Args:
+            sample: Number within the member, increasing.
+            step: Solver step of its first snapshot.
+            times: Of its snapshots, in seconds.
+            fields: ``(window, channel, *box)``; copied before this returns.
+
+        Raises:
+            StreamRefused: A receiver refused something sent before.
+            TimeoutError: Nothing was acknowledged for ``stall_seconds``.
+        """
+        if self._member is None:
+            raise ValueError("send before open: say which member this is")
+        with self._lock:
+            link = self._links[(self._member + sample) % len(self._links)]
+            for piece in link.pieces:
+                if not link.drafting:
+                    self._raise_refusal()
+                    if not link.room(piece):
+                        self._wait_for_credit(link, piece)
+                link.add(piece, sample, step, times, fields, time.monotonic())
+            self._samples += 1
+            self._bytes += fields.size * self._itemsize
+        if not self._busy.is_set():
+            self._busy.set()
+
+    def flush(self, *, timeout: float) -> None:
+        """Send what is drafted and wait until everything is stored.
+
+        Raises:
+            StreamRefused: A receiver refused something.
+            TimeoutError: Not done within ``timeout`` seconds, or nothing was acknowledged for
+                ``stall_seconds``.
+        """
+        with self._lock:
+            for link in self._links:
+                link.dispatch(time.monotonic())
+            self._wait(lambda: all(link.idle for link in self._links), timeout)
+            self._raise_refusal()
+
+    def close(self) -> None:
+        """Let go of everything, acknowledged or not. Safe to call twice."""
+        self._closing.set()
+        self._busy.set()
+        self._ticker.join()
+        with self._lock:
+            for link in self._links:
+                link.close()
+
+    def _wait_for_credit(self, link: Link, piece: int) -> None:
+        started = time.monotonic()
+        try:
+            self._wait(lambda: link.ample(piece), math.inf)
+        finally:
+            self._wait_seconds += time.monotonic() - started
+
+    def _wait(self, done: Callable[[], bool], timeout: float) -> None:
+        """Turn until ``done``; up to ``timeout``, and up to ``stall_seconds`` without progress."""
+        started = progress = time.monotonic()
+        stored = -1
+        while not done():
+            self._raise_refusal()
+            now = time.monotonic()
+            if (total := sum(link.outbox.released for link in self._links)) != stored:
+                stored, progress = total, now
+            if now - started >= timeout:
+                raise TimeoutError(f"not stored after {timeout:g} s: {self._outstanding()}")
+            if now - progress >= self._stall:
+                raise TimeoutError(
+                    f"nothing was stored for {self._stall:g} s: {self._outstanding()}. A receiver "
+                    "that answers has no room: is the trainer running?"
+                )
+            self._turn(min(_SLICE_SECONDS, started + timeout - now))
+
+    def _turn(self, seconds: float) -> None:
+        """Wait for an answer, then do what is due."""
+        self._poller.poll(round(1000 * seconds))
+        now = time.monotonic()
+        for link in self._links:
+            link.service(now, self._linger)
+
+    def _outstanding(self) -> str:
+        now = time.monotonic()
+        return "; ".join(
+            f"{link.endpoint.address} owes {len(link.outbox)} acknowledgements and last answered "
+            f"{now - link.outbox.heard_at:.1f} s ago"
+            for link in self._links
+            if link.outbox
+        )
+
+    def _raise_refusal(self) -> None:
+        for link in self._links:
+            if link.refusal is not None:
+                reason, link.refusal = link.refusal, None
+                raise StreamRefused(f"{link.endpoint.address} refused a message: {reason}")
+
+    def _tick(self) -> None:
+        """Do what is due while the caller computes; a caller that holds the lock does it itself."""
+        while not self._closing.is_set():
+            if not self._busy.wait(_IDLE_SECONDS):
+                continue
+            self._closing.wait(self._linger)
+            if not self._lock.acquire(blocking=False):
+                continue
+            try:
+                self._service()
+            finally:
+                self._lock.release()
+
+    def _service(self) -> None:
+        if self._closing.is_set():
+            return
+        now = time.monotonic()
+        for link in self._links:
+            link.service(now, self._linger)
+        if all(link.idle for link in self._links):
+            self._busy.clear()

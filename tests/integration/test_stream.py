@@ -1,0 +1,445 @@
+"""Senders and receivers over real sockets, some in processes of their own."""
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zmq
+
+from pipeline.errors import StreamRefused
+from pipeline.flow import FlowControl
+from pipeline.intake import Intake
+from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
+from pipeline.placing import Placing
+from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.reservoir import Reservoir
+from pipeline.sender import Sender
+from pipeline.slots import Slots
+
+LAYOUT = SampleLayout(window=2, sample_shape=(2, 12, 20), num_parameters=3)
+LARGE = SampleLayout(window=1, sample_shape=(1, 1100, 1300), num_parameters=1)
+KEYS = StudyKeys.generate()
+TIMEOUT = 20.0
+TRANSPORTS = ["ipc", "tcp://127.0.0.1"]
+
+
+@dataclass
+class Node:
+    """One receiver with its reservoir and slots."""
+
+    slots: Slots
+    book: Reservoir
+    intake: Intake
+    receiver: ReceiverThread
+    lock: Turnstile
+    endpoint: Endpoint
+
+    def stored(self) -> dict[tuple[int, int], int]:
+        """(member, step) -> slot."""
+        with self.lock:
+            filled = self.book.filled().tolist()
+        keys = [(int(self.slots.members[s]), int(self.slots.steps[s])) for s in filled]
+        assert len(set(keys)) == len(keys), "a sample lies in two slots"
+        return dict(zip(keys, filled, strict=True))
+
+
+class Nodes:
+    """Starts receivers, and ends all of them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.stack, self.count = folder, ExitStack(), 0
+
+    def start(
+        self,
+        bind: str = "ipc",
+        *,
+        capacity: int = 512,
+        layout: SampleLayout = LAYOUT,
+        keys: StudyKeys = KEYS,
+    ) -> Node:
+        self.count += 1
+        path = self.folder / f"slots{self.count}"
+        slots = self.stack.enter_context(Slots.create(path, capacity=capacity, layout=layout))
+        flow = FlowControl(max_reuse=None, max_surplus=None, watermark=1)
+        rng = np.random.default_rng(self.count)
+        book = Reservoir(policy="reservoir", capacity=capacity, flow=flow, rng=rng)
+        lock = Turnstile()
+        intake = Intake(
+            layout=layout,
+            study=KEYS.study,
+            training=Placing(slots=slots, book=book, layout=layout),
+        )
+        receiver = ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)
+        self.stack.callback(receiver.close)
+        return Node(slots, book, intake, receiver, lock, receiver.start())
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    started = Nodes(tmp_path)
+    with started.stack:
+        yield started
+
+
+@pytest.fixture
+def senders() -> Iterator[Callable[..., Sender]]:
+    with ExitStack() as stack:
+
+        def make(endpoints: list[Endpoint], **settings: object) -> Sender:
+            layout = settings.pop("layout", LAYOUT)
+            keys = settings.pop("keys", KEYS)
+            sender = Sender(endpoints, layout=layout, keys=keys, **settings)  # type: ignore[arg-type]
+            stack.callback(sender.close)
+            return sender
+
+        yield make
+
+
+def truth(member: int, sample: int, layout: SampleLayout = LAYOUT) -> np.ndarray:
+    rng = np.random.default_rng([member, sample])
+    return rng.random((layout.window, *layout.sample_shape), np.float32)
+
+
+def run_member(
+    sender: Sender, member: int, samples: int, *, attempt: int = 1, box: Box | None = None
+) -> None:
+    sender.open(
+        member=member, attempt=attempt, parameters=np.array([member, 2.0, 3.0]), validation=False
+    )
+    for sample in range(samples):
+        fields = truth(member, sample)
+        if box is not None:
+            fields = fields[(slice(None), slice(None), *box.slices)]
+        times = np.array([sample, sample + 0.5])
+        sender.send(sample=sample, step=sample, times=times, fields=fields)
+
+
+def check(node: Node, member: int, sample: int) -> None:
+    slot = node.stored()[member, sample]
+    np.testing.assert_array_equal(node.slots.fields[slot], truth(member, sample))
+    np.testing.assert_array_equal(
+        node.slots.inputs[slot], np.array([member, 2, 3, sample, sample + 0.5], np.float32)
+    )
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def in_process(
+    endpoints: list[Endpoint], keys: StudyKeys, members: list[int], samples: int
+) -> None:
+    sender = Sender(endpoints, layout=LAYOUT, keys=keys, batch_bytes=20_000, credit_bytes=100_000)
+    for member in members:
+        run_member(sender, member, samples)
+    sender.flush(timeout=TIMEOUT)
+    sender.close()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_every_sample_of_every_process_lies_in_its_slot_once(nodes: Nodes, transport: str) -> None:
+    pair = [nodes.start(transport), nodes.start(transport)]
+    endpoints = [node.endpoint for node in pair]
+    context = multiprocessing.get_context("spawn")
+    processes = [
+        context.Process(target=in_process, args=(endpoints, KEYS, members, 37))
+        for members in ([0, 3], [1, 5, 8])
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(2 * TIMEOUT)
+        assert process.exitcode == 0
+    everything = {(m, s) for m in (0, 3, 1, 5, 8) for s in range(37)}
+    for rank, node in enumerate(pair):
+        mine = {(m, s) for m, s in everything if (m + s) % 2 == rank}
+        assert node.stored().keys() == mine
+        for member, sample in mine:
+            check(node, member, sample)
+        stats = node.intake.stats(time.monotonic())
+        assert (stats.duplicates, stats.refused, stats.pending) == (0, 0, 0)
+        assert stats.bytes_received == len(mine) * LAYOUT.nbytes
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
+) -> None:
+    first = nodes.start(transport, capacity=10)
+    sender = senders([first.endpoint], batch_bytes=3 * LAYOUT.nbytes)
+    run_member(sender, 4, 25)
+    with pytest.raises(TimeoutError, match="owes .* acknowledgements"):
+        sender.flush(timeout=0.5)
+    assert len(first.stored()) == 10
+    address = first.endpoint.address
+    first.receiver.close()
+    second = nodes.start(address)
+    assert second.endpoint.address == address
+    sender.flush(timeout=TIMEOUT)
+    assert first.stored().keys() | second.stored().keys() == {(4, s) for s in range(25)}
+    for sample in range(12, 25):
+        check(second, 4, sample)
+    assert sender.stats.resent > 0
+
+
+def test_a_full_reservoir_makes_the_sender_wait_and_loses_nothing(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start(capacity=20)
+    sender = senders([node.endpoint], batch_bytes=2 * LAYOUT.nbytes, credit_bytes=9 * LAYOUT.nbytes)
+    producer = threading.Thread(target=run_member, args=(sender, 2, 80))
+    producer.start()
+    wait_until(lambda: sender.stats.samples >= 26 and node.intake.pending > 0)
+    time.sleep(1.3)  # longer than two pings: waiting must not cause a resend
+    assert producer.is_alive()
+    assert sender.stats.samples <= 20 + 9 + 2
+    while producer.is_alive():
+        with node.lock:
+            lease = node.book.lease(2, 5)
+            node.book.give_back(lease.id)
+        node.receiver.wake()
+        time.sleep(0.001)
+    producer.join()
+
+    def all_stored() -> bool:
+        with node.lock:
+            node.book.give_back(node.book.lease(2, 5).id)
+        node.receiver.wake()
+        return node.book.inserted == 80
+
+    wait_until(all_stored)
+    sender.flush(timeout=TIMEOUT)
+    assert sender.wait_seconds > 1.0
+    assert sender.stats.resent == 0
+    stats = node.intake.stats(time.monotonic())
+    assert stats.duplicates == 0
+    assert stats.blocked_seconds > 1.0
+
+
+def test_parts_of_four_mpi_ranks_are_put_together_on_two_receivers(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    pair = [nodes.start(), nodes.start("tcp://127.0.0.1")]
+    boxes = [Box((y, x), (ny, nx)) for y, ny in ((0, 5), (5, 7)) for x, nx in ((0, 13), (13, 7))]
+    parts = [senders([n.endpoint for n in pair], box=box) for box in boxes]
+    for sender, box in zip(parts, boxes, strict=True):
+        run_member(sender, 6, 23, box=box)
+    for sender in parts:
+        sender.flush(timeout=TIMEOUT)
+    for sample in range(23):
+        check(pair[(6 + sample) % 2], 6, sample)
+    assert sum(node.book.inserted for node in pair) == 23
+
+
+def test_a_sample_larger_than_a_message_arrives_in_slabs(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start(capacity=4, layout=LARGE)
+    sender = senders([node.endpoint], layout=LARGE, batch_bytes=64 << 20)
+    sender.open(member=0, attempt=1, parameters=np.ones(1), validation=False)
+    for sample in range(3):
+        sender.send(sample=sample, step=sample, times=np.zeros(1), fields=truth(0, sample, LARGE))
+    sender.flush(timeout=TIMEOUT)
+    for (member, sample), slot in node.stored().items():
+        np.testing.assert_array_equal(node.slots.fields[slot], truth(member, sample, LARGE))
+    assert node.book.inserted == 3
+
+
+def test_a_retried_member_is_stored_once(nodes: Nodes, senders: Callable[..., Sender]) -> None:
+    node = nodes.start()
+    first = senders([node.endpoint], batch_bytes=3 * LAYOUT.nbytes)
+    run_member(first, 4, 17)
+    wait_until(lambda: node.intake.stats(0.0).samples >= 15)
+    first.close()  # as if its process had died: the last two samples were never sent
+    second = senders([node.endpoint])
+    run_member(second, 4, 30, attempt=2)
+    second.flush(timeout=TIMEOUT)
+    assert node.stored().keys() == {(4, s) for s in range(30)}
+    assert node.intake.stats(0.0).duplicates >= 15
+    assert node.book.inserted == 30
+
+
+def test_a_sample_leaves_within_the_linger_time(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start()
+    sender = senders([node.endpoint], linger_ms=20.0)
+    run_member(sender, 1, 1)
+    wait_until(lambda: node.book.inserted == 1)
+    wait_until(lambda: "owes" not in sender._outstanding())  # acknowledged without a flush
+
+
+def test_a_refused_sample_is_raised_at_the_sender_and_the_next_member_goes_through(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start()
+    sender = senders([node.endpoint])
+    sender.open(member=1, attempt=1, parameters=np.ones(3), validation=False)
+    broken = truth(1, 0)
+    broken[1, 0, 3, 4] = np.nan
+    sender.send(sample=0, step=0, times=np.zeros(2), fields=broken)
+    with pytest.raises(StreamRefused, match="not finite: fields of member 1, samples .0."):
+        sender.flush(timeout=TIMEOUT)
+    run_member(sender, 2, 5)
+    sender.flush(timeout=TIMEOUT)
+    assert node.stored().keys() == {(2, s) for s in range(5)}
+    assert node.intake.stats(0.0).refused == 1
+
+
+def stranger(keys: StudyKeys) -> StudyKeys:
+    other = StudyKeys.generate()
+    return StudyKeys(
+        study=keys.study,
+        server_public=keys.server_public,
+        server_secret=keys.server_secret,
+        client_public=other.client_public,
+        client_secret=other.client_secret,
+    )
+
+
+def test_only_who_has_the_studys_key_comes_in(nodes: Nodes, senders: Callable[..., Sender]) -> None:
+    node = nodes.start("tcp://127.0.0.1")
+    wrong_client = senders([node.endpoint], keys=stranger(KEYS))
+    other_server = Endpoint(
+        address=node.endpoint.address, server_key=StudyKeys.generate().server_public
+    )
+    wrong_server = senders([other_server])
+    open_door = senders([Endpoint(address=node.endpoint.address)])
+    for sender in (wrong_client, wrong_server, open_door):
+        run_member(sender, 1, 2)
+    good = senders([node.endpoint])
+    run_member(good, 2, 5)
+    good.flush(timeout=TIMEOUT)
+    for sender in (wrong_client, wrong_server, open_door):
+        with pytest.raises(TimeoutError):
+            sender.flush(timeout=0.2)
+    assert node.stored().keys() == {(2, s) for s in range(5)}
+    wait_until(lambda: node.intake.stats(0.0).refused >= 3)
+
+
+def test_a_sender_that_met_a_stranger_finds_its_receiver_at_the_same_address_later(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    other = nodes.start("tcp://127.0.0.1", keys=StudyKeys.generate())
+    ours = Endpoint(address=other.endpoint.address, server_key=KEYS.server_public)
+    sender = senders([ours])
+    run_member(sender, 2, 5)
+    with pytest.raises(TimeoutError):
+        sender.flush(timeout=1.0)
+    other.receiver.close()
+    node = nodes.start(ours.address)
+    sender.flush(timeout=TIMEOUT)
+    assert node.stored().keys() == {(2, s) for s in range(5)}
+    assert not other.stored()
+
+
+def test_noise_on_the_socket_is_counted_and_the_study_goes_on(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start()
+    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.set(zmq.LINGER, 1000)
+        raw.connect(node.endpoint.address)
+        raw.send(b"")
+        raw.send(os.urandom(5000))
+        raw.send_multipart([b"HDRC", b"two", b"frames"])
+        sender = senders([node.endpoint])
+        run_member(sender, 2, 5)
+        sender.flush(timeout=TIMEOUT)
+        wait_until(lambda: node.intake.stats(0.0).refused == 3)
+    node.receiver.check()
+    assert node.book.inserted == 5
+
+
+def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes) -> None:
+    node = nodes.start()
+    folder = Path(node.endpoint.address.removeprefix("ipc://")).parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    node.receiver.close()
+    node.receiver.close()
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("bind", "keys", "message"),
+    [
+        ("tcp://127.0.0.1", None, "always authenticated"),
+        ("udp://127.0.0.1", KEYS, "need 'ipc', 'ipc://PATH' or"),
+    ],
+)
+def test_an_address_that_would_not_be_safe_is_refused(
+    bind: str, keys: StudyKeys | None, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        ReceiverThread(intake=Intake.__new__(Intake), lock=Turnstile(), bind=bind, keys=keys)
+
+
+def test_a_folder_that_others_can_enter_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir(mode=0o755)
+    with pytest.raises(ValueError, match="need mode 700"):
+        nodes.start(f"ipc://{folder}/s")
+    nodes.stack.close()
+    assert folder.exists(), "a folder that is not ours was removed"
+
+
+def test_a_socket_path_that_is_too_long_is_refused(nodes: Nodes, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="limit 107"):
+        nodes.start(f"ipc://{tmp_path}/{'x' * 100}/s")
+
+
+def test_a_sender_gives_up_when_nothing_is_stored_for_long(
+    senders: Callable[..., Sender], tmp_path: Path
+) -> None:
+    nowhere = Endpoint(address=f"ipc://{tmp_path}/s")
+    sender = senders([nowhere], batch_bytes=1, credit_bytes=3 * 4096, stall_seconds=0.3)
+    with pytest.raises(TimeoutError, match="nothing was stored for 0.3 s"):
+        run_member(sender, 0, 9)
+    assert sender.wait_seconds >= 0.3
+
+
+def test_a_sender_that_could_never_send_is_refused(senders: Callable[..., Sender]) -> None:
+    here = Endpoint(address="ipc:///nowhere/s")
+    with pytest.raises(ValueError, match="at least one endpoint"):
+        senders([])
+    with pytest.raises(ValueError, match="less than one message"):
+        senders([here], credit_bytes=LAYOUT.nbytes, batch_bytes=10 * LAYOUT.nbytes)
+    sender = senders([here])
+    with pytest.raises(ValueError, match="send before open"):
+        sender.send(sample=0, step=0, times=np.zeros(2), fields=truth(0, 0))
+    with pytest.raises(ValueError, match=r"parameters must have shape \(3,\)"):
+        sender.open(member=0, attempt=1, parameters=np.ones(2), validation=False)
+
+
+def test_who_waits_at_the_turnstile_gets_in_before_its_holder_does_again() -> None:
+    lock, stop, turns = Turnstile(), threading.Event(), 0
+
+    def busy() -> None:
+        nonlocal turns
+        while not stop.is_set():
+            with lock:
+                turns += 1
+
+    thread = threading.Thread(target=busy)
+    thread.start()
+    try:
+        waits = []
+        for _ in range(50):
+            began = time.monotonic()
+            with lock:
+                waits.append(time.monotonic() - began)
+        assert sorted(waits)[25] < 0.05
+    finally:
+        stop.set()
+        thread.join()
+    assert turns > 0
