@@ -1,0 +1,1 @@
+"""Ray shells around plain objects: they delegate and decide nothing."""

@@ -1,0 +1,233 @@
+"""The Ray shell of a reservoir: one process that receives samples and leases them to its rank.
+
+The receiver's thread fills slots; Ray's threads lease them. One lock serialises both on the
+bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/intake.py``).
+"""
+
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+
+import numpy as np
+import ray
+
+from pipeline.appended import Appended
+from pipeline.batches import HeldState, Returned
+from pipeline.config import StudyConfig
+from pipeline.flow import FlowControl
+from pipeline.guards import check_packages
+from pipeline.intake import Intake
+from pipeline.placing import Placing
+from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.reservoir import Reservoir
+from pipeline.slots import Slots, SlotsDescription, slots_path
+from pipeline.stats import ReservoirStats
+from pipeline.wire import Endpoint, StudyKeys
+from trainers.base import Lease, TrainStats
+
+# How often a waiting rank looks again; far below a train step, far above the cost of a look.
+_LOOK_AGAIN_SECONDS = 0.002
+# Calls at once: the rank's lease and report, the driver's statistics, the end of production.
+THREADS = 4
+_RESERVOIR_SEED = 0x2E5E
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReservoirDescription:
+    """What a rank needs to read the slots of its reservoir.
+
+    Attributes:
+        training: Slots that are drawn from.
+        validation: The append-only store; None in a study without validation members.
+    """
+
+    training: SlotsDescription
+    validation: SlotsDescription | None
+
+
+class _ReservoirHost:
+    """Owns the slots, the bookkeeping and the receiver of one rank."""
+
+    def __init__(
+        self, study: StudyConfig, rank: int, label: str, keys: StudyKeys, host: str | None
+    ) -> None:
+        """Allocate the slots and start to receive.
+
+        Args:
+            study: What is received, and how much of it is kept.
+            rank: Which of the reservoirs this is.
+            keys: Of the study's stream.
+            label: Part of the shared-memory files' names, the same for all ranks of a study.
+            host: Address to listen on over TCP; None for a socket of this node alone.
+        """
+        check_packages()
+        self._rank, self._lock = rank, Turnstile()
+        self._train_stats: TrainStats | None = None
+        self._trainer_blocked = 0.0
+        self._validation_ended = False
+        layout, settings = study.sample_layout(), study.reservoir
+        self._reservoir = Reservoir(
+            policy=settings.policy,
+            capacity=settings.capacity,
+            flow=FlowControl(
+                max_reuse=settings.max_reuse,
+                max_surplus=settings.max_surplus,
+                watermark=settings.watermark,
+            ),
+            rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
+        )
+        self._appended = Appended(capacity=study.validation_capacity(rank))
+        with ExitStack() as undo:
+            self._training = Slots.create(
+                slots_path(label, rank, "train"), capacity=settings.capacity, layout=layout
+            )
+            undo.callback(self._training.close)
+            self._validation: Slots | None = None
+            validating = study.validation_capacity(rank)
+            if validating:
+                self._validation = Slots.create(
+                    slots_path(label, rank, "validation"), capacity=validating, layout=layout
+                )
+                undo.callback(self._validation.close)
+            self._intake = Intake(
+                layout=layout,
+                study=keys.study,
+                training=Placing(slots=self._training, book=self._reservoir, layout=layout),
+                validation=Placing(slots=self._validation, book=self._appended, layout=layout)
+                if self._validation is not None
+                else None,
+            )
+            self._receiver = ReceiverThread(
+                intake=self._intake,
+                lock=self._lock,
+                bind="ipc" if host is None else f"tcp://{host}",
+                keys=keys,
+            )
+            self._endpoint = self._receiver.start()
+            undo.pop_all()
+        # The kernel clears a page at its first touch: here, while the trainer starts, and not under
+        # the first samples.
+        threading.Thread(
+            target=self._training.populate, name="headrace-populate", daemon=True
+        ).start()
+
+    @ray.method
+    def endpoint(self) -> Endpoint:
+        """Where senders connect to."""
+        return self._endpoint
+
+    @ray.method
+    def describe(self) -> ReservoirDescription:
+        """What the rank maps."""
+        return ReservoirDescription(
+            training=self._training.description,
+            validation=None if self._validation is None else self._validation.description,
+        )
+
+    @ray.method
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether training may start."""
+        deadline = time.monotonic() + timeout
+        while not self._ready() and time.monotonic() < deadline:
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        return self._ready()
+
+    @ray.method
+    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+        """End the returned leases, then draw; wait up to ``timeout`` seconds for a batch."""
+        began = time.monotonic()
+        with self._lock:
+            for lease_id, _ in returned:
+                self._reservoir.give_back(lease_id)
+        if returned:
+            self._receiver.wake()  # slots may be overwritten again
+        while True:
+            with self._lock:
+                lease = self._reservoir.lease(batches, batch)
+            waited = time.monotonic() - began
+            if lease.indices.size or lease.finished or batches == 0 or waited >= timeout:
+                break
+            time.sleep(_LOOK_AGAIN_SECONDS)
+        if lease.indices.size:
+            self._receiver.wake()  # seen samples may be overwritten, and the surplus has shrunk
+        if batches:
+            self._trainer_blocked += waited
+        return lease
+
+    @ray.method
+    def replay(self, batches: int, batch: int) -> Lease:
+        """Draw exactly ``batches`` batches again after the end."""
+        with self._lock:
+            return self._reservoir.replay(batches, batch)
+
+    @ray.method
+    def held(self) -> HeldState:
+        """What is held now."""
+        with self._lock:
+            return HeldState(
+                slots=self._reservoir.filled(),
+                validation=self._appended.complete,
+                validation_complete=self._validation_ended,
+            )
+
+    @ray.method
+    def report(self, stats: TrainStats) -> None:
+        """Keep the rank's newest statistics for the driver."""
+        self._train_stats = stats
+
+    @ray.method
+    def end_validation(self) -> None:
+        """No further validation sample will come."""
+        self._validation_ended = True
+
+    @ray.method
+    def end_production(self) -> None:
+        """No further training sample will come: drain."""
+        with self._lock:
+            self._reservoir.end_production()
+
+    @ray.method
+    def stats(self) -> tuple[ReservoirStats, TrainStats | None]:
+        """Statistics of the reservoir, and the newest of its rank."""
+        self._receiver.check()
+        with self._lock:
+            counts, intake = self._reservoir.stats(), self._intake.stats(time.monotonic())
+            return (
+                ReservoirStats(
+                    rank=self._rank,
+                    capacity=counts.capacity,
+                    held=counts.held,
+                    unseen=counts.unseen,
+                    leased=counts.leased,
+                    inserted=counts.inserted,
+                    drawn=counts.drawn,
+                    unique=counts.unique,
+                    evicted=counts.evicted,
+                    duplicates=intake.duplicates,
+                    refused=intake.refused,
+                    pending=intake.pending,
+                    bytes_received=intake.bytes_received,
+                    solver_blocked_seconds=intake.blocked_seconds,
+                    trainer_blocked_seconds=self._trainer_blocked,
+                    validation_held=self._appended.complete,
+                    production_ended=counts.production_ended,
+                ),
+                self._train_stats,
+            )
+
+    @ray.method
+    def close(self) -> None:
+        """Stop to receive and remove the shared memory. Safe to call twice."""
+        self._receiver.close()
+        self._training.close()
+        if self._validation is not None:
+            self._validation.close()
+
+    def _ready(self) -> bool:
+        with self._lock:
+            return self._reservoir.ready
+
+
+# No CPU is claimed: the reservoir works while its rank or its solvers wait, and lives beside them.
+ReservoirActor = ray.remote(num_cpus=0)(_ReservoirHost)

@@ -1,0 +1,178 @@
+"""The Ray Train shell of the trainer: one process per rank, joined by torch.distributed.
+
+The only file outside ``trainers/`` that imports torch, and only inside the rank's process.
+"""
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import ray
+
+from pipeline.batches import HeldState, ReservoirSource, Returned
+from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
+from pipeline.config import StudyConfig
+from pipeline.slots import Slots
+from trainers.base import Input, Lease, Problem, TrainStats
+
+_WEIGHTS_SEED = 0x3E16
+
+
+@final
+class RayReservoir:
+    """A ``ReservoirClient`` whose reservoir is an actor on this node.
+
+    Args:
+        handle: Of the ``ReservoirActor``.
+        loop_began_after: Seconds from the study's start to that of the training loop.
+    """
+
+    def __init__(self, handle: Actor, *, loop_began_after: float) -> None:
+        self._handle, self._loop_began_after = handle, loop_began_after
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """Wait up to ``timeout`` seconds; whether training may start."""
+        return bool(ray.get(self._handle.wait_for_watermark.remote(timeout)))
+
+    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+        """End the returned leases, then draw."""
+        answer: Lease = ray.get(self._handle.lease.remote(returned, batches, batch, timeout))
+        return answer
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        """Draw again after the end."""
+        answer: Lease = ray.get(self._handle.replay.remote(batches, batch))
+        return answer
+
+    def held(self) -> HeldState:
+        """What is held now."""
+        answer: HeldState = ray.get(self._handle.held.remote())
+        return answer
+
+    def report(self, stats: TrainStats) -> None:
+        """Leave the statistics with the reservoir, where the driver finds them."""
+        if stats.first_step_seconds is not None:
+            stats = replace(
+                stats, first_step_seconds=stats.first_step_seconds + self._loop_began_after
+            )
+        self._handle.report.remote(stats)
+
+
+def start_training(
+    study: StudyConfig,
+    reservoirs: Sequence[Actor],
+    places: Sequence[Node],
+    *,
+    out: Path,
+    use_gpu: bool,
+    started_at: float,
+) -> Answer:
+    """Start a rank beside each reservoir; the future is done when all have left the loop.
+
+    Args:
+        study: What is trained, and how.
+        reservoirs: One actor per rank.
+        places: The node of each.
+        out: Run directory.
+        use_gpu: Whether a rank has a GPU (NCCL) or not (gloo).
+        started_at: When the study started, seconds since the epoch.
+    """
+    settings = {
+        "study": study.as_json(),
+        "reservoirs": [(node.id, handle) for node, handle in zip(places, reservoirs, strict=True)],
+        "out": str(out),
+        "use_gpu": use_gpu,
+        "started_at": started_at,
+    }
+    # ``fit`` blocks while the driver has members to hand out, so it gets a process of its own. In a
+    # thread of the driver it would outlive a failed study, and start Ray again.
+    return _FitTask.remote(settings, [node.id for node in places], use_gpu, out)
+
+
+def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: Path) -> None:
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    logging.getLogger("ray.train").setLevel(logging.ERROR)
+    TorchTrainer(
+        _train_rank,
+        train_loop_config=settings,
+        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=len(node_ids),
+            use_gpu=use_gpu,
+            label_selector=[{NODE_ID_LABEL: node_id} for node_id in node_ids],  # type: ignore[call-arg]  # the annotation is of the older class
+        ),
+        run_config=RunConfig(
+            name="ray_train",
+            storage_path=str(out),
+            failure_config=FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+_FitTask = ray.remote(num_cpus=0, max_retries=0)(_fit)
+
+
+def _train_rank(settings: dict[str, Any]) -> None:
+    """Runs in each rank's process."""
+    import ray.train.torch
+
+    from trainers.distributed import World
+    from trainers.trainer import train
+
+    study = StudyConfig.model_validate(settings["study"])
+    context = ray.train.get_context()
+    here = ray.get_runtime_context().get_node_id()
+    beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
+    handle = beside[context.get_local_rank()]
+    description = ray.get(handle.describe.remote())
+    source = ReservoirSource(
+        client=RayReservoir(handle, loop_began_after=time.time() - settings["started_at"]),
+        training=Slots.attach(description.training),
+        validation=None if description.validation is None else Slots.attach(description.validation),
+        batch=study.trainer.batch,
+    )
+    try:
+        train(
+            source,
+            study.trainer,
+            problem_of(study),
+            world=World(
+                rank=context.get_world_rank(),
+                size=context.get_world_size(),
+                device=str(ray.train.torch.get_device()),
+            ),
+            out=Path(settings["out"]),
+            seed=int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0]),
+            expected_steps=study.expected_train_steps,
+        )
+    finally:
+        source.close()
+
+
+def problem_of(study: StudyConfig) -> Problem:
+    """What the trainer is told of a study: names, units, shapes and ranges."""
+    spec = study.solver.spec()
+    first = 0.0 if study.stream.initial_state else study.solver.dt
+    return Problem(
+        field_names=spec.names,
+        field_units=spec.units,
+        shape=spec.shape,
+        spacing=spec.spacing,
+        parameters=tuple(
+            Input(
+                name=parameter.name,
+                unit=parameter.unit,
+                low=study.parameters[parameter.name].lowest,
+                high=study.parameters[parameter.name].highest,
+            )
+            for parameter in study.solver.parameters()
+        ),
+        time=Input(name="time", unit="s", low=first, high=study.solver.end_time),
+        window=study.window,
+    )

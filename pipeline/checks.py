@@ -1,0 +1,277 @@
+"""What the sections of a study demand of each other.
+
+Every function takes what it needs and returns lines: path, value, limit, remedy. Sections that are
+wrong by themselves are simply not there, so that the others are still held against each other.
+
+Invariants (``tests/unit/test_study_config.py``):
+
+1. A study without problems can reach its end: no wait in it is for something that cannot come.
+2. A value outside what a solver is meant for is a warning, not a problem.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from pipeline import flow
+from pipeline.distributions import (
+    AnyDistribution,
+    Constant,
+    count_ranges,
+    fixed_points,
+    grid_levels,
+    nearest_grids,
+)
+from pipeline.problems import nearest, problem
+from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, StreamConfig
+from solvers.config import SolverConfig
+from trainers.config import TrainerConfig
+
+# Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
+# each section with defaults in place of what is wrong in it, for checks that do not look there.
+SECTIONS = ("solver", "parameters", "ensemble", "stream", "reservoir", "trainer")
+
+# Limits of one message in pipeline/link.py and wire.py, which bring zmq and are not imported here.
+MAX_PIECE_BYTES = 4 << 20
+MAX_SAMPLES = 4096
+MAX_HEADER_BYTES = 512
+
+
+_Check = tuple[tuple[str, ...], Callable[..., list[str]]]
+
+
+def problems(sections: Mapping[str, Any]) -> list[str]:
+    """Errors between those sections that are there."""
+    checks: list[_Check] = [
+        (("solver", "stream", "trainer"), _sample_problems),
+        (("solver?", "given"), _unknown_parameter_problems),
+        (("solver?", "given", "ensemble?"), _missing_parameter_problems),
+        (("solver?", "parameters", "ensemble"), _design_problems),
+        (("ensemble?", "reservoir", "trainer?"), _flow_problems),
+        (("solver", "stream", "trainer"), _credit_problems),
+    ]
+    return _all(sections, checks)
+
+
+def warnings(sections: Mapping[str, Any]) -> list[str]:
+    """What is allowed between the sections, but probably not meant."""
+    checks: list[_Check] = [
+        (("solver", "parameters"), _range_warnings),
+        (("parameters", "ensemble"), _same_members_warnings),
+        (SECTIONS, _reservoir_warnings),
+        (("ensemble",), _validation_warnings),
+    ]
+    return _all(sections, checks)
+
+
+def _all(sections: Mapping[str, Any], checks: Sequence[_Check]) -> list[str]:
+    return [
+        line
+        for names, check in checks
+        if all(name in sections for name in names)
+        for line in check(*(sections[name] for name in names))
+    ]
+
+
+def samples_per_member(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
+    """Samples that a completed member yields: one starts at every full window."""
+    snapshots = solver.max_snapshots - (0 if stream.initial_state else 1)
+    return snapshots - trainer.task.window + 1
+
+
+def sample_bytes(solver: SolverConfig, trainer: TrainerConfig) -> int:
+    """Field bytes of one sample."""
+    return 4 * trainer.task.window * math.prod(solver.spec().sample_shape)
+
+
+def slot_bytes(solver: SolverConfig, trainer: TrainerConfig) -> int:
+    """Shared memory of one slot: the fields, the inputs, member and step."""
+    inputs = len(solver.parameters()) + trainer.task.window
+    return sample_bytes(solver, trainer) + 4 * inputs + 2 * 8
+
+
+def _sample_problems(
+    solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
+) -> list[str]:
+    if samples_per_member(solver, stream, trainer) >= 1:
+        return []
+    snapshots = solver.max_snapshots - (0 if stream.initial_state else 1)
+    return [
+        problem(
+            "trainer.task.window",
+            trainer.task.window,
+            f"a member yields only {snapshots} snapshots (stream.initial_state="
+            f"{str(stream.initial_state).lower()}). Lower the window to at most {snapshots}, or "
+            "raise solver.steps",
+        )
+    ]
+
+
+def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:
+    known = [parameter.name for parameter in solver.parameters()]
+    return [
+        problem(
+            f"parameters.{name}",
+            value,
+            f"solver {solver.kind!r} has no such parameter. {nearest(name, known)}"
+            f"It has: {', '.join(known)}. Rename or remove it",
+        )
+        for name, value in given.items()
+        if name not in known
+    ]
+
+
+def _missing_parameter_problems(
+    solver: SolverConfig, given: Mapping[str, object], ensemble: EnsembleConfig
+) -> list[str]:
+    if isinstance(ensemble.design, CsvDesign):
+        return []  # they are columns
+    return [
+        f"parameters.{parameter.name}=nothing: solver {solver.kind!r} needs this parameter "
+        f"({parameter.description}, {parameter.unit}, meant for {parameter.low:g} to "
+        f"{parameter.high:g}). Add '{parameter.name}: "
+        f"{{uniform: [{parameter.low:g}, {parameter.high:g}]}}'"
+        for parameter in solver.parameters()
+        if parameter.name not in given
+    ]
+
+
+def _design_problems(
+    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], ensemble: EnsembleConfig
+) -> list[str]:
+    known = {parameter.name for parameter in solver.parameters()}
+    distributions = [parameters[name] for name in parameters if name in known]
+    if isinstance(ensemble.design, CsvDesign) or len(distributions) < len(known):
+        return []
+    found = []
+    if ensemble.design == "grid" and grid_levels(distributions, ensemble.members) is None:
+        counts = nearest_grids(distributions, ensemble.members)
+        fitting = " or ".join(str(count) for count in counts)
+        found.append(
+            problem(
+                "ensemble.members",
+                ensemble.members,
+                f"design=grid has {fixed_points(distributions)} combinations of listed values and "
+                f"{count_ranges(distributions)} ranges with equally many levels each, so "
+                f"{fitting} members. Set ensemble.members to {fitting}, or take another design",
+            )
+        )
+    if ensemble.validation > 0 and count_ranges(distributions) == 0:
+        found.append(
+            problem(
+                "ensemble.validation",
+                ensemble.validation,
+                f"all parameters together have {fixed_points(distributions)} different values, "
+                "which are trained on, so validation must be at most 0. Give a parameter a range, "
+                "or set ensemble.validation to 0",
+            )
+        )
+    return found
+
+
+def _flow_problems(
+    ensemble: EnsembleConfig, reservoir: ReservoirConfig, trainer: TrainerConfig
+) -> list[str]:
+    lines = flow.problems(
+        policy=reservoir.policy,
+        capacity=reservoir.capacity,
+        watermark=reservoir.watermark,
+        max_reuse=reservoir.max_reuse,
+        max_surplus=reservoir.max_surplus,
+        concurrent=ensemble.concurrent,
+        batch=trainer.batch,
+        ranks=trainer.ranks,
+    )
+    return [f"reservoir.{line}" for line in lines]
+
+
+def message_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
+    """Upper bound of the length of a message: samples put together, or a piece of a large one."""
+    sample = sample_bytes(solver, trainer)
+    samples = min(max(1, stream.batch_bytes // sample), MAX_SAMPLES)
+    payload = samples * sample if sample <= MAX_PIECE_BYTES else MAX_PIECE_BYTES
+    table = samples * 8 * (2 + trainer.task.window)  # sample, step and times of each
+    return payload + table + MAX_HEADER_BYTES + 8 * len(solver.parameters())
+
+
+def _credit_problems(
+    solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
+) -> list[str]:
+    needed = message_bytes(solver, stream, trainer)
+    if stream.credit_bytes >= needed:
+        return []
+    return [
+        problem(
+            "stream.credit_bytes",
+            stream.credit_bytes,
+            f"a message has up to {needed} bytes (stream.batch_bytes={stream.batch_bytes}, one "
+            f"sample {sample_bytes(solver, trainer)}) and would never be sent. Raise credit_bytes "
+            f"to at least {needed}",
+        )
+    ]
+
+
+def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistribution]) -> list[str]:
+    found = []
+    for parameter in solver.parameters():
+        given = parameters.get(parameter.name)
+        if given is not None and not (
+            parameter.low <= given.lowest and given.highest <= parameter.high
+        ):
+            found.append(
+                problem(
+                    f"parameters.{parameter.name}",
+                    given.model_dump(),
+                    f"goes beyond what solver {solver.kind!r} is meant for, {parameter.low:g} to "
+                    f"{parameter.high:g} {parameter.unit}",
+                )
+            )
+    return found
+
+
+def _same_members_warnings(
+    parameters: Mapping[str, AnyDistribution], ensemble: EnsembleConfig
+) -> list[str]:
+    if isinstance(ensemble.design, CsvDesign) or not parameters or ensemble.members == 1:
+        return []
+    if not all(isinstance(each, Constant) for each in parameters.values()):
+        return []
+    return [f"ensemble.members={ensemble.members}: all parameters are constant, all members equal"]
+
+
+def _reservoir_warnings(
+    solver: SolverConfig,
+    _: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    stream: StreamConfig,
+    reservoir: ReservoirConfig,
+    trainer: TrainerConfig,
+) -> list[str]:
+    samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
+    found = []
+    if reservoir.watermark > samples:
+        found.append(
+            problem(
+                "reservoir.watermark",
+                reservoir.watermark,
+                f"only {samples} samples will reach a rank, so training starts when all "
+                "simulations are over",
+            )
+        )
+    unbounded = reservoir.policy == "reservoir" and reservoir.max_surplus is None
+    if unbounded and samples <= reservoir.capacity:
+        found.append(
+            problem(
+                "reservoir.capacity",
+                reservoir.capacity,
+                f"all {samples} samples of a rank fit, so solvers never wait for the trainer, and "
+                "each sample may be drawn only once. Lower capacity, or set max_surplus",
+            )
+        )
+    return found
+
+
+def _validation_warnings(ensemble: EnsembleConfig) -> list[str]:
+    if ensemble.validation > 0:
+        return []
+    return ["ensemble.validation=0: nothing will say how good the surrogate is"]

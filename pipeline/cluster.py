@@ -1,0 +1,178 @@
+"""The Ray instance a study runs on: joined or started, its nodes, and where the ranks go.
+
+1. A private instance needs a token that exists only in this process's
+   environment; nothing is written to the home directory.
+2. ``place_ranks`` never gives a node more ranks than it has devices.
+3. The working directory is the project's root while Ray runs, because Ray puts it first on every
+   worker's ``sys.path``, where a study's own ``solvers/`` folder would hide ours.
+"""
+
+import logging
+import os
+import secrets
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from pipeline.errors import ConfigError, StudyFailed
+
+NODE_ID_LABEL = "ray.io/node-id"
+
+# Ray gives no type to the handles of actors that were made with options, nor to what they return.
+Actor = Any
+Answer = Any
+
+# Ray reads these when it starts; an operator's own values win.
+_RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # workers would run at nice 15: the solvers are the work here
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS": "0",
+}
+# Field data never goes through the object store; this is for configs and statistics.
+_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One machine of the cluster.
+
+    Attributes:
+        id: Ray's node id.
+        address: Its IP address.
+        cpus: Logical CPUs it offers.
+        gpus: GPUs it offers.
+    """
+
+    id: str
+    address: str
+    cpus: int
+    gpus: int
+
+
+def place_ranks(nodes: Sequence[Node], ranks: int, *, use_gpu: bool) -> list[Node]:
+    """Choose a node for each rank, evenly over the devices; element ``i`` is one rank's node.
+
+    Raises:
+        ConfigError: There are fewer devices than ranks.
+    """
+    free = {node.id: node.gpus if use_gpu else node.cpus for node in nodes}
+    by_id = {node.id: node for node in nodes}
+    device = "GPU" if use_gpu else "CPU"
+    if sum(free.values()) < ranks:
+        raise ConfigError(
+            [
+                (
+                    f"trainer.ranks={ranks}: the cluster has {sum(free.values())} {device}s on "
+                    f"{len(nodes)} node(s), and every rank needs one. Lower trainer.ranks, or "
+                    "start the study where there are more."
+                )
+            ]
+        )
+    chosen = []
+    for _ in range(ranks):
+        best = max(free, key=lambda node: free[node])
+        free[best] -= 1
+        chosen.append(best)
+    # Ranks of one node stand next to each other, as torch.distributed numbers them.
+    chosen.sort(key=[node.id for node in nodes].index)
+    return [by_id[node] for node in chosen]
+
+
+@contextmanager
+def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
+    """Join the Ray cluster named by ``RAY_ADDRESS``, or start one on this machine; yield its nodes.
+
+    Args:
+        actors: Actors that will claim a CPU each. A private instance offers at least that many
+            logical CPUs: on a laptop, solvers and trainer share the cores.
+        project_root: The folder that holds headrace's packages.
+    """
+    before, terminate = Path.cwd(), signal.getsignal(signal.SIGTERM)
+    for name, value in _RAY_ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.chdir(project_root)
+    try:
+        if "RAY_ADDRESS" in os.environ:
+            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+        else:
+            _start_private(actors)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, terminate)  # Ray's own would abort this process
+        yield _nodes()
+    finally:
+        ray.shutdown()
+        os.chdir(before)
+
+
+def on_node(node: Node) -> dict[str, Any]:
+    """Actor options that pin an actor to a node, beside the CPUs and GPUs claimed there."""
+    return {"label_selector": {NODE_ID_LABEL: node.id}}
+
+
+def answers(futures: Sequence[Answer], who: str) -> list[Any]:
+    """What the calls return.
+
+    Raises:
+        ConfigError: As it was raised in an actor.
+        StudyFailed: Any other error of an actor.
+    """
+    try:
+        return ray.get(list(futures))
+    except RayError as error:
+        cause = getattr(error, "cause", None)
+        if isinstance(cause, ConfigError):
+            raise cause from None
+        raise StudyFailed(f"{who} cannot be started: {last_line(error)}") from error
+
+
+def close_all(actors: Sequence[Actor], *, within: float) -> None:
+    """Let actors free what they own, then end them; one that does not answer in time is killed."""
+    with suppress(RayError):
+        ray.wait(
+            [actor.close.remote() for actor in actors], num_returns=len(actors), timeout=within
+        )
+    for actor in actors:
+        ray.kill(actor)
+
+
+def last_line(error: BaseException) -> str:
+    """The last line of an error, which in Ray's wrappings is the one that says what happened."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1] if lines else type(error).__name__
+
+
+def _start_private(actors: int) -> None:
+    # A private instance asks for a token by itself; given one here, Ray writes none to the home
+    # directory. It stays for the life of this process, because Ray caches it.
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    ray.init(
+        address="local",
+        num_cpus=max(actors, os.cpu_count() or 1),
+        include_dashboard=False,
+        object_store_memory=_OBJECT_STORE_BYTES,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+    )
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(
+            id=node["NodeID"],
+            address=node["NodeManagerAddress"],
+            cpus=int(node["Resources"].get("CPU", 0)),
+            gpus=int(node["Resources"].get("GPU", 0)),
+        )
+        for node in ray.nodes()  # type: ignore[no-untyped-call]
+        if node["Alive"]
+    ]

@@ -1,0 +1,288 @@
+"""The study: everything one run needs, read from YAML and checked before any process starts.
+
+The only reader of YAML. ``load`` reads a file, ``parse`` the same content as plain dicts.
+
+Invariants (``tests/unit/test_study_config.py``):
+
+1. A study that loads is consistent: keys, types, ranges, and the parts against each other.
+2. All errors are listed at once, each with path, value, limit and remedy.
+3. What is resolved reads back from its own JSON unchanged, and needs no other file for it.
+4. Nothing heavy is imported: a study can be checked on a machine without Ray, torch or PETSc.
+"""
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
+
+from pipeline import checks
+from pipeline.design_csv import read_rows
+from pipeline.distributions import Distribution
+from pipeline.errors import ConfigError
+from pipeline.known_keys import without
+from pipeline.problems import from_validation
+from pipeline.sections import (
+    CsvDesign,
+    EnsembleConfig,
+    ReservoirConfig,
+    Section,
+    StreamConfig,
+)
+from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
+from solvers.config import SolverConfig
+from trainers.config import TrainerConfig
+
+if TYPE_CHECKING:
+    import pipeline.wire
+
+
+class StudyConfig(Section):
+    """One run of the whole system."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="name of the study"
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="root of all random numbers")
+    solver: SolverConfig
+    parameters: dict[str, Distribution] = Field(
+        default_factory=dict, description="a distribution for each parameter of the solver"
+    )
+    ensemble: EnsembleConfig
+    stream: StreamConfig = StreamConfig()
+    reservoir: ReservoirConfig
+    trainer: TrainerConfig
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudyConfig":
+        found = checks.problems(self._sections())
+        if found:
+            raise ConfigError(found)
+        return self
+
+    def _sections(self) -> dict[str, Any]:
+        sections: dict[str, Any] = {name: getattr(self, name) for name in checks.SECTIONS}
+        sections |= {f"{name}?": section for name, section in sections.items()}
+        sections["given"] = {name: each.model_dump() for name, each in self.parameters.items()}
+        return sections
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """In the order of the solver, which is the order of every parameter array."""
+        return tuple(parameter.name for parameter in self.solver.parameters())
+
+    @property
+    def window(self) -> int:
+        """Consecutive snapshots in a sample."""
+        return self.trainer.task.window
+
+    @property
+    def samples_per_member(self) -> int:
+        """Samples that a completed member yields."""
+        return checks.samples_per_member(self.solver, self.stream, self.trainer)
+
+    @property
+    def expected_samples(self) -> int:
+        """Training samples of the whole ensemble when no member fails."""
+        return self.ensemble.members * self.samples_per_member
+
+    def validation_capacity(self, rank: int) -> int:
+        """Validation samples that arrive at one rank: (member + sample) % ranks == rank."""
+        ranks, samples = self.trainer.ranks, self.samples_per_member
+        firsts = ((rank - member) % ranks for member in range(self.ensemble.validation))
+        return sum(len(range(first, samples, ranks)) for first in firsts)
+
+    def sample_layout(self) -> "pipeline.wire.SampleLayout":
+        """Shape of what lies in a slot."""
+        from pipeline.wire import SampleLayout  # brings zmq, which checking a study does not need
+
+        return SampleLayout(
+            window=self.window,
+            sample_shape=self.solver.spec().sample_shape,
+            num_parameters=len(self.parameter_names),
+        )
+
+    @property
+    def sample_bytes(self) -> int:
+        """Field bytes of one sample."""
+        return checks.sample_bytes(self.solver, self.trainer)
+
+    @property
+    def slots_bytes(self) -> int:
+        """Shared memory of all ranks together, training and validation slots."""
+        ranks = self.trainer.ranks
+        slots = ranks * self.reservoir.capacity + sum(map(self.validation_capacity, range(ranks)))
+        return slots * checks.slot_bytes(self.solver, self.trainer)
+
+    @property
+    def max_train_steps(self) -> int | None:
+        """Most train steps that ``max_reuse`` allows; None without a limit."""
+        if self.reservoir.max_reuse is None:
+            return None
+        draws = self.expected_samples * max(self.reservoir.max_reuse, 1.0)
+        return -int(-draws // (self.trainer.ranks * self.trainer.batch))
+
+    @property
+    def expected_train_steps(self) -> int | None:
+        """Train steps that the solvers' waiting makes sure of; None where nothing is known.
+
+        With ``max_surplus`` the solvers have waited, when production ends, until all but that many
+        of the allowed draws were made; then what is held is drained.
+        """
+        reservoir, most = self.reservoir, self.max_train_steps
+        if most is None or reservoir.max_reuse is None or reservoir.max_surplus is None:
+            return most
+        samples = self.expected_samples / self.trainer.ranks
+        draws = samples * reservoir.max_reuse - reservoir.max_surplus
+        draws = max(draws, 0.0) + min(samples, reservoir.capacity)
+        return min(most, -int(-draws // self.trainer.batch))
+
+    def warnings(self) -> list[str]:
+        """What is allowed, but probably not meant."""
+        return checks.warnings(self._sections())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; ``StudyConfig.model_validate`` reads them back."""
+        return self.model_dump(mode="json")
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
+    """Read a study.
+
+    Args:
+        path: YAML file. Paths in it are relative to its folder.
+        overrides: ``"a.b=c"``, applied in order; ``c`` is read as YAML.
+
+    Raises:
+        ConfigError: With every error of the file.
+    """
+    path = Path(path)
+    tree, found = _read(path), []
+    for override in overrides:
+        try:
+            set_value(tree, override)
+        except YamlProblem as error:
+            found.append(f"--set {override}: {error}")
+    if found:
+        raise ConfigError(found)
+    return parse(tree, folder=path.parent)
+
+
+def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
+    """Make a study of plain dicts and lists, as YAML has them.
+
+    Args:
+        tree: The sections of a study.
+        folder: What relative paths are relative to.
+
+    Raises:
+        ConfigError: With every error.
+    """
+    tree = _with_absolute_paths(tree, Path(folder).resolve())
+    try:
+        study = StudyConfig.model_validate(tree, strict=True)
+    except ValidationError as error:
+        sections = _sections_of(tree)
+        found = from_validation(error, tree, StudyConfig) + checks.problems(sections)
+        raise ConfigError(found + _csv_problems(sections)) from None
+    except ConfigError as error:
+        raise ConfigError(error.problems + _csv_problems(_sections_of(tree))) from None
+    found = _csv_problems(_sections_of(tree))
+    if found:
+        raise ConfigError(found)
+    return study
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        tree = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            [f"{path}: cannot be read ({error.strerror}). `headrace init` writes a study"]
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8 text"]
+        ) from None
+    except YamlProblem as error:
+        raise ConfigError([f"{path}: {error}"]) from None
+    if not isinstance(tree, dict):
+        kind = "nothing" if tree is None else f"a {type(tree).__name__}"
+        remedy = "a study is made of sections (name:, solver:, ...). `headrace init` writes one"
+        raise ConfigError([f"{path}: holds {kind}, but {remedy}"])
+    return tree
+
+
+def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+    """The same study with absolute paths: Ray's workers have another working directory."""
+    changed = {key: _tuples(value) for key, value in tree.items()}
+    ensemble = changed.get("ensemble")
+    design = ensemble.get("design") if isinstance(ensemble, dict) else None
+    if isinstance(ensemble, dict) and isinstance(design, dict):
+        csv = design.get("csv")
+        if isinstance(csv, str | Path):
+            design = {**design, "csv": folder / Path(csv).expanduser()}
+            changed["ensemble"] = {**ensemble, "design": design}
+    return changed
+
+
+def _tuples(value: object) -> object:
+    """Lists as tuples: strict validation takes no list for the tuples of a frozen model."""
+    if isinstance(value, dict):
+        return {key: _tuples(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return tuple(_tuples(inner) for inner in value)
+    return value
+
+
+_SECTION_TYPES: dict[str, TypeAdapter[Any]] = {
+    "solver": TypeAdapter(SolverConfig),
+    "parameters": TypeAdapter(dict[str, Distribution]),
+    "ensemble": TypeAdapter(EnsembleConfig),
+    "stream": TypeAdapter(StreamConfig),
+    "reservoir": TypeAdapter(ReservoirConfig),
+    "trainer": TypeAdapter(TrainerConfig),
+}
+
+
+def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """What ``pipeline.checks`` takes: the sections that are right, and all that can be repaired."""
+    sections: dict[str, Any] = {}
+    for name, adapter in _SECTION_TYPES.items():
+        written = tree.get(name, {})
+        try:
+            sections[name] = adapter.validate_python(written, strict=True)
+        except ValidationError as error:
+            with suppress(ValidationError):
+                repaired = _repaired(name, written, error)
+                sections[f"{name}?"] = adapter.validate_python(repaired, strict=True)
+        else:
+            sections[f"{name}?"] = sections[name]
+    if isinstance(tree.get("parameters", {}), dict):
+        sections["given"] = tree.get("parameters", {})
+    return sections
+
+
+def _repaired(name: str, section: object, error: ValidationError) -> object:
+    """A section without its wrong values: defaults, or the least there is, stand in for them."""
+    for details in error.errors(include_url=False):
+        section = without(section, details["loc"])
+    if isinstance(section, Mapping):
+        section = {**_LEAST.get(name, {}), **section}
+    return section
+
+
+_LEAST = {"ensemble": {"members": 1}}
+
+
+def _csv_problems(sections: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the design's CSV file, where it has one."""
+    if not {"solver?", "parameters", "ensemble"} <= sections.keys():
+        return []
+    ensemble = sections["ensemble"]
+    if not isinstance(ensemble.design, CsvDesign):
+        return []
+    names = [parameter.name for parameter in sections["solver?"].parameters()]
+    rows = ensemble.members + ensemble.validation
+    return read_rows(ensemble.design.csv, names, sections["parameters"], rows)[1]

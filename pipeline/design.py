@@ -1,0 +1,189 @@
+"""Which parameters each member gets: points of a design, mapped through the distributions.
+
+Members are numbered as the controller numbers them: validation members ``0 .. validation - 1``,
+training members from there on.
+
+Invariants (``tests/unit/test_design.py``):
+
+1. The same study gives the same parameters, in whatever order members are asked for.
+2. Validation members are other points than the training members, from the same ranges.
+3. With uniform, halton and sobol, more members leave the first ones as they were.
+4. No member leaves the range of its distributions.
+5. A redrawn member depends on seed, member and attempt alone.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
+
+from pipeline.config import StudyConfig
+from pipeline.design_csv import read_rows
+from pipeline.distributions import AnyDistribution, grid_levels
+from pipeline.sections import CsvDesign
+
+# One child of the root seed for each purpose, so that none disturbs another.
+TRAINING, VALIDATION, REDRAW = 0x7121, 0x7A11, 0x2ED2
+
+# A row per member, a column per parameter; "_" because two such arrays may differ in length.
+Parameters = Float64[np.ndarray, " _members _parameters"]
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Design:
+    """The parameters of every member of a study.
+
+    Attributes:
+        names: Parameters in the solver's order; the columns of the arrays.
+        validation: One row per validation member.
+        training: One row per training member.
+    """
+
+    names: tuple[str, ...]
+    validation: Parameters
+    training: Parameters
+    _distributions: tuple[AnyDistribution, ...] | None
+    _seed: int
+
+    def values(self, member: int) -> dict[str, float]:
+        """A member's parameters by name, in the solver's order."""
+        held_out = len(self.validation)
+        if not 0 <= member < held_out + len(self.training):
+            raise IndexError(f"member={member}: the study has {held_out + len(self.training)}")
+        row = self.validation[member] if member < held_out else self.training[member - held_out]
+        return dict(zip(self.names, row.tolist(), strict=True))
+
+    def redraw(self, member: int, attempt: int) -> dict[str, float]:
+        """Other parameters for a member that failed, uniform over the ranges.
+
+        Raises:
+            ValueError: The design is a CSV file, which says nothing of further points.
+        """
+        if self._distributions is None:
+            raise ValueError(
+                f"member={member}: a CSV design has no further points. Add rows to the file, or "
+                "choose a design that draws"
+            )
+        rng = _rng(self._seed, REDRAW, member, attempt)
+        row = _place(rng.random((1, len(self.names))), self._distributions)[0]
+        return dict(zip(self.names, row.tolist(), strict=True))
+
+
+def design_of(study: StudyConfig) -> Design:
+    """Make the design of a study. Reads the CSV file when it has one.
+
+    Raises:
+        ValueError: The CSV file has changed since the study was checked.
+    """
+    names, ensemble = study.parameter_names, study.ensemble
+    if isinstance(ensemble.design, CsvDesign):
+        return _from_csv(ensemble.design.csv, study)
+    distributions = [study.parameters[name] for name in names]
+    if ensemble.design == "grid":
+        training = _grid(distributions, ensemble.members)
+    else:
+        quantiles = _points(ensemble.design, distributions, ensemble.members, study.seed, TRAINING)
+        training = _place(quantiles, distributions)
+    # A validation grid would be the training grid again: random points fill the gaps.
+    held_out = "uniform" if ensemble.design == "grid" else ensemble.design
+    quantiles = _points(held_out, distributions, ensemble.validation, study.seed, VALIDATION)
+    return Design(
+        names=names,
+        validation=_place(quantiles, distributions),
+        training=training,
+        _distributions=tuple(distributions),
+        _seed=study.seed,
+    )
+
+
+def parameters_for(study: StudyConfig) -> tuple[Parameters, Parameters]:
+    """Parameters of the training members and of the validation members, a row each."""
+    design = design_of(study)
+    return design.training, design.validation
+
+
+def _from_csv(path: Path, study: StudyConfig) -> Design:
+    members, validation = study.ensemble.members, study.ensemble.validation
+    rows, problems = read_rows(path, study.parameter_names, study.parameters, members + validation)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return Design(
+        names=study.parameter_names,
+        validation=rows[members:],
+        training=rows[:members],
+        _distributions=None,
+        _seed=study.seed,
+    )
+
+
+def _rng(seed: int, *purpose: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=purpose))
+
+
+def _place(quantiles: Parameters, distributions: Sequence[AnyDistribution]) -> Parameters:
+    columns = [each.at(quantiles[:, place]) for place, each in enumerate(distributions)]
+    return np.stack(columns, axis=1) if columns else np.empty(quantiles.shape)
+
+
+def _points(
+    kind: str, distributions: Sequence[AnyDistribution], count: int, seed: int, purpose: int
+) -> Parameters:
+    """Places in the unit cube; a constant takes no dimension, so that it weakens no sequence."""
+    quantiles = np.full((count, len(distributions)), 0.5)
+    varying = [place for place, each in enumerate(distributions) if each.levels != 1]
+    if varying and count > 0:
+        rng = _rng(seed, purpose)
+        quantiles[:, varying] = _SEQUENCES[kind](count, len(varying), rng)
+    return quantiles
+
+
+def _uniform(count: int, dimensions: int, rng: np.random.Generator) -> Parameters:
+    return rng.random((count, dimensions))
+
+
+def _halton(count: int, dimensions: int, rng: np.random.Generator) -> Parameters:
+    from scipy.stats import qmc  # loads in 0.5 s: only who draws pays for it
+
+    points: Parameters = qmc.Halton(dimensions, scramble=True, rng=rng).random(count)
+    return points
+
+
+def _sobol(count: int, dimensions: int, rng: np.random.Generator) -> Parameters:
+    from scipy.stats import qmc
+
+    # Balanced only in powers of two: draw the next one and take the first points of it.
+    power = math.ceil(math.log2(count))
+    points: Parameters = qmc.Sobol(dimensions, scramble=True, rng=rng).random_base2(power)
+    return points[:count]
+
+
+def _latin_hypercube(count: int, dimensions: int, rng: np.random.Generator) -> Parameters:
+    from scipy.stats import qmc
+
+    points: Parameters = qmc.LatinHypercube(dimensions, rng=rng).random(count)
+    return points
+
+
+_SEQUENCES = {
+    "uniform": _uniform,
+    "halton": _halton,
+    "sobol": _sobol,
+    "latin_hypercube": _latin_hypercube,
+}
+
+
+def _grid(distributions: Sequence[AnyDistribution], members: int) -> Parameters:
+    """All combinations; ranges are cut into equally many levels, their ends included."""
+    in_range = grid_levels(distributions, members)
+    assert in_range is not None, "checked when the study was loaded"
+    axes = []
+    for each in distributions:
+        count = in_range if each.levels is None else each.levels
+        places = np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
+        axes.append(each.at(places))
+    return np.stack([axis.ravel() for axis in np.meshgrid(*axes, indexing="ij")], axis=1)

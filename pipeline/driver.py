@@ -1,0 +1,201 @@
+"""The loop around the controller: Ray's futures become events, decisions become calls.
+
+1. Every future that is started is awaited or belongs to a killed actor.
+2. A dead solver process reaches the controller as an event as soon as Ray notices it.
+3. No wait is longer than ``TICK_SECONDS``, so that Ctrl-C and deadlines are noticed at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import cast, final
+
+import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from pipeline.cluster import Actor, Answer, last_line
+from pipeline.controller import (
+    Assignment,
+    Broken,
+    Controller,
+    Decision,
+    EndProduction,
+    EndValidation,
+    Event,
+    MemberCompleted,
+    MemberFailed,
+    Replace,
+    Start,
+    Stop,
+    TimePassed,
+    TrainingEnded,
+    WorkerLost,
+    WorkerReady,
+)
+from pipeline.errors import StudyFailed
+from pipeline.journal import Journal
+from pipeline.rundir import RunDirectory
+from pipeline.stats import MemberReport, Phase, StudyStats
+from pipeline.watch import Watch
+from solvers.base import SolverFailed
+
+TICK_SECONDS = 0.1
+OBSERVE_SECONDS = 0.5
+# A worker that cannot be built (a solver that does not import, say) fails every time; three in a
+# row without a single member done in between is no accident.
+MAX_FAILED_STARTS = 3
+
+Observer = Callable[[StudyStats], None]
+
+
+@final
+class Driver:
+    """Runs a study to its end on actors that exist already.
+
+    Args:
+        parameters: For an assignment, the value of each solver parameter by name.
+        training: Future that is done when every rank has left the training loop.
+        clock: Seconds since the study's start.
+    """
+
+    def __init__(
+        self,
+        *,
+        controller: Controller,
+        solvers: Sequence[Actor],
+        reservoirs: Sequence[Actor],
+        training: Answer,
+        parameters: Callable[[Assignment], Mapping[str, float]],
+        journal: Journal,
+        run_directory: RunDirectory,
+        watch: Watch,
+        observers: Sequence[Observer],
+        clock: Callable[[], float],
+    ) -> None:
+        self._controller, self._training, self._parameters = controller, training, parameters
+        self._solvers, self._reservoirs = solvers, reservoirs
+        self._journal, self._run_directory = journal, run_directory
+        self._watch, self._observers, self._clock = watch, observers, clock
+        self._starting: dict[Answer, int] = {}
+        self._running: dict[Answer, Start] = {}
+        self._failed_starts = 0
+        self._solver_wait_seconds = 0.0
+        self._observed_at = -OBSERVE_SECONDS
+
+    def run(self) -> StudyStats:
+        """Drive the study until the controller says stop.
+
+        Raises:
+            StudyFailed: With the controller's reason.
+        """
+        for worker, solver in enumerate(self._solvers):
+            self._starting[solver.ready.remote()] = worker
+        while True:
+            for event in self._wait():
+                for decision in self._controller.handle(event, self._clock()):
+                    if isinstance(decision, Stop):
+                        return self._end(decision.reason)
+                    self._carry_out(decision)
+            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
+                self._observe()
+
+    def _end(self, reason: str | None) -> StudyStats:
+        stats = self._observe("done" if reason is None else "failed")
+        self._journal.write("end", at=self._clock(), reason=reason)
+        if reason is not None:
+            raise StudyFailed(reason)
+        return stats
+
+    def _wait(self) -> list[Event]:
+        futures = [self._training, *self._starting, *self._running]
+        done, _ = ray.wait(futures, timeout=TICK_SECONDS)
+        return [event for future in done for event in self._event(future)] or [TimePassed()]
+
+    def _event(self, future: Answer) -> list[Event]:
+        if future == self._training:
+            return [self._training_ended()]
+        if future in self._starting:
+            return self._started(future, self._starting.pop(future))
+        start = self._running.pop(future)
+        facts = {"member": start.assignment.member, "attempt": start.assignment.attempt}
+        try:
+            report = cast("MemberReport", ray.get(future))
+        except RayActorError as error:
+            # Before RayTaskError: an actor that dies under a call raises both at once.
+            self._journal.write("lost", at=self._clock(), **facts, reason=last_line(error))
+            self._starting[self._solvers[start.worker].ready.remote()] = start.worker
+            return [WorkerLost(start.worker, f"solver process died: {last_line(error)}")]
+        except RayTaskError as error:
+            final = isinstance(error.cause, SolverFailed)
+            reason = last_line(error.cause if final else error)
+            self._journal.write("failed", at=self._clock(), **facts, reason=reason)
+            return [MemberFailed(start.worker, reason, final=final)]
+        self._failed_starts = 0
+        self._solver_wait_seconds += report.wait_seconds
+        self._journal.write(
+            "completed",
+            at=self._clock(),
+            **facts,
+            samples=report.samples,
+            wall_seconds=round(report.wall_seconds, 4),
+            wait_seconds=round(report.wait_seconds, 4),
+        )
+        return [MemberCompleted(start.worker, report)]
+
+    def _training_ended(self) -> Event:
+        try:
+            ray.get(self._training)
+        except RayError as error:
+            return Broken(f"trainer: {last_line(error)}")
+        return TrainingEnded()
+
+    def _started(self, future: Answer, worker: int) -> list[Event]:
+        try:
+            ray.get(future)
+        except RayError as error:
+            self._failed_starts += 1
+            if self._failed_starts >= MAX_FAILED_STARTS:
+                return [Broken(f"a solver process cannot be started: {last_line(error)}")]
+            self._starting[self._solvers[worker].ready.remote()] = worker
+            return []
+        return [WorkerReady(worker)]
+
+    def _carry_out(self, decision: Decision) -> None:
+        match decision:
+            case Start(worker, assignment):
+                parameters = self._parameters(assignment)
+                self._journal.write(
+                    "start",
+                    at=self._clock(),
+                    member=assignment.member,
+                    attempt=assignment.attempt,
+                    validation=assignment.validation,
+                    parameters=dict(parameters),
+                )
+                future = self._solvers[worker].run.remote(assignment, parameters)
+                self._running[future] = decision
+            case Replace(worker, reason):
+                self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
+                ray.kill(self._solvers[worker], no_restart=False)
+            case EndValidation():
+                ray.get([reservoir.end_validation.remote() for reservoir in self._reservoirs])
+            case EndProduction():
+                self._journal.write("production ended", at=self._clock())
+                ray.get([reservoir.end_production.remote() for reservoir in self._reservoirs])
+
+    def _observe(self, over: Phase | None = None) -> StudyStats:
+        self._observed_at = self._clock()
+        try:
+            said = ray.get([reservoir.stats.remote() for reservoir in self._reservoirs])
+        except RayActorError as error:
+            raise StudyFailed(f"a reservoir process died: {last_line(error)}") from error
+        stats = self._watch.observe(
+            at=self._observed_at,
+            members=self._controller.counts,
+            reservoirs=[reservoir for reservoir, _ in said],
+            ranks=[rank for _, rank in said if rank is not None],
+            solver_wait_seconds=self._solver_wait_seconds,
+            over=over,
+        )
+        self._run_directory.write_metrics(stats)
+        for observer in self._observers:
+            observer(stats)
+        return stats

@@ -1,0 +1,97 @@
+"""What this machine has that a study asks for: GPUs and room in shared memory.
+
+Nothing is imported that a login node may lack.
+
+1. Only GPUs that this process may use are counted: those of the container, less those hidden by
+   ``CUDA_VISIBLE_DEVICES``.
+2. A machine without a GPU, or without its driver, has 0.
+3. Whether a study fits is decided on figures that are arguments.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+SHARED_MEMORY = Path("/dev/shm")
+DEVICES = Path("/dev")
+_ASK_SECONDS = 20.0  # nvidia-smi takes up to 10 s when it has to load the driver
+
+
+def problems(
+    *,
+    ranks: int,
+    device: str,
+    gpus: int,
+    capacity: int,
+    slots_bytes: int,
+    shared_memory_free: int,
+) -> list[str]:
+    """Why this machine cannot run a study.
+
+    Args:
+        ranks: Trainer ranks.
+        device: ``trainer.device``.
+        gpus: GPUs of this machine.
+        capacity: ``reservoir.capacity``.
+        slots_bytes: Shared memory that the slots need.
+        shared_memory_free: Bytes free in /dev/shm.
+    """
+    found = []
+    if device == "cuda" and ranks > gpus:
+        found.append(
+            f"trainer.ranks={ranks}: with trainer.device=cuda every rank needs a GPU, and this "
+            f"machine has {gpus}. Lower trainer.ranks, or set trainer.device to cpu"
+        )
+    if slots_bytes > shared_memory_free:
+        needed, free = slots_bytes / 2**20, shared_memory_free / 2**20
+        found.append(
+            f"reservoir.capacity={capacity}: the slots of {ranks} rank(s) need {needed:,.0f} MiB "
+            f"of shared memory, but /dev/shm has {free:,.0f} MiB free. Lower reservoir.capacity, "
+            "remove stale files with `headrace clean`, or enlarge /dev/shm (in a container: "
+            "--shm-size)"
+        )
+    return found
+
+
+def gpus(environment: Mapping[str, str] = os.environ, devices: Path = DEVICES) -> int:
+    """GPUs that a process with this environment can use."""
+    present = sum(1 for file in devices.glob("nvidia*") if re.fullmatch(r"nvidia\d+", file.name))
+    if present == 0:
+        present = _listed_gpus()
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    return present if visible is None else min(present, _count_visible(visible))
+
+
+def shared_memory_free(folder: Path = SHARED_MEMORY) -> int:
+    """Bytes that can still be taken in ``/dev/shm``; 0 where there is none."""
+    if not folder.is_dir():
+        return 0
+    status = os.statvfs(folder)
+    return status.f_bavail * status.f_frsize
+
+
+def _count_visible(value: str) -> int:
+    """Entries before the first one that names no device, as CUDA reads them."""
+    count = 0
+    for entry in value.split(","):
+        if not entry.strip() or entry.strip().startswith("-"):
+            break
+        count += 1
+    return count
+
+
+def _listed_gpus() -> int:
+    """Where devices have no file of their own (WSL), the driver's tool knows them."""
+    tool = shutil.which("nvidia-smi")
+    if tool is None:
+        return 0
+    try:
+        done = subprocess.run(
+            [tool, "-L"], capture_output=True, text=True, timeout=_ASK_SECONDS, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(1 for line in done.stdout.splitlines() if line.startswith("GPU "))

@@ -1,0 +1,133 @@
+"""How a member is run: a solver's snapshots, cut into samples, handed to a sender.
+
+1. A member's samples are numbered 0, 1, 2, ... in the order of their solver steps.
+2. A member has completed only when every sample of it is stored in a slot.
+3. A non-finite or misshapen snapshot ends the attempt and is never sent.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float32, Float64
+
+from pipeline.controller import Assignment
+from pipeline.sender import SenderStats
+from pipeline.stats import MemberReport
+from solvers.base import Snapshot, Solver
+
+
+@runtime_checkable
+class SampleSender(Protocol):
+    """What of a ``pipeline.sender.Sender`` a member needs."""
+
+    @property
+    def stats(self) -> SenderStats:
+        """Counters since the sender was made."""
+        ...
+
+    def open(
+        self,
+        *,
+        member: int,
+        attempt: int,
+        parameters: Float64[np.ndarray, " parameters"],
+        validation: bool,
+    ) -> None:
+        """Start a member."""
+        ...
+
+    def send(
+        self,
+        *,
+        sample: int,
+        step: int,
+        times: Float64[np.ndarray, " window"],
+        fields: Float32[np.ndarray, " window channel *grid"],
+    ) -> None:
+        """Hand over one sample; waits while there is no credit."""
+        ...
+
+    def flush(self, *, timeout: float) -> None:
+        """Wait until everything is stored."""
+        ...
+
+
+def windows(
+    snapshots: Iterator[Snapshot], *, window: int, initial_state: bool
+) -> Iterator[list[Snapshot]]:
+    """Cut a member into samples of ``window`` consecutive snapshots, one starting at every step.
+
+    Args:
+        snapshots: A member, from its initial state on.
+        window: Snapshots in a sample.
+        initial_state: Whether the snapshot at the initial time may be part of a sample.
+    """
+    held: list[Snapshot] = []
+    for snapshot in snapshots:
+        if snapshot.step == 0 and not initial_state:
+            continue
+        held.append(snapshot)
+        if len(held) == window:
+            yield list(held)
+            held.pop(0)
+
+
+def run_member(
+    solver: Solver,
+    sender: SampleSender,
+    assignment: Assignment,
+    parameters: Mapping[str, float],
+    *,
+    comm: object,
+    window: int,
+    initial_state: bool,
+    flush_timeout: float,
+    clock: Callable[[], float],
+) -> MemberReport:
+    """Run one attempt to its end and wait until all of it is stored.
+
+    Args:
+        solver: Reused from member to member.
+        sender: Likewise.
+        assignment: Which attempt at which member.
+        parameters: By name, in the solver's order and units.
+        comm: Handed to the solver.
+        window: Snapshots in a sample.
+        initial_state: Whether the snapshot at the initial time may be part of a sample.
+        flush_timeout: Seconds to wait for the last acknowledgements.
+        clock: Monotonic seconds.
+
+    Raises:
+        SolverFailed: The solver gave up, or yielded something else than it announced.
+    """
+    started, before = clock(), sender.stats
+    sender.open(
+        member=assignment.member,
+        attempt=assignment.attempt,
+        parameters=np.fromiter(parameters.values(), np.float64, len(parameters)),
+        validation=assignment.validation,
+    )
+    samples = 0
+    for group in windows(solver.run(parameters, comm), window=window, initial_state=initial_state):
+        times = np.array([snapshot.time for snapshot in group])
+        # A window of one needs no copy: the view is handed on as it is.
+        fields = (
+            group[0].fields[None]
+            if window == 1
+            else np.stack([snapshot.fields for snapshot in group])
+        )
+        sender.send(sample=samples, step=group[0].step, times=times, fields=fields)
+        samples += 1
+    flushing = clock()
+    sender.flush(timeout=flush_timeout)
+    finished, after = clock(), sender.stats
+    return MemberReport(
+        member=assignment.member,
+        attempt=assignment.attempt,
+        samples=samples,
+        bytes_sent=after.bytes_sent - before.bytes_sent,
+        wall_seconds=finished - started,
+        # A flush takes a millisecond, unless the reservoir has no room for the last samples.
+        wait_seconds=after.wait_seconds - before.wait_seconds + finished - flushing,
+    )

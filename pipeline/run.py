@@ -1,0 +1,185 @@
+"""Runs a study: builds every part, connects them, and takes them down again.
+
+Read it beside the picture in the README: design -> solvers -> reservoirs -> ranks.
+
+1. Nothing is started for a study that cannot run.
+2. Solvers start while the trainer starts; they fill the reservoirs meanwhile.
+3. However a study ends, its processes end and its shared memory is removed.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from pipeline import slots
+from pipeline.actors.reservoir import THREADS, ReservoirActor
+from pipeline.actors.solver import SolverActor
+from pipeline.actors.trainer import start_training
+from pipeline.cluster import Actor, Node, answers, close_all, cluster, on_node, place_ranks
+from pipeline.config import StudyConfig
+from pipeline.controller import Controller
+from pipeline.design import design_of
+from pipeline.driver import Driver, Observer
+from pipeline.guards import check_packages, project_root
+from pipeline.journal import Journal
+from pipeline.rundir import RunDirectory
+from pipeline.stats import StudyStats, Summary
+from pipeline.watch import Watch, summarise
+from pipeline.wire import Endpoint, StudyKeys
+
+if TYPE_CHECKING:
+    from trainers.export import Surrogate
+
+# A part that does not answer within this time when it is told to close is killed with Ray itself.
+CLOSE_SECONDS = 10.0
+
+
+@final
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyResult:
+    """What a study leaves behind.
+
+    Attributes:
+        out: The run directory.
+        summary: The figures of ``summary.json``.
+        stats: The last statistics of every part.
+    """
+
+    out: Path
+    summary: Summary
+    stats: StudyStats
+
+    def surrogate(self) -> "Surrogate":
+        """The trained network as a callable in physical units."""
+        from trainers.export import load_surrogate
+
+        return load_surrogate(self.out / "model")
+
+
+def run(
+    study: StudyConfig,
+    *,
+    out: Path | str,
+    source_text: str | None = None,
+    observers: Sequence[Observer] = (),
+) -> StudyResult:
+    """Run a study to its end.
+
+    Args:
+        study: From ``pipeline.config.load`` or ``parse``.
+        out: Run directory; it must be new or empty.
+        source_text: The study as it was written, kept as ``study.yaml``.
+        observers: Called in this process about twice a second.
+
+    Raises:
+        ConfigError: The study or its surroundings are wrong; nothing was started.
+        StudyFailed: The study ended without a result; the run directory says how far it came.
+    """
+    started = time.monotonic()
+
+    def clock() -> float:
+        return time.monotonic() - started
+
+    check_packages()
+    directory = RunDirectory(Path(out).resolve())
+    directory.write_study(source=source_text, resolved=study.as_json())
+    journal = Journal(directory.journal)
+    try:
+        # A CPU for each solver and each rank; the reservoirs live beside their ranks.
+        actors = study.ensemble.concurrent + study.trainer.ranks
+        with cluster(actors=actors, project_root=project_root()) as nodes:
+            stats = _run_on(nodes, study, directory, journal, observers, clock)
+        summary = summarise(study.name, stats)
+        directory.write_summary(summary)
+        return StudyResult(out=directory.path, summary=summary, stats=stats)
+    finally:
+        journal.close()
+        directory.close()
+
+
+def _run_on(
+    nodes: Sequence[Node],
+    study: StudyConfig,
+    directory: RunDirectory,
+    journal: Journal,
+    observers: Sequence[Observer],
+    clock: Callable[[], float],
+) -> StudyStats:
+    use_gpu = uses_gpu(study, nodes)
+    places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
+    design, keys = design_of(study), StudyKeys.generate()
+    with (
+        _reservoirs(study, places, keys, spans_nodes=len(nodes) > 1) as (reservoirs, endpoints),
+        _solvers(study, endpoints, keys) as solvers,
+    ):
+        driver = Driver(
+            controller=Controller(
+                validation=study.ensemble.validation,
+                members=study.ensemble.members,
+                max_attempts=study.ensemble.max_attempts,
+                max_failed_fraction=study.ensemble.max_failed_fraction,
+                member_timeout=study.ensemble.member_timeout,
+            ),
+            solvers=solvers,
+            reservoirs=reservoirs,
+            training=start_training(
+                study,
+                reservoirs,
+                places,
+                out=directory.path,
+                use_gpu=use_gpu,
+                started_at=time.time() - clock(),
+            ),
+            parameters=lambda assignment: design.values(assignment.member),
+            journal=journal,
+            run_directory=directory,
+            watch=Watch(samples_expected=study.expected_samples),
+            observers=observers,
+            clock=clock,
+        )
+        return driver.run()
+
+
+def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
+    """Whether the ranks train on GPUs: when asked for, or when every rank can have one."""
+    if study.trainer.device == "auto":
+        return sum(node.gpus for node in nodes) >= study.trainer.ranks
+    return study.trainer.device == "cuda"
+
+
+@contextmanager
+def _reservoirs(
+    study: StudyConfig, places: Sequence[Node], keys: StudyKeys, *, spans_nodes: bool
+) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
+    """One reservoir beside each rank; their shared memory is removed when the block ends."""
+    slots.remove_stale()
+    tcp = study.stream.transport == "tcp" or (study.stream.transport == "auto" and spans_nodes)
+    label = f"{study.name}-{keys.study:016x}"
+    actors = [
+        ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
+            study, rank, label, keys, node.address if spans_nodes else "127.0.0.1" if tcp else None
+        )
+        for rank, node in enumerate(places)
+    ]
+    try:
+        yield actors, answers([actor.endpoint.remote() for actor in actors], "a reservoir")
+    finally:
+        close_all(actors, within=CLOSE_SECONDS)
+
+
+@contextmanager
+def _solvers(
+    study: StudyConfig, endpoints: Sequence[Endpoint], keys: StudyKeys
+) -> Iterator[list[Actor]]:
+    """The solver processes; each runs member after member."""
+    actors = [
+        SolverActor.options(scheduling_strategy="SPREAD").remote(study, endpoints, keys)
+        for _ in range(study.ensemble.concurrent)
+    ]
+    try:
+        yield actors
+    finally:
+        close_all(actors, within=CLOSE_SECONDS)

@@ -1,0 +1,96 @@
+"""The sections of a study that belong to this package: ensemble, stream, reservoir.
+
+Each checks only itself; ``pipeline/checks.py`` holds them against each other.
+
+1. No key is accepted that is not listed here.
+2. A default stands here and nowhere else.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, Tag
+
+# One message longer than this holds up all the others (measured: 67 ms for 100 MB).
+MAX_BATCH_BYTES = 8_388_608
+
+
+class Section(BaseModel):
+    """Frozen, and strict about its keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CsvDesign(Section):
+    """Parameters of each member, one row each, training members first."""
+
+    csv: Path = Field(
+        strict=False, description="CSV file with one column per parameter, relative to the study"
+    )
+
+
+DesignName = Literal["halton", "uniform", "sobol", "latin_hypercube", "grid"]
+
+
+def _design_tag(value: object) -> str:
+    return "csv" if isinstance(value, dict | CsvDesign) else "name"
+
+
+DesignConfig = Annotated[
+    Annotated[DesignName, Tag("name")] | Annotated[CsvDesign, Tag("csv")],
+    Discriminator(_design_tag),
+]
+
+
+class EnsembleConfig(Section):
+    """Which simulations are run, and how many at once."""
+
+    members: int = Field(ge=1, description="simulations to train on")
+    validation: int = Field(default=0, ge=0, description="further ones, never trained on")
+    concurrent: int = Field(default=2, ge=1, description="simulations that run at the same time")
+    mpi_ranks: int = Field(default=1, ge=1, le=1, description="MPI processes of one simulation")
+    design: DesignConfig = Field(default="halton", description="how parameters are picked")
+    max_attempts: int = Field(default=3, ge=1, description="tries before a member has failed")
+    max_failed_fraction: float = Field(
+        default=0.5, ge=0.0, le=1.0, description="share of failed members that ends the study"
+    )
+    member_timeout: PositiveFloat | None = Field(
+        default=None, description="seconds one attempt may take; null: no limit"
+    )
+
+
+class StreamConfig(Section):
+    """How snapshots travel from the solvers to the reservoirs."""
+
+    batch_bytes: int = Field(
+        default=524_288,
+        ge=1,
+        le=MAX_BATCH_BYTES,
+        description="small samples are put together up to this size",
+    )
+    linger_ms: float = Field(
+        default=50.0, ge=0.0, le=10_000.0, description="longest time a sample waits for others"
+    )
+    credit_bytes: int = Field(
+        default=16_777_216, ge=1, description="bytes a sender may have unacknowledged, per rank"
+    )
+    initial_state: bool = Field(default=False, description="whether the state at t=0 is a sample")
+    transport: Literal["auto", "ipc", "tcp"] = Field(
+        default="auto", description="auto: ipc on one node, tcp between nodes"
+    )
+
+
+class ReservoirConfig(Section):
+    """What each rank's reservoir holds, and how fast samples go through it."""
+
+    policy: Literal["reservoir", "fifo", "firo"] = Field(
+        default="reservoir", description="which samples are drawn and replaced"
+    )
+    capacity: int = Field(ge=1, description="slots of one rank")
+    watermark: int = Field(ge=1, description="samples of one rank needed before training starts")
+    max_reuse: PositiveFloat | None = Field(
+        default=None, description="mean draws per sample; null: as many as there is time for"
+    )
+    max_surplus: PositiveFloat | None = Field(
+        default=None, description="draws the solvers may be ahead by, per rank; null: no limit"
+    )

@@ -1,0 +1,165 @@
+"""Frozen statistics of every part: what the progress display, the metrics and the report read.
+
+1. Counters only grow; a rate is the reader's business.
+2. Everything here turns into JSON with ``as_json`` and holds no array.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from trainers.base import TrainStats
+
+Phase = Literal["starting", "filling", "training", "draining", "done", "failed"]
+Waiting = Literal["nobody", "trainer", "solvers"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberReport:
+    """One finished attempt at a member.
+
+    Attributes:
+        member: Its number.
+        attempt: 1 for the first try.
+        samples: Samples that were stored and acknowledged.
+        bytes_sent: Field bytes that left the solver, resent ones included.
+        wall_seconds: From the first solver step to the last acknowledgement.
+        wait_seconds: Part of it spent waiting for room in the reservoirs.
+    """
+
+    member: int
+    attempt: int
+    samples: int
+    bytes_sent: int
+    wall_seconds: float
+    wait_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberCounts:
+    """How far the ensemble is; training and validation members together."""
+
+    total: int
+    waiting: int
+    running: int
+    completed: int
+    failed: int
+    retries: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReservoirStats:
+    """One reservoir, by number of samples unless said otherwise.
+
+    Attributes:
+        rank: The torch.distributed rank it feeds.
+        capacity: Slots.
+        held: Slots that may be drawn from.
+        unseen: Held samples never drawn so far.
+        leased: Slots promised to the rank.
+        inserted: Samples stored since the start.
+        drawn: Draws since the start.
+        unique: Samples drawn at least once.
+        evicted: Samples overwritten.
+        duplicates: Samples recognised as stored before, and dropped.
+        refused: Messages that were malformed, foreign or not finite.
+        pending: Messages that wait for room.
+        bytes_received: Field bytes stored.
+        solver_blocked_seconds: Time during which at least one message waited for room.
+        trainer_blocked_seconds: Time the rank waited for a lease.
+        validation_held: Validation samples stored.
+        production_ended: No further training sample will come.
+    """
+
+    rank: int
+    capacity: int
+    held: int
+    unseen: int
+    leased: int
+    inserted: int
+    drawn: int
+    unique: int
+    evicted: int
+    duplicates: int
+    refused: int
+    pending: int
+    bytes_received: int
+    solver_blocked_seconds: float
+    trainer_blocked_seconds: float
+    validation_held: int
+    production_ended: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyStats:
+    """The whole study at one moment; one line of ``metrics.jsonl``.
+
+    Attributes:
+        elapsed_seconds: Since the study was started.
+        phase: What the study is doing.
+        members: How far the ensemble is.
+        reservoirs: One per rank.
+        ranks: Newest report of each rank that has reported.
+        samples_expected: Training samples the ensemble will yield at most.
+        samples_inserted_per_second: Over the last few seconds.
+        samples_drawn_per_second: Over the last few seconds.
+        reuse_mean: Draws per inserted sample so far.
+        waiting: Who waits for whom, judged over the last few seconds.
+        solver_wait_seconds: Sum over finished attempts.
+        remaining_seconds: Estimate of the time left; None while unknown.
+    """
+
+    elapsed_seconds: float
+    phase: Phase
+    members: MemberCounts
+    reservoirs: tuple[ReservoirStats, ...]
+    ranks: tuple[TrainStats, ...]
+    samples_expected: int
+    samples_inserted_per_second: float
+    samples_drawn_per_second: float
+    reuse_mean: float
+    waiting: Waiting
+    solver_wait_seconds: float
+    remaining_seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts and lists, ready for ``json.dumps``."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Summary:
+    """What a study leaves in ``summary.json``.
+
+    Attributes:
+        samples_inserted: Training samples stored.
+        samples_unique: Of those, drawn at least once.
+        samples_drawn: Draws.
+        reuse_mean: ``samples_drawn / samples_inserted``.
+        validation_mse: In the field's unit squared; None without validation members.
+        validation_relative_l2: Mean over validation samples; None without them.
+        wall_seconds: From the start of the study to its end.
+        first_step_seconds: From the start of the study to the first train step.
+        trainer_wait_seconds: Time ranks waited for batches after their first step, mean over ranks.
+        solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
+        bytes_streamed: Field bytes stored in slots.
+    """
+
+    name: str
+    members_completed: int
+    members_failed: int
+    samples_inserted: int
+    samples_unique: int
+    samples_drawn: int
+    reuse_mean: float
+    validation_mse: float | None
+    validation_relative_l2: float | None
+    train_steps: int
+    wall_seconds: float
+    first_step_seconds: float | None
+    trainer_wait_seconds: float
+    solver_wait_seconds: float
+    bytes_streamed: int
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dict, ready for ``json.dumps``."""
+        return asdict(self)

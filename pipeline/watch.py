@@ -1,0 +1,141 @@
+"""Turns the parts' counters into one ``StudyStats``: rates, who waits for whom, time left.
+
+1. Rates are over the last ``WINDOW_SECONDS``, so that they follow the study without flickering.
+2. A side is said to wait when it stood still for more than ``WAITING_SHARE`` of that window.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
+from trainers.base import TrainStats
+
+WINDOW_SECONDS = 5.0
+WAITING_SHARE = 0.1
+
+
+class _Reading(NamedTuple):
+    at: float
+    inserted: int
+    drawn: int
+    solver_blocked: float
+    trainer_blocked: float
+
+
+@final
+class Watch:
+    """Keeps the last few readings of a study.
+
+    Args:
+        samples_expected: Training samples the ensemble yields when no member fails.
+    """
+
+    def __init__(self, *, samples_expected: int) -> None:
+        self._expected = samples_expected
+        # Two readings a second are taken; the bound only matters if somebody reads much faster.
+        self._readings: deque[_Reading] = deque([_Reading(0.0, 0, 0, 0.0, 0.0)], maxlen=256)
+
+    def observe(
+        self,
+        *,
+        at: float,
+        members: MemberCounts,
+        reservoirs: Sequence[ReservoirStats],
+        ranks: Sequence[TrainStats],
+        solver_wait_seconds: float,
+        over: Phase | None = None,
+    ) -> StudyStats:
+        """Combine what the parts say.
+
+        Args:
+            at: Seconds since the study's start.
+            members: How far the ensemble is.
+            reservoirs: One per rank.
+            ranks: Newest report of each rank.
+            solver_wait_seconds: Sum over finished attempts.
+            over: ``"done"`` or ``"failed"`` once the study has ended.
+        """
+        newest = _Reading(
+            at,
+            sum(r.inserted for r in reservoirs),
+            sum(r.drawn for r in reservoirs),
+            sum(r.solver_blocked_seconds for r in reservoirs),
+            sum(r.trainer_blocked_seconds for r in reservoirs),
+        )
+        self._readings.append(newest)
+        while len(self._readings) > 2 and at - self._readings[0].at > WINDOW_SECONDS:
+            self._readings.popleft()
+        oldest = self._readings[0]
+        span = max(at - oldest.at, 1e-9)
+        inserted_rate = (newest.inserted - oldest.inserted) / span
+        drawn_rate = (newest.drawn - oldest.drawn) / span
+        return StudyStats(
+            elapsed_seconds=at,
+            phase=over or _phase(reservoirs, ranks),
+            members=members,
+            reservoirs=tuple(reservoirs),
+            ranks=tuple(ranks),
+            samples_expected=self._expected,
+            samples_inserted_per_second=inserted_rate,
+            samples_drawn_per_second=drawn_rate,
+            reuse_mean=newest.drawn / newest.inserted if newest.inserted else 0.0,
+            waiting=_waiting(oldest, newest, span * max(len(reservoirs), 1)),
+            solver_wait_seconds=solver_wait_seconds,
+            remaining_seconds=_remaining(self._expected, newest, reservoirs, drawn_rate),
+        )
+
+
+def _phase(reservoirs: Sequence[ReservoirStats], ranks: Sequence[TrainStats]) -> Phase:
+    if not any(r.inserted or r.validation_held for r in reservoirs):
+        return "starting"
+    if not any(rank.train_step for rank in ranks) and not any(r.drawn for r in reservoirs):
+        return "filling"
+    if all(r.production_ended for r in reservoirs):
+        return "draining"
+    return "training"
+
+
+def _waiting(oldest: _Reading, newest: _Reading, span: float) -> Waiting:
+    solvers = (newest.solver_blocked - oldest.solver_blocked) / span
+    trainer = (newest.trainer_blocked - oldest.trainer_blocked) / span
+    if max(solvers, trainer) < WAITING_SHARE:
+        return "nobody"
+    return "solvers" if solvers >= trainer else "trainer"
+
+
+def _remaining(
+    expected: int, newest: _Reading, reservoirs: Sequence[ReservoirStats], drawn_rate: float
+) -> float | None:
+    """Seconds until the last sample is stored at the mean rate so far, and then drained."""
+    if not newest.inserted or not drawn_rate:
+        return None
+    if all(r.production_ended for r in reservoirs):
+        return sum(r.unseen for r in reservoirs) / drawn_rate
+    production = max(expected - newest.inserted, 0) * newest.at / newest.inserted
+    return production + sum(r.held for r in reservoirs) / drawn_rate
+
+
+def summarise(name: str, stats: StudyStats) -> Summary:
+    """The study's result, from its last statistics."""
+    inserted = sum(r.inserted for r in stats.reservoirs)
+    drawn = sum(r.drawn for r in stats.reservoirs)
+    first_steps = [r.first_step_seconds for r in stats.ranks if r.first_step_seconds is not None]
+    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
+    return Summary(
+        name=name,
+        members_completed=stats.members.completed,
+        members_failed=stats.members.failed,
+        samples_inserted=inserted,
+        samples_unique=sum(r.unique for r in stats.reservoirs),
+        samples_drawn=drawn,
+        reuse_mean=drawn / inserted if inserted else 0.0,
+        validation_mse=None if validation is None else validation.mse,
+        validation_relative_l2=None if validation is None else validation.relative_l2,
+        train_steps=max((r.train_step for r in stats.ranks), default=0),
+        wall_seconds=stats.elapsed_seconds,
+        first_step_seconds=max(first_steps, default=None),
+        trainer_wait_seconds=sum(r.wait_seconds for r in stats.ranks) / max(len(stats.ranks), 1),
+        solver_wait_seconds=stats.solver_wait_seconds,
+        bytes_streamed=sum(r.bytes_received for r in stats.reservoirs),
+    )

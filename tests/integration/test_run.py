@@ -1,0 +1,142 @@
+"""A whole study with real Ray, real PETSc, real sockets and real torch.distributed."""
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from pipeline.errors import ConfigError, StudyFailed
+from pipeline.journal import read
+from pipeline.run import StudyResult, run
+from pipeline.stats import StudyStats
+from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
+
+pytestmark = pytest.mark.cluster
+
+SHARED_MEMORY = Path("/dev/shm")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyResult, list[StudyStats]]:
+    seen: list[StudyStats] = []
+    out = tmp_path_factory.mktemp("study") / "run"
+    return run(small_study(), out=out, source_text="name: small\n", observers=[seen.append]), seen
+
+
+def test_every_sample_is_stored_once_and_drawn_at_least_once(
+    finished: tuple[StudyResult, list[StudyStats]],
+) -> None:
+    summary = finished[0].summary
+    assert summary.members_completed == MEMBERS + VALIDATION
+    assert summary.members_failed == 0
+    assert summary.samples_inserted == MEMBERS * STEPS
+    assert summary.samples_unique == summary.samples_inserted
+    assert summary.samples_drawn >= summary.samples_inserted
+    assert summary.bytes_streamed == (MEMBERS + VALIDATION) * STEPS * 10 * 14 * 4
+
+
+def test_every_rank_sees_every_member(finished: tuple[StudyResult, list[StudyStats]]) -> None:
+    inserted = [reservoir.inserted for reservoir in finished[0].stats.reservoirs]
+    assert sum(inserted) == MEMBERS * STEPS
+    # 21 samples a member: ten for one rank, eleven for the other, turn about.
+    assert abs(inserted[0] - inserted[1]) <= 1
+    held = [reservoir.validation_held for reservoir in finished[0].stats.reservoirs]
+    assert held == [VALIDATION * STEPS // 2] * 2
+
+
+def test_the_run_directory_tells_what_happened(
+    finished: tuple[StudyResult, list[StudyStats]],
+) -> None:
+    out = finished[0].out
+    assert (out / "study.yaml").read_text() == "name: small\n"
+    assert json.loads((out / "resolved.json").read_text())["name"] == "small"
+    assert json.loads((out / "summary.json").read_text()) == finished[0].summary.as_json()
+    events = list(read(out / "journal.jsonl"))
+    completed = Counter(e["member"] for e in events if e["event"] == "completed")
+    assert completed == Counter(range(MEMBERS + VALIDATION))
+    starts = [event for event in events if event["event"] == "start"]
+    assert [start["validation"] for start in starts[:VALIDATION]] == [True] * VALIDATION
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    assert len(lines) == len(finished[1])
+    assert json.loads(lines[-1])["phase"] == "done"
+
+
+def test_times_are_of_the_whole_study(finished: tuple[StudyResult, list[StudyStats]]) -> None:
+    summary = finished[0].summary
+    assert summary.first_step_seconds is not None
+    # Ray, torch and the ranks take seconds to start; a time of the training loop alone would not.
+    assert 2.0 < summary.first_step_seconds < summary.wall_seconds
+
+
+def test_the_surrogate_predicts_the_validation_members(
+    finished: tuple[StudyResult, list[StudyStats]],
+) -> None:
+    result = finished[0]
+    surrogate = result.surrogate()
+    starts = [e for e in read(result.out / "journal.jsonl") if e["event"] == "start"]
+    parameters = {start["member"]: start["parameters"] for start in starts}
+    errors = []
+    for rank in range(2):
+        kept = np.load(result.out / "validation" / f"rank{rank}.npz")
+        for row in range(len(kept["members"])):
+            field = surrogate(parameters[int(kept["members"][row])], float(kept["times"][row]))
+            np.testing.assert_allclose(field, kept["prediction"][row], atol=0.05)  # K
+            errors.append(float(((field - kept["truth"][row]) ** 2).mean()))
+    assert len(errors) == VALIDATION * STEPS
+    assert result.summary.validation_mse == pytest.approx(np.mean(errors), rel=1e-3)
+
+
+def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one(stats: StudyStats) -> None:
+        if killed or not sum(reservoir.inserted for reservoir in stats.reservoirs):
+            return
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::_SolverHost.run"):
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    # Members long enough that one is running when the first statistics arrive.
+    study = small_study(
+        solver={"grid": [20, 30], "steps": 400}, ensemble={"members": 6, "validation": 0}
+    )
+    result = run(study, out=tmp_run, observers=[kill_one])
+    assert len(killed) == 1
+    lost = [event for event in read(tmp_run / "journal.jsonl") if event["event"] == "lost"]
+    assert [event["attempt"] for event in lost] == [1]
+    assert result.summary.members_completed == 6
+    assert result.summary.samples_inserted == 6 * 400
+    assert result.summary.samples_unique == 6 * 400
+    assert result.stats.members.retries == 1
+
+
+def test_a_study_that_cannot_succeed_fails_with_the_reason_and_leaves_nothing(
+    tmp_run: Path,
+) -> None:
+    # One iteration without a preconditioner cannot converge: every member fails.
+    study = small_study(
+        solver={"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1 -ksp_rtol 1e-12"},
+        ensemble={"max_failed_fraction": 0.2},
+    )
+    with pytest.raises(StudyFailed, match=r"members failed.*DIVERGED_ITS"):
+        run(study, out=tmp_run)
+    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    failed = [event for event in read(tmp_run / "journal.jsonl") if event["event"] == "failed"]
+    assert len(failed) >= 3
+    assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"
+
+
+def test_a_folder_that_holds_another_study_is_refused_before_anything_starts(
+    tmp_run: Path,
+) -> None:
+    tmp_run.mkdir()
+    (tmp_run / "resolved.json").write_text("{}")
+    with pytest.raises(ConfigError, match="already holds another study"):
+        run(small_study(), out=tmp_run)
+    assert [path.name for path in tmp_run.iterdir()] == ["resolved.json"]

@@ -1,0 +1,33 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.errors import ConfigError
+from pipeline.rundir import RunDirectory, problems
+
+
+def test_a_new_or_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    assert problems(tmp_path / "a" / "b") == []
+    RunDirectory(tmp_path / "a" / "b").close()
+    assert problems(tmp_path / "a" / "b") == []
+
+
+def test_a_folder_that_holds_another_study_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
+    first = RunDirectory(tmp_path / "run")
+    first.write_study(source="name: first\n", resolved={"name": "first"})
+    first.close()
+    with pytest.raises(ConfigError, match=r"--out .*run: the folder already holds another study"):
+        RunDirectory(tmp_path / "run")
+    assert (tmp_path / "run" / "study.yaml").read_text() == "name: first\n"
+    assert json.loads((tmp_path / "run" / "resolved.json").read_text()) == {"name": "first"}
+
+
+def test_a_folder_with_anything_else_in_it_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    assert "other files" in problems(tmp_path)[0]
+
+
+def test_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    assert "is a file" in problems(tmp_path / "run")[0]
