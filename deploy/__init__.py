@@ -1,0 +1,1 @@
+"""LAUNCH and WATCH: turns a study into running processes, and shows it."""

@@ -1,0 +1,294 @@
+"""The command line: reads what was asked for, hands it to the part that does it, says the outcome.
+
+1. Exit codes: 0 done, 1 the study failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM.
+2. Nothing heavy is imported before a command needs it.
+"""
+
+import os
+import sys
+from datetime import datetime
+from importlib import metadata, resources
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from deploy import launch, overview, slurm
+from deploy.speaking import exit_codes, say, write_new
+from pipeline.config import load
+from pipeline.errors import ConfigError
+from pipeline.guards import DISTRIBUTION, check_packages
+from pipeline.shared_files import remove_stale
+from solvers import registry
+
+RUNS = Path("runs")
+
+app = typer.Typer(
+    name="headrace",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Study = Annotated[
+    Path,
+    typer.Argument(metavar="STUDY", help="The study, a YAML file. `headrace init` writes one."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change one key, e.g. [b]--set trainer.batch=20[/b]; the value is read as YAML. "
+        "May be given several times.",
+    ),
+]
+
+
+def main() -> None:
+    """Entry point of the ``headrace`` program."""
+    app()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        sys.stdout.write(f"headrace {metadata.version(DISTRIBUTION)}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    *,
+    _version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            is_eager=True,
+            callback=_print_version,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    """Train a neural surrogate of a PDE from simulations that run at this moment.
+
+    A study is one YAML file. Start with:
+
+      headrace init                   write a commented study.yaml
+
+      headrace check study.yaml       see what it will do and need
+
+      headrace run study.yaml         run it, and watch it learn
+    """
+    with exit_codes():
+        check_packages()
+
+
+@app.command()
+def run(
+    study: Study,
+    *,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="A new folder for the results. Default: runs/NAME-DATE-TIME, with the link "
+            "runs/latest.",
+        ),
+    ] = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")
+    ] = False,
+    metrics_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=65535,
+            help="Serve the figures of the progress display to Prometheus on this port; 0 chooses "
+            "a free one. Default: not served.",
+        ),
+    ] = None,
+    metrics_host: Annotated[
+        str, typer.Option(help="Address that the metrics are served on.")
+    ] = "127.0.0.1",
+) -> None:
+    """Run a study: simulate, train, and leave a surrogate and a report.
+
+    Examples:
+      headrace run study.yaml
+
+      headrace run study.yaml --set ensemble.members=20 --set trainer.ranks=1
+
+      headrace run study.yaml --out results/first
+    """
+    with exit_codes():
+        config = launch.ready_to_run(study, overrides or [], out, os.environ)
+        launch.warn(config)
+        folder = launch.new_folder(RUNS, config.name, datetime.now()) if out is None else out
+        if out is None:
+            launch.link_latest(folder)
+        launch.run_study(
+            config,
+            folder.resolve(),
+            source=study.read_text(encoding="utf-8"),
+            watching=launch.Watching(
+                progress=not quiet, metrics_host=metrics_host, metrics_port=metrics_port
+            ),
+        )
+
+
+@app.command()
+def check(
+    study: Study,
+    *,
+    overrides: Overrides = None,
+    elsewhere: Annotated[
+        bool,
+        typer.Option(
+            "--elsewhere",
+            help="The study will run on another machine: do not hold it against the GPUs and the "
+            "shared memory of this one.",
+        ),
+    ] = False,
+) -> None:
+    """Check a study and say what it will do and need; nothing is started.
+
+    All errors are listed at once. Works on a login node, without GPU, PETSc or torch.
+
+    Examples:
+      headrace check study.yaml
+
+      headrace check study.yaml --set reservoir.capacity=20000 --elsewhere
+    """
+    with exit_codes():
+        config = load(study, overrides or [])
+        found = [] if elsewhere else launch.machine_problems(config)
+        if found:
+            raise ConfigError(found)
+        Console().print(overview.table(config))
+        launch.warn(config)
+
+
+@app.command()
+def describe(
+    solver: Annotated[
+        str | None,
+        typer.Argument(metavar="[SOLVER]", help="Its kind, e.g. heat. Default: list all."),
+    ] = None,
+) -> None:
+    """Explain a solver: equation, scheme, parameters, settings and their units.
+
+    Examples:
+      headrace describe
+
+      headrace describe heat
+    """
+    with exit_codes():
+        if solver is None:
+            width = max(map(len, registry.SOLVERS))
+            for kind, entry in registry.SOLVERS.items():
+                sys.stdout.write(f"{kind:<{width}}  {entry.summary}\n")
+            return
+        if solver not in registry.SOLVERS:
+            known = ", ".join(registry.SOLVERS)
+            raise ConfigError([f"SOLVER={solver}: there is no such solver. Choose one of {known}"])
+        sys.stdout.write(registry.describe(solver) + "\n")
+
+
+@app.command()
+def init(
+    path: Annotated[
+        Path, typer.Argument(metavar="[PATH]", help="File to write; must not exist.")
+    ] = Path("study.yaml"),
+) -> None:
+    """Write a small commented study to start from.
+
+    Examples:
+      headrace init
+
+      headrace init studies/plate.yaml
+    """
+    with exit_codes():
+        text = resources.files("deploy").joinpath("templates", "study.yaml").read_text("utf-8")
+        write_new(path, text)
+        say(f"next: headrace check {path}, then headrace run {path}")
+
+
+@app.command(name="slurm")
+def write_slurm(
+    study: Study,
+    *,
+    overrides: Overrides = None,
+    script: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="File to write. Default: NAME.sbatch; - for the screen."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder for the results, as in run.")
+    ] = None,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
+    cpus: Annotated[
+        int | None,
+        typer.Option(min=1, help="CPUs of each node. Default: as many as the study can use."),
+    ] = None,
+    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node.")] = 0,
+    memory: Annotated[str | None, typer.Option(help="Memory of each node, e.g. 16G.")] = None,
+    time: Annotated[str, typer.Option(help="Limit, e.g. 01:30:00 or 2-00:00:00.")] = "01:00:00",
+    partition: Annotated[str | None, typer.Option(help="Default: the cluster's.")] = None,
+    account: Annotated[str | None, typer.Option(help="Default: yours.")] = None,
+    setup: Annotated[
+        list[str] | None,
+        typer.Option(metavar="LINE", help="Shell line to run first, e.g. 'module load cuda'."),
+    ] = None,
+) -> None:
+    """Write the script that runs a study as a Slurm job; submit it with sbatch.
+
+    Examples:
+      headrace slurm study.yaml --partition short --time 00:30:00
+
+      sbatch heat-2d.sbatch
+    """
+    with exit_codes():
+        config = load(study, overrides or [])
+        command = ["headrace", "run", str(study.resolve())]
+        command += [word for override in overrides or [] for word in ("--set", override)]
+        command += [] if out is None else ["--out", str(out.resolve())]
+        try:
+            options = slurm.SlurmOptions(
+                name=config.name,
+                command=tuple(command),
+                nodes=nodes,
+                cpus_per_node=slurm.cpus_per_node(config, nodes) if cpus is None else cpus,
+                gpus_per_node=gpus,
+                memory=memory,
+                time=time,
+                partition=partition,
+                account=account,
+                setup=tuple(setup or ()),
+            )
+        except ValueError as error:
+            raise ConfigError([f"--{error}"]) from None
+        text = slurm.render(options)
+        if script == Path("-"):
+            sys.stdout.write(text)
+            return
+        target = Path(f"{config.name}.sbatch") if script is None else script
+        write_new(target, text)
+        say(f"next: sbatch {target}")
+
+
+@app.command()
+def clean() -> None:
+    """Remove shared memory that a killed study has left behind; running studies keep theirs.
+
+    Examples:
+      headrace clean
+    """
+    with exit_codes():
+        names = remove_stale()
+        for name in names:
+            sys.stdout.write(f"removed {name}\n")
+        say(f"{len(names)} stale file(s) removed from /dev/shm")

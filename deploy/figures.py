@@ -1,0 +1,147 @@
+"""Figures as a person reads them, for the progress display and the report.
+
+1. Three significant digits at most, and always the unit beside the number.
+2. What is unknown is a dash, never a made-up zero.
+"""
+
+import math
+from collections.abc import Sequence
+
+from pipeline.stats import Phase, ReservoirStats, StudyStats, Waiting
+from trainers.base import ValidationResult
+
+UNKNOWN = "–"  # noqa: RUF001 - a dash, as typography has it
+SPARKS = "▁▂▃▄▅▆▇█"
+
+PHASES: dict[Phase, str] = {
+    "starting": "starting processes",
+    "filling": "filling the reservoir",
+    "training": "training",
+    "draining": "solvers done, drawing what is left",
+    "done": "done",
+    "failed": "failed",
+}
+WAITING: dict[Waiting, str] = {
+    "nobody": "nobody waits",
+    "trainer": "the trainer waits for the solvers",
+    "solvers": "the solvers wait for the trainer",
+}
+
+
+def number(value: float | None, unit: str = "") -> str:
+    """``1234.5`` -> ``1,230``; ``0.00123`` -> ``0.00123``; None -> a dash."""
+    if value is None:
+        return UNKNOWN
+    text = _plain(value)
+    return f"{text} {unit}" if unit else text
+
+
+def _plain(value: float) -> str:
+    if not math.isfinite(value):
+        return str(value)
+    magnitude = abs(value)
+    if magnitude != 0.0 and (magnitude < 1e-3 or magnitude >= 1e7):
+        return f"{value:.2e}"
+    if magnitude == 0.0:
+        return "0"
+    rounded = float(f"{value:.2e}")
+    decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
+    return f"{rounded:,.{decimals}f}"
+
+
+def squared(unit: str) -> str:
+    """``K`` -> ``K²``; ``m/s`` -> ``(m/s)²``; the unit of a mean squared error."""
+    if unit in ("", "1"):
+        return ""
+    return f"{unit}²" if unit.isalpha() else f"({unit})²"
+
+
+def count(value: int) -> str:
+    """``25000`` -> ``25,000``: counts are exact."""
+    return f"{value:,}"
+
+
+def percent(share: float | None) -> str:
+    """``0.0123`` -> ``1.2 %``."""
+    if share is None:
+        return UNKNOWN
+    if share >= 0.0995 or share == 0.0:
+        return f"{100 * share:.0f} %"
+    return f"{100 * share:.2g} %"
+
+
+def seconds(value: float | None) -> str:
+    """``3.21`` -> ``3.2 s``; ``75`` -> ``1 min 15 s``; ``7300`` -> ``2 h 02 min``."""
+    if value is None:
+        return UNKNOWN
+    if value < 59.5:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def clock(value: float) -> str:
+    """``75`` -> ``1:15``; ``3675`` -> ``1:01:15``: time since the start."""
+    minutes, rest = divmod(int(value), 60)
+    if minutes < 60:
+        return f"{minutes}:{rest:02d}"
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def size(value: float) -> str:
+    """``1638400`` -> ``1.64 MB``: powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if value < 999.5:
+            return f"{_plain(value)} {unit}"
+        value /= 1000.0
+    return f"{_plain(value)} TB"
+
+
+def sparkline(values: Sequence[float], width: int) -> str:
+    """The course of ``values`` on a log scale in ``width`` characters; empty below two values."""
+    usable = [value for value in values if math.isfinite(value) and value > 0.0]
+    if len(usable) < 2:
+        return ""
+    columns = min(width, len(usable))
+    picked = [
+        math.log(usable[(column * (len(usable) - 1)) // (columns - 1)]) for column in range(columns)
+    ]
+    low, high = min(picked), max(picked)
+    scale = (len(SPARKS) - 1) / (high - low) if high > low else 0.0
+    return "".join(SPARKS[round((value - low) * scale)] for value in picked)
+
+
+def total(stats: StudyStats, name: str) -> int:
+    """Sum of one integer figure of ``ReservoirStats`` over the ranks."""
+    return sum(int(getattr(reservoir, name)) for reservoir in stats.reservoirs)
+
+
+def fill_share(stats: StudyStats) -> float | None:
+    """Held slots over all slots; None before there is a reservoir."""
+    capacity = total(stats, "capacity")
+    return total(stats, "held") / capacity if capacity else None
+
+
+def unseen_share(reservoirs: Sequence[ReservoirStats]) -> float | None:
+    """Unseen samples over held samples; None while nothing is held."""
+    held = sum(reservoir.held for reservoir in reservoirs)
+    return sum(reservoir.unseen for reservoir in reservoirs) / held if held else None
+
+
+def loss(stats: StudyStats) -> float | None:
+    """Mean over the ranks of their newest losses; None before the first train step."""
+    losses = [rank.loss for rank in stats.ranks if rank.train_step > 0]
+    return sum(losses) / len(losses) if losses else None
+
+
+def train_step(stats: StudyStats) -> int:
+    """The furthest any rank has reported."""
+    return max((rank.train_step for rank in stats.ranks), default=0)
+
+
+def validation(stats: StudyStats) -> ValidationResult | None:
+    """The newest validation result any rank has reported."""
+    results = [rank.validation for rank in stats.ranks if rank.validation is not None]
+    return max(results, key=lambda result: result.train_step, default=None)

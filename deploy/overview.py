@@ -1,0 +1,101 @@
+"""A study before it runs and after, as tables for a terminal.
+
+1. Every figure has its unit, and nothing is shown that was not given or measured.
+"""
+
+from rich.table import Table
+from rich.text import Text
+
+from deploy.figures import count, number, percent, seconds, squared
+from pipeline.config import StudyConfig
+from pipeline.sections import CsvDesign
+from pipeline.stats import Summary
+
+
+def table(study: StudyConfig) -> Table:
+    """What a study will do and need."""
+    rows = _rows(f"study {study.name}")
+    ensemble, reservoir, trainer = study.ensemble, study.reservoir, study.trainer
+    spec = study.solver.spec()
+    grid = " x ".join(map(str, spec.shape))
+    design = ensemble.design
+    rows.add_row("solver", f"{study.solver.kind}, {grid} points, {', '.join(spec.names)}")
+    rows.add_row(
+        "members",
+        f"{count(ensemble.members)} to train on + {count(ensemble.validation)} to validate, "
+        f"{ensemble.concurrent} at a time",
+    )
+    rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
+    rows.add_row(
+        "samples",
+        f"{count(study.expected_samples)} = {count(ensemble.members)} members x "
+        f"{count(study.samples_per_member)}, {_bytes(study.sample_bytes)} each",
+    )
+    rows.add_row(
+        "reservoir",
+        f"{reservoir.policy}, {trainer.ranks} x {count(reservoir.capacity)} slots, training starts "
+        f"at {count(reservoir.watermark)}",
+    )
+    rows.add_row("shared memory", f"{_bytes(study.slots_bytes)}, validation included")
+    rows.add_row("training", _training(study))
+    return rows
+
+
+def summary(result: Summary, *, unit: str) -> Table:
+    """What a study came to."""
+    rows = _rows(f"study {result.name}: done")
+    mse = number(result.validation_mse, squared(unit))
+    rows.add_row("validation error", f"{mse} (mean squared)")
+    rows.add_row("  relative", percent(result.validation_relative_l2))
+    rows.add_row(
+        "members",
+        f"{count(result.members_completed)} completed, {count(result.members_failed)} failed",
+    )
+    rows.add_row(
+        "samples",
+        f"{count(result.samples_inserted)} stored, {count(result.samples_unique)} of them drawn",
+    )
+    rows.add_row(
+        "draws", f"{count(result.samples_drawn)}, {number(result.reuse_mean)} for each sample"
+    )
+    rows.add_row("train steps", count(result.train_steps))
+    rows.add_row(
+        "time",
+        f"{seconds(result.wall_seconds)}, first train step after "
+        f"{seconds(result.first_step_seconds)}",
+    )
+    rows.add_row(
+        "waiting",
+        f"trainer {seconds(result.trainer_wait_seconds)}, "
+        f"solvers {seconds(result.solver_wait_seconds)}",
+    )
+    rows.add_row("streamed", _bytes(result.bytes_streamed))
+    return rows
+
+
+def _rows(title: str) -> Table:
+    rows = Table(title=Text(title), title_justify="left", show_header=False, box=None)
+    rows.add_column(style="dim", no_wrap=True)
+    rows.add_column()
+    return rows
+
+
+def _training(study: StudyConfig) -> str:
+    trainer, most, reuse = study.trainer, study.max_train_steps, study.reservoir.max_reuse
+    text = f"{trainer.ranks} rank(s) x batch {trainer.batch}, {trainer.model.kind}"
+    if most is None or reuse is None:
+        return f"{text}, as many train steps as the simulations leave time for"
+    return (
+        f"{text}, at most {count(most)} train steps (a sample is drawn once at least, {reuse:g} "
+        "times on average at most)"
+    )
+
+
+def _bytes(value: int) -> str:
+    """``213512000`` -> ``204 MiB``."""
+    size = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return number(size, unit)
+        size /= 1024
+    return number(size, "TiB")

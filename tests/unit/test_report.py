@@ -1,0 +1,293 @@
+"""deploy/report.py, runfiles.py, plots.py, pictures.py: one page from whatever a run left."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from deploy import pictures, plots, runfiles, svg
+from deploy.report import write_report
+from tests.fake_study import (
+    MEMBERS,
+    RANKS,
+    SAMPLES_PER_MEMBER,
+    WALL_SECONDS,
+    stats_at,
+    write_run,
+    write_validation,
+)
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """Headings, labels of plots and addresses of a page; fails where tags do not match."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.headings: list[str] = []
+        self.plots: list[str] = []
+        self.addresses: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        self.tags.add(tag)
+        if tag == "svg":
+            self.plots.append(given["aria-label"] or "")
+        self.addresses += [v or "" for k, v in attrs if k in ("src", "href", "xlink:href")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "h2":
+            self.headings.append(data)
+
+
+def report(out: Path) -> tuple[str, Page]:
+    path = write_report(out)
+    assert path == out / "report.html"
+    text = path.read_text(encoding="utf-8")
+    return text, Page(text)
+
+
+@pytest.fixture
+def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes most of a report's time; where only the page matters it is left out."""
+    monkeypatch.setattr(svg, "markup", lambda figure, label: "<svg aria-label='plot'></svg>")
+    for module in (plots, pictures):
+        monkeypatch.setattr(module, "markup", svg.markup)
+
+
+def facts(text: str) -> dict[str, str]:
+    return dict(re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", text))
+
+
+def test_a_finished_study_has_every_card_and_number(tmp_run: Path) -> None:
+    text, page = report(write_run(tmp_run))
+    assert page.headings == [
+        "Learning, by train step",
+        "Learning, by wall time",
+        "Reservoirs",
+        "Throughput",
+        "Waiting",
+        "Validation members",
+        "Numbers",
+        "Validation members: temperature",
+        "What failed",
+    ]
+    assert len(page.plots) == 7
+    assert facts(text) == {
+        "members completed": "39",
+        "members failed": "1",
+        "samples stored": "1,434",
+        "samples drawn at least once": "1,434",
+        "draws": "11,020",
+        "mean reuse": "7.68",
+        "train steps": "1,102",
+        "validation mean squared error": "238 K²",
+        "validation relative L2": "5.1 %",
+        "wall time": "36 s",
+        "first train step after": "6.1 s",
+        "trainer waited, mean over ranks": "3.0 s",
+        "solvers waited, sum over members": "7.2 s",
+        "fields streamed": "5.51 MB",
+    }
+    assert "heat · 24 x 40 · 41 solver steps · mlp on 2 ranks" in text
+    assert ">completed<" in text
+
+
+def test_the_page_needs_nothing_else(tmp_run: Path) -> None:
+    text, page = report(write_run(tmp_run))
+    assert not page.tags & {"script", "link", "iframe", "img"}
+    assert all(one.startswith(("#", "data:image/png;base64,")) for one in page.addresses)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+    assert len(text) < 1_000_000
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_every_text_of_the_run_is_escaped(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    (out / "study.yaml").write_text("# <script>alert(1)</script> & more")
+    config = json.loads((out / "resolved.json").read_text())
+    config["solver"]["kind"] = config["name"] = "<b>x</b>"
+    (out / "resolved.json").write_text(json.dumps(config))
+    text, page = report(out)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; &amp; more" in text
+    assert "KSP &lt;diverged&gt; &amp; so" in text
+    assert "<h1>&lt;b&gt;x&lt;/b&gt;</h1>" in text
+    assert "script" not in page.tags
+
+
+@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.parametrize(
+    ("until", "phase", "headings"),
+    [
+        (0.0, "starting", ["Numbers"]),
+        (4.0, "filling", ["Reservoirs", "Throughput", "Waiting", "Numbers"]),
+        (20.0, "training", ["Learning, by train step", "Learning, by wall time", "Reservoirs",
+                            "Throughput", "Waiting", "Validation members", "Numbers"]),
+    ],
+)  # fmt: skip
+def test_an_aborted_study_has_a_report(
+    tmp_run: Path, until: float, phase: str, headings: list[str]
+) -> None:
+    text, page = report(write_run(tmp_run, until=until))
+    assert page.headings == [*headings, "What failed"]
+    assert f"ended while {phase}" in text
+    stored = sum(one.inserted for one in stats_at(until).reservoirs)
+    assert facts(text)["samples stored"] == f"{stored:,}"
+
+
+@pytest.mark.usefixtures("empty_plots")
+@pytest.mark.parametrize(
+    "missing",
+    ["study.yaml", "resolved.json", "metrics.jsonl", "summary.json", "journal.jsonl", "validation"],
+)
+def test_a_missing_part_leaves_its_card_out(tmp_run: Path, missing: str) -> None:
+    out = write_run(tmp_run)
+    path = out / missing
+    if path.is_dir():
+        for file in path.iterdir():
+            file.unlink()
+        path.rmdir()
+    else:
+        path.unlink()
+    text, page = report(out)
+    assert "Numbers" in page.headings
+    assert ("What failed" in page.headings) == (missing != "journal.jsonl")
+    assert ("Reservoirs" in page.headings) == (missing != "metrics.jsonl")
+    assert any("temperature" in one for one in page.headings) == (
+        missing not in ("validation", "resolved.json")
+    )
+    assert ("K²" in text) == (missing != "resolved.json")
+
+
+def test_an_empty_directory_has_a_report(tmp_path: Path) -> None:
+    text, page = report(tmp_path)
+    assert page.headings == ["Numbers"]
+    assert set(facts(text).values()) == {"–"}  # noqa: RUF001
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_damaged_files_are_left_out(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    metrics = (out / "metrics.jsonl").read_text()
+    (out / "metrics.jsonl").write_text(metrics[:-200])
+    (out / "summary.json").write_text('{"name": "he')
+    (out / "validation" / "rank0.npz").write_bytes(b"PK\x03\x04 not a zip")
+    np.savez(out / "validation" / "rank1.npz", members=np.array([{}], dtype=object))
+    run = runfiles.read(out)
+    assert run.summary == {}
+    assert run.series.elapsed.size == 2 * WALL_SECONDS
+    assert run.pictures == ()
+    report(out)
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_a_failed_study_says_why(tmp_run: Path) -> None:
+    out = write_run(tmp_run, until=20.0)
+    with (out / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(stats_at(20.5, phase="failed").as_json()) + "\n")
+    with (out / "journal.jsonl").open("a") as file:
+        file.write(json.dumps({"event": "end", "at": 20.5, "reason": "too many <members>"}) + "\n")
+    text, _ = report(out)
+    assert ">failed<" in text
+    assert "too many &lt;members&gt;" in text
+
+
+def test_the_pictures_are_the_best_the_median_and_the_worst_member(tmp_run: Path) -> None:
+    shown = runfiles.read(write_run(tmp_run)).pictures
+    assert [(one.place, one.member) for one in shown] == [
+        ("best", MEMBERS),
+        ("median", MEMBERS + 2),
+        ("worst", MEMBERS + 4),
+    ]
+    last = 0.01 * (SAMPLES_PER_MEMBER - 1)
+    assert [one.time for one in shown] == pytest.approx([last] * 3)
+    assert [one.mse for one in shown] == sorted(one.mse for one in shown)
+
+
+def test_without_validation_results_the_pictures_are_ranked_by_themselves(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    (out / "metrics.jsonl").unlink()
+    shown = runfiles.read(out).pictures
+    assert [one.member - MEMBERS for one in shown] == [0, 2, 4]
+    assert shown[0].mse < shown[1].mse < shown[2].mse
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_one_validation_member_is_shown_once(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    for path in (out / "validation").glob("*.npz"):
+        with np.load(path) as file:
+            arrays = dict(file)
+        rows = arrays["members"] == MEMBERS + 2
+        np.savez(path, **{name: array[rows] for name, array in arrays.items()})
+    shown = runfiles.read(out).pictures
+    assert [(one.place, one.member) for one in shown] == [("best and median and worst", 37)]
+    report(out)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels"), [((96,), 1), ((24, 40), 2), ((6, 12, 20), 1), ((700, 30), 1)]
+)
+def test_fields_of_any_dimension_are_shown(
+    tmp_run: Path, shape: tuple[int, ...], channels: int
+) -> None:
+    out = write_run(tmp_run)
+    (out / "resolved.json").unlink()
+    for rank in range(RANKS):
+        write_validation(out, rank, shape=shape, channels=channels)
+    text, page = report(out)
+    shown = [one for one in page.headings if one.startswith("Validation members: ")]
+    assert shown == [f"Validation members: channel {one}" for one in range(channels)]
+    images = text.count("data:image/png")
+    assert images == (0 if len(shape) == 1 else channels * (9 + 2))
+    assert len(text) < 3_000_000
+
+
+def test_the_same_run_gives_the_same_page(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    assert write_report(out).read_bytes() == write_report(out).read_bytes()
+    assert not list(out.glob(".*"))
+
+
+def test_plots_of_a_long_study_are_thinned(tmp_run: Path) -> None:
+    series = runfiles.read(write_run(tmp_run)).series
+    repeat = 400
+    columns: dict[str, Any] = {
+        name: np.tile(getattr(series, name), repeat)
+        for name in runfiles.Series.__dataclass_fields__
+        if name != "phase"
+    }
+    columns["elapsed"] = np.arange(columns["loss"].size, dtype=float)
+    columns["train_step"] = np.arange(columns["loss"].size, dtype=float) + 1
+    long = runfiles.Series(phase=series.phase * repeat, **columns)
+    assert long.elapsed.size > 29_000
+    assert len(plots.throughput(long)) < 200_000
+    assert len(plots.learning(long, against="train_step", unit="K")) < 200_000
+
+
+def test_shares_of_waiting_add_up(tmp_run: Path) -> None:
+    series = runfiles.read(write_run(tmp_run)).series
+    edges, share = plots.shares(series.elapsed, series.trainer_blocked)
+    total = float(np.sum(share / 100.0 * np.diff(edges)))
+    assert total == pytest.approx(series.trainer_blocked[-1])
+    assert share.max() == pytest.approx(30.0)
