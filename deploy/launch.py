@@ -121,6 +121,7 @@ def run_study(study: StudyConfig, folder: Path, *, source: str, watching: Watchi
     from pipeline.run import run
 
     say(f"{study.name}: results go to {folder}")
+    say(f"shared memory: {overview.memory(study)}")
     unit = study.solver.spec().units[0]
     try:
         with sigterm_unwinds(), observers(study, unit, watching) as watch:

@@ -36,9 +36,19 @@ def table(study: StudyConfig) -> Table:
         f"{reservoir.policy}, {trainer.ranks} x {count(reservoir.capacity)} slots, training starts "
         f"at {count(reservoir.watermark)}",
     )
-    rows.add_row("shared memory", f"{_bytes(study.slots_bytes)}, validation included")
+    rows.add_row("shared memory", memory(study))
     rows.add_row("training", _training(study))
     return rows
+
+
+def memory(study: StudyConfig) -> str:
+    """The slots that are allocated before anything runs: how many, how large, and their sum."""
+    ranks, validation = study.trainer.ranks, study.ensemble.validation * study.samples_per_member
+    held_out = f" + {count(validation)} for validation" if validation else ""
+    return (
+        f"({ranks} x {count(study.reservoir.capacity)} slots{held_out}) x "
+        f"{_bytes(study.sample_bytes)} = {_bytes(study.slots_bytes)}"
+    )
 
 
 def summary(result: Summary, *, unit: str) -> Table:

@@ -1,0 +1,196 @@
+"""``live_vs_resident``: train steps/s from a live reservoir, over the same on a resident tensor.
+
+The network, the batch and the loop are those of the demo. Both sides take turns in one process, so
+that a change of the machine's speed meets both of them.
+
+1. The live side is the real one: a Ray actor with receiver and slots in a process of its own, which
+   a sender in another process keeps full; leases are Ray calls.
+2. The resident side is the same ``train`` over arrays of this process.
+3. The clock runs from the first report of a turn to its last: no start-up, no validation.
+"""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from statistics import median
+from typing import Final, final
+
+import numpy as np
+import ray
+from jaxtyping import Float32
+
+from benchmarks.figures import Figure
+from pipeline.actors.reservoir import THREADS, ReservoirActor
+from pipeline.actors.trainer import RayReservoir, problem_of
+from pipeline.batches import ArraySource, ReservoirSource
+from pipeline.cluster import Actor, close_all, cluster
+from pipeline.config import StudyConfig, load
+from pipeline.sender import Sender
+from pipeline.slots import Slots
+from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
+from trainers.distributed import World
+from trainers.trainer import train
+
+PROJECT: Final = Path(__file__).resolve().parent.parent
+TURNS: Final = 5  # of each side
+STEPS: Final = 600  # train steps of a turn
+CAPACITY: Final = 6000
+WATERMARK: Final = 3000
+REUSE: Final = 8  # draws per sample: the sender has to follow the rank, and is kept back otherwise
+BAR: Final = 0.95
+_TIMEOUT_SECONDS: Final = 60.0
+
+
+def run() -> list[Figure]:
+    """The ratio, and both rates."""
+    study = load(
+        PROJECT / "examples" / "heat.yaml",
+        [
+            "trainer.ranks=1",
+            "trainer.log_every=50",
+            f"reservoir.capacity={CAPACITY}",
+            f"reservoir.watermark={WATERMARK}",
+            f"reservoir.max_reuse={REUSE}",
+            f"reservoir.max_surplus={2 * REUSE * CAPACITY}",
+        ],
+    )
+    resident_rates, live_rates = [], []
+    with ExitStack() as stack:
+        live = _live(study, stack)
+        if not live.wait_for_watermark(_TIMEOUT_SECONDS):
+            raise TimeoutError(f"fewer than {WATERMARK} samples after {_TIMEOUT_SECONDS} s")
+        resident = _resident(study)
+        for turn in range(TURNS + 1):
+            rates = _rate(resident, study), _rate(live, study)
+            if turn:  # the first one warms up
+                resident_rates.append(rates[0])
+                live_rates.append(rates[1])
+    ratio = median(b / a for a, b in zip(resident_rates, live_rates, strict=True))
+    return [
+        Figure.at_least("live_vs_resident", ratio, BAR, "1"),
+        Figure.at_least("live_vs_resident.live", median(live_rates), 0.0, "steps/s"),
+        Figure.at_least("live_vs_resident.resident", median(resident_rates), 0.0, "steps/s"),
+    ]
+
+
+def _rate(source: BatchSource, study: StudyConfig) -> float:
+    turn = Turn(source, STEPS)
+    train(turn, study.trainer, problem_of(study), world=World())
+    (first, begin), (last, end) = turn.seen[0], turn.seen[-2]  # the last one is after the loop
+    return (last - first) / (end - begin)
+
+
+@final
+class Turn:
+    """A source that ends after so many batches and notes when the rank reports."""
+
+    def __init__(self, source: BatchSource, batches: int) -> None:
+        self._source, self._left = source, batches
+        self.seen: list[tuple[int, float]] = []
+
+    @property
+    def fields(self) -> Float32[np.ndarray, " slot window channel *grid"]:
+        """Of the source."""
+        return self._source.fields
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+        """Of the source."""
+        return self._source.inputs
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        """As the source."""
+        return self._source.wait_for_watermark(timeout)
+
+    def moments(self) -> Moments:
+        """As the source."""
+        return self._source.moments()
+
+    def lease(self, batches: int, *, timeout: float) -> Lease:
+        """As the source, until the turn is over."""
+        lease = self._source.lease(min(batches, self._left), timeout=timeout)
+        self._left -= len(lease.indices)
+        return Lease(id=lease.id, indices=lease.indices, finished=self._left == 0)
+
+    def replay(self, batches: int) -> Lease:
+        """A single rank never asks for it."""
+        raise NotImplementedError
+
+    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+        """As the source."""
+        self._source.give_back(lease_id, losses)
+
+    def held_validation(self) -> Held:
+        """As the source: nothing, here."""
+        return self._source.held_validation()
+
+    def report(self, stats: TrainStats) -> None:
+        """Note the time."""
+        self.seen.append((stats.train_step, time.perf_counter()))
+
+
+def _resident(study: StudyConfig) -> ArraySource:
+    """As many samples as the reservoir has slots."""
+    layout, rng = study.sample_layout(), np.random.default_rng(5)
+    shape = (CAPACITY, layout.window, *layout.sample_shape)
+    return ArraySource(
+        fields=rng.random(shape, np.float32),
+        inputs=rng.random((CAPACITY, layout.num_inputs), np.float32),
+        batch=study.trainer.batch,
+        rng=rng,
+        total_batches=10**9,
+    )
+
+
+def _live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
+    """A reservoir actor, what reads its slots here, and a sender that fills them."""
+    keys = StudyKeys.generate()
+    stack.enter_context(cluster(actors=1, project_root=PROJECT))
+    actor: Actor = ReservoirActor.options(max_concurrency=THREADS).remote(
+        study, 0, f"bench-live-{keys.study:x}", keys, None
+    )
+    stack.callback(close_all, [actor], within=5.0)
+    description = ray.get(actor.describe.remote())
+    source = ReservoirSource(
+        client=RayReservoir(actor, loop_began_after=0.0),
+        training=Slots.attach(description.training),
+        validation=None,
+        batch=study.trainer.batch,
+    )
+    stack.callback(source.close)
+    context = multiprocessing.get_context("spawn")
+    stop = context.Event()
+    sender = context.Process(
+        target=_send,
+        args=(ray.get(actor.endpoint.remote()), keys, study.sample_layout(), stop),
+        daemon=True,
+    )
+    sender.start()
+    stack.callback(_end, sender, stop)
+    return source
+
+
+def _end(process: multiprocessing.process.BaseProcess, stop: Event) -> None:
+    stop.set()
+    process.join(2.0)  # it may wait for credit that nobody gives any more
+    process.kill()
+    process.join()
+
+
+def _send(endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, stop: Event) -> None:
+    """One member after another, as fast as the reservoir takes them."""
+    sender = Sender([endpoint], layout=layout, keys=keys)
+    rng = np.random.default_rng(1)
+    fields = rng.random((16, layout.window, *layout.sample_shape), np.float32)
+    member = 0
+    while not stop.is_set():
+        parameters = rng.random(layout.num_parameters)
+        sender.open(member=member, attempt=1, parameters=parameters, validation=False)
+        for step in range(100):
+            times = np.full(layout.window, 0.01 * step)
+            sender.send(sample=step, step=step, times=times, fields=fields[step % 16])
+        member += 1
