@@ -36,8 +36,8 @@ from trainers.distributed import World
 from trainers.trainer import train
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
-TURNS: Final = 5  # of each side
-STEPS: Final = 600  # train steps of a turn
+TURNS: Final = 10  # of each side
+STEPS: Final = 400  # train steps of a turn
 CAPACITY: Final = 6000
 WATERMARK: Final = 3000
 REUSE: Final = 8  # draws per sample: the sender has to follow the rank, and is kept back otherwise
@@ -69,11 +69,11 @@ def run() -> list[Figure]:
             if turn:  # the first one warms up
                 resident_rates.append(rates[0])
                 live_rates.append(rates[1])
-    ratio = median(b / a for a, b in zip(resident_rates, live_rates, strict=True))
+    live_rate, resident_rate = median(live_rates), median(resident_rates)
     return [
-        Figure.at_least("live_vs_resident", ratio, BAR, "1"),
-        Figure.at_least("live_vs_resident.live", median(live_rates), 0.0, "steps/s"),
-        Figure.at_least("live_vs_resident.resident", median(resident_rates), 0.0, "steps/s"),
+        Figure.at_least("live_vs_resident", live_rate / resident_rate, BAR, "1"),
+        Figure.at_least("live_vs_resident.live", live_rate, 0.0, "steps/s"),
+        Figure.at_least("live_vs_resident.resident", resident_rate, 0.0, "steps/s"),
     ]
 
 

@@ -49,13 +49,21 @@ class _Piece:
 
 
 @dataclass(slots=True)
-class _Block:
-    """A message buffer: a libzmq frame and, when it may be used again, the canvas on it."""
+class Block:
+    """A message buffer that is used again: a libzmq frame and the canvas on it."""
 
     piece: int
     frame: zmq.Frame
-    canvas: Canvas | None
+    canvas: Canvas
     started: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Posted:
+    """A frame on its way, and the block that is free again when it has arrived."""
+
+    frame: zmq.Frame
+    block: Block | None
 
 
 def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
@@ -103,11 +111,11 @@ class Link:
                 f"credit_bytes={credit_bytes} is less than one message ({largest} bytes): "
                 f"raise credit_bytes or lower batch_bytes={batch_bytes}"
             )
-        self.outbox: Outbox[_Block] = Outbox(
+        self.outbox: Outbox[_Posted] = Outbox(
             credit_bytes=credit_bytes, probe_seconds=_PROBE_SECONDS
         )
-        self._draft: _Block | None = None
-        self._free: list[list[_Block]] = [[] for _ in self._pieces]
+        self.draft: Block | None = None
+        self._free: list[list[Block]] = [[] for _ in self._pieces]
         self._member: Member | None = None
         self.refusal: str | None = None
         self.socket = _connect(context, endpoint, keys)
@@ -115,17 +123,12 @@ class Link:
     @property
     def idle(self) -> bool:
         """Nothing is drafted and nothing unacknowledged."""
-        return self._draft is None and not self.outbox
+        return self.draft is None and not self.outbox
 
     def open(self, member: Member) -> None:
         """What follows belongs to ``member``; the last draft must have been dispatched."""
-        assert self._draft is None
+        assert self.draft is None
         self._member = member
-
-    @property
-    def drafting(self) -> bool:
-        """Whether ``add`` goes on with a message, for which credit was there."""
-        return self._draft is not None
 
     def room(self, piece: int) -> bool:
         """Whether there is credit for a new message."""
@@ -135,45 +138,61 @@ class Link:
         """Whether who has waited should go on."""
         return self.outbox.ample(self._cost(self._pieces[piece].nbytes))
 
+    def begin(self, piece: int, now: float) -> None:
+        """Start a new message, for which there must be room."""
+        if self._free[piece]:
+            self.draft = self._free[piece].pop()
+        else:
+            shape = self._pieces[piece]
+            frame = zmq.Frame(bytes(shape.nbytes), copy=True)
+            canvas = Canvas(
+                frame.buffer, layout=self._layout, box=shape.box, capacity=shape.capacity
+            )
+            self.draft = Block(piece, frame, canvas)
+        self.draft.started = now
+
     def add(
         self, piece: int, sample: int, step: int, times: Float64[np.ndarray, " window"],
-        fields: np.ndarray, now: float,
-    ) -> None:  # fmt: skip
-        """Copy one sample's slab into the draft; a full draft goes out."""
-        draft = self._draft
-        if draft is None:
-            draft = self._new_draft(piece, now)
-        slab = fields if len(self._pieces) == 1 else fields[self._pieces[piece].within]
-        assert draft.canvas is not None
-        draft.canvas.add(sample, step, times, slab)
-        self._draft = draft
-        if draft.canvas.full:
-            self.dispatch(now)
-            self.receive(now)
+        fields: np.ndarray,
+    ) -> bool:  # fmt: skip
+        """Copy one sample's slab into the draft; whether it has to be dispatched now."""
+        assert self.draft is not None
+        canvas = self.draft.canvas
+        if len(self._pieces) > 1:
+            fields = fields[self._pieces[piece].within]
+        canvas.add(sample, step, times, fields)
+        return canvas.full
 
     def dispatch(self, now: float) -> None:
         """Send what is drafted, if anything is."""
-        draft, member = self._draft, self._member
-        if draft is None or draft.canvas is None or member is None:
+        draft, member = self.draft, self._member
+        if draft is None or member is None:
             return
-        self._draft = None
+        self.draft = None
+        if len(draft.canvas) == 0:  # what was to be added was wrong
+            self._free[draft.piece].append(draft)
+            return
         full = draft.canvas.full
         stamp = Stamp(
             study=self._study, sender=self._sender, sequence=self.outbox.next_sequence,
             member=member.member, attempt=member.attempt, validation=member.validation,
         )  # fmt: skip
         length = draft.canvas.seal(stamp, member.parameters)
-        if not full:  # a frame cannot be shortened: what was written moves to one that fits
-            self._free[draft.piece].append(draft)
+        if full:
+            self._post(_Posted(draft.frame, draft), length, now)
+        else:  # a frame cannot be shortened: what was written moves to one that fits
             short = zmq.Frame(draft.frame.buffer[:length], copy=True)
-            draft = _Block(draft.piece, short, None)
-        self.outbox.add(draft, self._cost(length), now)
-        self._send(draft.frame)
+            self._free[draft.piece].append(draft)
+            self._post(_Posted(short, None), length, now)
+
+    def _post(self, posted: _Posted, length: int, now: float) -> None:
+        self.outbox.add(posted, self._cost(length), now)
+        self._send(posted.frame)
 
     def service(self, now: float, linger: float) -> None:
         """Do what is due: take answers in, send a late draft, ask after silence."""
         self.receive(now)
-        if self._draft is not None and now - self._draft.started >= linger:
+        if self.draft is not None and now - self.draft.started >= linger:
             self.dispatch(now)
         number = self.outbox.ping(now)
         if number is not None:
@@ -196,11 +215,11 @@ class Link:
             if answer.kind is Kind.REFUSED:
                 self.refusal = answer.reason
             free, again = self.outbox.heard(answer, now)
-            for block in free:
-                if block.canvas is not None:
-                    self._free[block.piece].append(block)
-            for block in again:
-                self._send(block.frame)
+            for posted in free:
+                if posted.block is not None:
+                    self._free[posted.block.piece].append(posted.block)
+            for posted in again:
+                self._send(posted.frame)
 
     def close(self) -> None:
         """Let go of the socket and of everything unacknowledged."""
@@ -217,19 +236,6 @@ class Link:
         except zmq.Again:
             return False
         return True
-
-    def _new_draft(self, index: int, now: float) -> _Block:
-        if self._free[index]:
-            block = self._free[index].pop()
-        else:
-            piece = self._pieces[index]
-            frame = zmq.Frame(bytes(piece.nbytes), copy=True)
-            canvas = Canvas(
-                frame.buffer, layout=self._layout, box=piece.box, capacity=piece.capacity
-            )
-            block = _Block(index, frame, canvas)
-        block.started = now
-        return block
 
     @staticmethod
     def _cost(length: int) -> int:

@@ -65,6 +65,12 @@ class RunDirectory:
         """Leave the study's result."""
         self._write_json("summary.json", summary.as_json())
 
+    def drop_empty(self, name: str) -> None:
+        """Remove a folder that somebody made and left empty."""
+        folder = self.path / name
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
+
     def close(self) -> None:
         """Close what is open. Safe to call twice."""
         if self._metrics is not None:

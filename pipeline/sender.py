@@ -81,14 +81,15 @@ class Sender:
     ) -> None:
         if not endpoints:
             raise ValueError("a sender needs at least one endpoint")
-        self._itemsize = np.dtype(layout.dtype).itemsize
+        whole = Box.whole(layout.grid)
+        self._part_bytes = layout.bytes_per_point * (whole if box is None else box).points
         self._layout, self._linger, self._stall = layout, linger_ms / 1000, stall_seconds
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._links = [
             Link(
                 context, endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
                 credit_bytes=credit_bytes, batch_bytes=batch_bytes,
-                box=Box.whole(layout.grid) if box is None else box,
+                box=whole if box is None else box,
             )
             for endpoint in endpoints
         ]  # fmt: skip
@@ -96,7 +97,8 @@ class Sender:
         for link in self._links:
             self._poller.register(link.socket, zmq.POLLIN)
         self._member: int | None = None
-        self._samples = self._bytes = 0
+        self._failure: Exception | None = None
+        self._samples = 0
         self._wait_seconds = 0.0
         self._lock = threading.Lock()
         self._busy, self._closing = threading.Event(), threading.Event()
@@ -106,7 +108,7 @@ class Sender:
     @property
     def bytes_sent(self) -> int:
         """Field bytes handed over since the sender was made."""
-        return self._bytes
+        return self._samples * self._part_bytes
 
     @property
     def wait_seconds(self) -> float:
@@ -118,7 +120,7 @@ class Sender:
         """All counters."""
         return SenderStats(
             samples=self._samples,
-            bytes_sent=self._bytes,
+            bytes_sent=self.bytes_sent,
             wait_seconds=self._wait_seconds,
             resent=sum(link.outbox.resent for link in self._links),
         )
@@ -174,15 +176,13 @@ class Sender:
         with self._lock:
             link = self._links[(self._member + sample) % len(self._links)]
             for piece in link.pieces:
-                if not link.drafting:
-                    self._raise_refusal()
-                    if not link.room(piece):
-                        self._wait_for_credit(link, piece)
-                link.add(piece, sample, step, times, fields, time.monotonic())
+                if link.draft is None:
+                    self._begin_message(link, piece)
+                if link.add(piece, sample, step, times, fields):
+                    now = time.monotonic()
+                    link.dispatch(now)
+                    link.receive(now)
             self._samples += 1
-            self._bytes += fields.size * self._itemsize
-        if not self._busy.is_set():
-            self._busy.set()
 
     def flush(self, *, timeout: float) -> None:
         """Send what is drafted and wait until everything is stored.
@@ -206,6 +206,13 @@ class Sender:
         with self._lock:
             for link in self._links:
                 link.close()
+
+    def _begin_message(self, link: Link, piece: int) -> None:
+        self._raise_refusal()
+        if not link.room(piece):
+            self._wait_for_credit(link, piece)
+        link.begin(piece, time.monotonic())
+        self._busy.set()
 
     def _wait_for_credit(self, link: Link, piece: int) -> None:
         started = time.monotonic()
@@ -249,6 +256,8 @@ class Sender:
         )
 
     def _raise_refusal(self) -> None:
+        if self._failure is not None:
+            raise RuntimeError("the sender's ticker has stopped") from self._failure
         for link in self._links:
             if link.refusal is not None:
                 reason, link.refusal = link.refusal, None
@@ -256,22 +265,22 @@ class Sender:
 
     def _tick(self) -> None:
         """Do what is due while the caller computes; a caller that holds the lock does it itself."""
-        while not self._closing.is_set():
-            if not self._busy.wait(_IDLE_SECONDS):
-                continue
-            self._closing.wait(self._linger)
-            if not self._lock.acquire(blocking=False):
-                continue
-            try:
-                self._service()
-            finally:
-                self._lock.release()
+        try:
+            while not self._closing.is_set():
+                if self._busy.wait(_IDLE_SECONDS):
+                    self._closing.wait(self._linger)
+                    self._service()
+        except Exception as error:  # noqa: BLE001 - kept for the caller's next send or flush
+            self._failure = error
 
     def _service(self) -> None:
-        if self._closing.is_set():
+        if self._closing.is_set() or not self._lock.acquire(blocking=False):
             return
-        now = time.monotonic()
-        for link in self._links:
-            link.service(now, self._linger)
-        if all(link.idle for link in self._links):
-            self._busy.clear()
+        try:
+            now = time.monotonic()
+            for link in self._links:
+                link.service(now, self._linger)
+            if all(link.idle for link in self._links):
+                self._busy.clear()
+        finally:
+            self._lock.release()

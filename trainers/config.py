@@ -138,7 +138,7 @@ class TrainerConfig(_Section):
     )
     log_every: int = Field(default=50, ge=1, description="train steps from one report to the next")
     lease_batches: int = Field(
-        default=16, ge=1, le=4096, description="batches drawn from the reservoir in one call"
+        default=32, ge=1, le=4096, description="batches drawn from the reservoir in one call"
     )
     staging_bytes: int = Field(
         default=268_435_456,

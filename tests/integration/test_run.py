@@ -102,17 +102,17 @@ def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
                 killed.append(process.pid)
                 return
 
-    # Members long enough that one is running when the first statistics arrive.
+    # More samples than slots: members are under way until the trainer has started.
     study = small_study(
-        solver={"grid": [20, 30], "steps": 400}, ensemble={"members": 6, "validation": 0}
+        solver={"grid": [20, 30], "steps": 100}, ensemble={"members": 6, "validation": 0}
     )
     result = run(study, out=tmp_run, observers=[kill_one])
     assert len(killed) == 1
     lost = [event for event in read(tmp_run / "journal.jsonl") if event["event"] == "lost"]
     assert [event["attempt"] for event in lost] == [1]
     assert result.summary.members_completed == 6
-    assert result.summary.samples_inserted == 6 * 400
-    assert result.summary.samples_unique == 6 * 400
+    assert result.summary.samples_inserted == 6 * 100
+    assert result.summary.samples_unique == 6 * 100
     assert result.stats.members.retries == 1
 
 

@@ -178,7 +178,7 @@ def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
     first = nodes.start(transport, capacity=10)
     sender = senders([first.endpoint], batch_bytes=3 * LAYOUT.nbytes)
     run_member(sender, 4, 25)
-    with pytest.raises(TimeoutError, match="owes .* acknowledgements"):
+    with pytest.raises(TimeoutError, match=r"owes .* acknowledgements"):
         sender.flush(timeout=0.5)
     assert len(first.stored()) == 10
     address = first.endpoint.address
@@ -288,12 +288,26 @@ def test_a_refused_sample_is_raised_at_the_sender_and_the_next_member_goes_throu
     broken = truth(1, 0)
     broken[1, 0, 3, 4] = np.nan
     sender.send(sample=0, step=0, times=np.zeros(2), fields=broken)
-    with pytest.raises(StreamRefused, match="not finite: fields of member 1, samples .0."):
+    with pytest.raises(StreamRefused, match=r"not finite: fields of member 1, samples .0."):
         sender.flush(timeout=TIMEOUT)
     run_member(sender, 2, 5)
     sender.flush(timeout=TIMEOUT)
     assert node.stored().keys() == {(2, s) for s in range(5)}
     assert node.intake.stats(0.0).refused == 1
+
+
+def test_a_sample_of_a_wrong_shape_spoils_nothing(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start()
+    sender = senders([node.endpoint])
+    sender.open(member=1, attempt=1, parameters=np.ones(3), validation=False)
+    with pytest.raises(ValueError, match="fields of a part must have shape"):
+        sender.send(sample=0, step=0, times=np.zeros(2), fields=truth(1, 0)[:1])
+    run_member(sender, 2, 5)
+    sender.flush(timeout=TIMEOUT)
+    assert node.stored().keys() == {(2, s) for s in range(5)}
+    assert node.intake.stats(0.0).refused == 0
 
 
 def stranger(keys: StudyKeys) -> StudyKeys:
@@ -403,7 +417,7 @@ def test_a_sender_gives_up_when_nothing_is_stored_for_long(
 ) -> None:
     nowhere = Endpoint(address=f"ipc://{tmp_path}/s")
     sender = senders([nowhere], batch_bytes=1, credit_bytes=3 * 4096, stall_seconds=0.3)
-    with pytest.raises(TimeoutError, match="nothing was stored for 0.3 s"):
+    with pytest.raises(TimeoutError, match=r"nothing was stored for 0\.3 s"):
         run_member(sender, 0, 9)
     assert sender.wait_seconds >= 0.3
 

@@ -53,7 +53,7 @@ class Rig:
 
     def put(self, message: Message, *, may_reserve: bool = True) -> list[int]:
         left = self.placing.place(message, np.arange(message.samples.size), may_reserve=may_reserve)
-        return message.samples[left].tolist()
+        return [int(sample) for sample in message.samples[left]]
 
 
 def rig(slots: list[int]) -> Rig:

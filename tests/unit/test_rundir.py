@@ -31,3 +31,14 @@ def test_a_folder_with_anything_else_in_it_is_refused(tmp_path: Path) -> None:
 def test_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     assert "is a file" in problems(tmp_path / "run")[0]
+
+
+def test_only_an_empty_folder_is_dropped(tmp_path: Path) -> None:
+    directory = RunDirectory(tmp_path / "run")
+    for name in ("empty", "full"):
+        (tmp_path / "run" / name).mkdir()
+    (tmp_path / "run" / "full" / "state").write_text("")
+    for name in ("empty", "full", "absent"):
+        directory.drop_empty(name)
+    directory.close()
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["full"]
