@@ -19,6 +19,7 @@ import numpy as np
 
 from pipeline.flow import FlowControl
 from pipeline.intake import Intake
+from pipeline.link import BlockPool
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.reservoir import Reservoir
@@ -72,7 +73,7 @@ def measure(load: Load, transport: Transport) -> float:
             )
         )
         slots.populate()
-        lock, book = Turnstile(), _reservoir(slots.capacity)
+        lock, book = Turnstile(), fifo(slots.capacity)
         placing = Placing(slots=slots, book=book, layout=layout)
         receiver = ReceiverThread(
             intake=(intake := Intake(layout=layout, study=keys.study, training=placing)),
@@ -82,10 +83,10 @@ def measure(load: Load, transport: Transport) -> float:
         )
         stack.callback(receiver.close)
         endpoint = receiver.start()
-        stack.enter_context(_drawing(book, lock, receiver))
+        stack.enter_context(drawing(book, lock, receiver))
         barrier = stack.enter_context(_senders(load, endpoint, keys))
         barrier.wait(_TIMEOUT_SECONDS)
-        warm = load.senders
+        warm = load.senders * SAMPLES_PER_MEMBER
         started = time.perf_counter()
         while placing.samples < warm + load.samples:
             receiver.check()
@@ -99,13 +100,14 @@ def measure(load: Load, transport: Transport) -> float:
     return load.samples / seconds
 
 
-def _reservoir(capacity: int) -> Reservoir:
+def fifo(capacity: int) -> Reservoir:
+    """The bookkeeping of a reservoir that draws each sample once."""
     flow = FlowControl(max_reuse=None, max_surplus=None, watermark=_BATCH)
     return Reservoir(policy="fifo", capacity=capacity, flow=flow, rng=np.random.default_rng(3))
 
 
 @contextmanager
-def _drawing(book: Reservoir, lock: Turnstile, receiver: ReceiverThread) -> Iterator[None]:
+def drawing(book: Reservoir, lock: Turnstile, receiver: ReceiverThread) -> Iterator[None]:
     """Lease all there is and give it back, so that slots become free: the rank's bookkeeping."""
     stop = threading.Event()
 
@@ -146,11 +148,11 @@ def _senders(load: Load, endpoint: Endpoint, keys: StudyKeys) -> Iterator[Barrie
 
 
 def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: Barrier) -> None:
-    layout = load.layout
+    layout, pool = load.layout, BlockPool()
     senders = [
         Sender(
             [endpoint], layout=layout, keys=keys,
-            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes,
+            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes, pool=pool,
         )
         for _ in range(rank, load.senders, load.processes)
     ]  # fmt: skip
@@ -158,22 +160,24 @@ def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: B
     # A solver's own arrays: a few that take turns, warm in its cache.
     fields = rng.random((4, layout.window, *layout.sample_shape), np.float32)
     parameters, times = rng.random(5), np.zeros(1)
-    member = rank
-    for sender in senders:  # everybody is connected and known before the clock starts
-        sender.open(member=10**6 + member, attempt=1, parameters=parameters, validation=False)
-        sender.send(sample=0, step=0, times=times, fields=fields[0])
-        sender.flush(timeout=_TIMEOUT_SECONDS)
-        member += load.processes
-    barrier.wait(_TIMEOUT_SECONDS)
-    members = load.samples // SAMPLES_PER_MEMBER // load.processes
-    for i in range(members):
-        sender = senders[i % len(senders)]
-        sender.open(
-            member=i * load.processes + rank, attempt=1, parameters=parameters, validation=False
-        )
+
+    def run_member(sender: Sender, member: int) -> None:
+        sender.open(member=member, attempt=1, parameters=parameters, validation=False)
         for sample in range(SAMPLES_PER_MEMBER):
             times[0] = 0.01 * sample
             sender.send(sample=sample, step=sample, times=times, fields=fields[sample % 4])
+
+    for number, sender in enumerate(senders):  # all are connected and warm before the clock starts
+        run_member(sender, 10**6 + number * load.processes + rank)
+    for sender in senders:
+        sender.flush(timeout=_TIMEOUT_SECONDS)
+    barrier.wait(_TIMEOUT_SECONDS)
+    for number in range(load.samples // SAMPLES_PER_MEMBER // load.processes):
+        run_member(senders[number % len(senders)], number * load.processes + rank)
+        if len(senders) > 1:
+            # Each would be a process that ends its member with a flush; here it has had the length
+            # of the next one's member for that, so that nobody stands still.
+            senders[(number - 1) % len(senders)].flush(timeout=_TIMEOUT_SECONDS)
     for sender in senders:
         sender.flush(timeout=_TIMEOUT_SECONDS)
         sender.close()

@@ -52,7 +52,6 @@ class _Piece:
 class Block:
     """A message buffer that is used again: a libzmq frame and the canvas on it."""
 
-    piece: int
     frame: zmq.Frame
     canvas: Canvas
     started: float = 0.0
@@ -84,6 +83,29 @@ def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
     return pieces
 
 
+class BlockPool:
+    """Blocks that are free; one pool may serve all senders of a process, from any thread.
+
+    The block that came back last goes out first: it is still in the processor's cache.
+    """
+
+    def __init__(self) -> None:
+        self._free: dict[tuple[Box, int], list[Block]] = {}
+
+    def take(self, layout: SampleLayout, box: Box, capacity: int) -> Block:
+        """A free block, or a new one."""
+        try:
+            return self._free[box, capacity].pop()
+        except (KeyError, IndexError):
+            frame = zmq.Frame(bytes(message_bytes(layout, box, capacity)), copy=True)
+            canvas = Canvas(frame.buffer, layout=layout, box=box, capacity=capacity)
+            return Block(frame, canvas)
+
+    def give_back(self, block: Block) -> None:
+        """Nobody reads or writes it any more."""
+        self._free.setdefault((block.canvas.box, block.canvas.capacity), []).append(block)
+
+
 class Link:
     """Drafts, socket and outbox for one endpoint. The caller serialises the calls."""
 
@@ -98,6 +120,7 @@ class Link:
         credit_bytes: int,
         batch_bytes: int,
         box: Box,
+        pool: BlockPool,
     ) -> None:
         self.endpoint = endpoint
         self._layout = layout
@@ -115,7 +138,7 @@ class Link:
             credit_bytes=credit_bytes, probe_seconds=_PROBE_SECONDS
         )
         self.draft: Block | None = None
-        self._free: list[list[Block]] = [[] for _ in self._pieces]
+        self._pool = pool
         self._member: Member | None = None
         self.refusal: str | None = None
         self.socket = _connect(context, endpoint, keys)
@@ -140,15 +163,8 @@ class Link:
 
     def begin(self, piece: int, now: float) -> None:
         """Start a new message, for which there must be room."""
-        if self._free[piece]:
-            self.draft = self._free[piece].pop()
-        else:
-            shape = self._pieces[piece]
-            frame = zmq.Frame(bytes(shape.nbytes), copy=True)
-            canvas = Canvas(
-                frame.buffer, layout=self._layout, box=shape.box, capacity=shape.capacity
-            )
-            self.draft = Block(piece, frame, canvas)
+        shape = self._pieces[piece]
+        self.draft = self._pool.take(self._layout, shape.box, shape.capacity)
         self.draft.started = now
 
     def add(
@@ -170,7 +186,7 @@ class Link:
             return
         self.draft = None
         if len(draft.canvas) == 0:  # what was to be added was wrong
-            self._free[draft.piece].append(draft)
+            self._pool.give_back(draft)
             return
         full = draft.canvas.full
         stamp = Stamp(
@@ -182,7 +198,7 @@ class Link:
             self._post(_Posted(draft.frame, draft), length, now)
         else:  # a frame cannot be shortened: what was written moves to one that fits
             short = zmq.Frame(draft.frame.buffer[:length], copy=True)
-            self._free[draft.piece].append(draft)
+            self._pool.give_back(draft)
             self._post(_Posted(short, None), length, now)
 
     def _post(self, posted: _Posted, length: int, now: float) -> None:
@@ -217,7 +233,7 @@ class Link:
             free, again = self.outbox.heard(answer, now)
             for posted in free:
                 if posted.block is not None:
-                    self._free[posted.block.piece].append(posted.block)
+                    self._pool.give_back(posted.block)
             for posted in again:
                 self._send(posted.frame)
 

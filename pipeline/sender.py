@@ -26,7 +26,7 @@ from jaxtyping import Float64
 
 from pipeline.errors import StreamRefused
 from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
-from pipeline.link import Link, Member
+from pipeline.link import BlockPool, Link, Member
 
 CREDIT_BYTES: Final = 16 << 20
 BATCH_BYTES: Final = 512 << 10
@@ -65,6 +65,7 @@ class Sender:
         linger_ms: How long a sample may wait for others to join its message.
         box: The part of the grid that this mpi_rank owns; None: all of it.
         stall_seconds: Give up when nothing was acknowledged for so long.
+        pool: Message buffers, to share among senders of one process with the same layout.
     """
 
     def __init__(
@@ -78,18 +79,20 @@ class Sender:
         linger_ms: float = LINGER_MS,
         box: Box | None = None,
         stall_seconds: float = STALL_SECONDS,
+        pool: BlockPool | None = None,
     ) -> None:
         if not endpoints:
             raise ValueError("a sender needs at least one endpoint")
         whole = Box.whole(layout.grid)
         self._part_bytes = layout.bytes_per_point * (whole if box is None else box).points
         self._layout, self._linger, self._stall = layout, linger_ms / 1000, stall_seconds
+        blocks = BlockPool() if pool is None else pool
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
         self._links = [
             Link(
                 context, endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
                 credit_bytes=credit_bytes, batch_bytes=batch_bytes,
-                box=whole if box is None else box,
+                box=whole if box is None else box, pool=blocks,
             )
             for endpoint in endpoints
         ]  # fmt: skip

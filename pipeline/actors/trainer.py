@@ -20,6 +20,9 @@ from pipeline.slots import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
 
 _WEIGHTS_SEED = 0x3E16
+# Ranks speak to each other at least once a second, whatever they wait for; only a validation in
+# between, which no rank interrupts, takes longer.
+COLLECTIVE_TIMEOUT_SECONDS = 300
 
 
 @final
@@ -101,7 +104,9 @@ def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: 
     TorchTrainer(
         _train_rank,
         train_loop_config=settings,
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
+        torch_config=TorchConfig(
+            backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
+        ),
         scaling_config=ScalingConfig(
             num_workers=len(node_ids),
             use_gpu=use_gpu,
