@@ -32,6 +32,7 @@ Transport = Literal["ipc", "curve"]
 SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
 SAMPLES_PER_MEMBER: Final = 100
 _BATCH: Final = 32
+_LAG: Final = 3  # members
 _TIMEOUT_SECONDS: Final = 120.0
 
 
@@ -175,9 +176,9 @@ def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: B
     for number in range(load.samples // SAMPLES_PER_MEMBER // load.processes):
         run_member(senders[number % len(senders)], number * load.processes + rank)
         if len(senders) > 1:
-            # Each would be a process that ends its member with a flush; here it has had the length
-            # of the next one's member for that, so that nobody stands still.
-            senders[(number - 1) % len(senders)].flush(timeout=_TIMEOUT_SECONDS)
+            # Each would be a process that ends its member with a flush, beside the others; here it
+            # gets the time of the next few members for that, so that nobody stands still.
+            senders[(number - _LAG) % len(senders)].flush(timeout=_TIMEOUT_SECONDS)
     for sender in senders:
         sender.flush(timeout=_TIMEOUT_SECONDS)
         sender.close()

@@ -282,13 +282,15 @@ def write_slurm(
 
 @app.command()
 def clean() -> None:
-    """Remove shared memory that a killed study has left behind; running studies keep theirs.
+    """Remove what a killed study has left behind: shared memory, sockets. Others keep theirs.
 
     Examples:
       headrace clean
     """
+    from pipeline.receiver import remove_stale_sockets  # brings ZeroMQ
+
     with exit_codes():
-        names = remove_stale()
+        names = remove_stale() + remove_stale_sockets()
         for name in names:
             sys.stdout.write(f"removed {name}\n")
-        say(f"{len(names)} stale file(s) removed from /dev/shm")
+        say(f"{len(names)} stale file(s) removed")

@@ -84,10 +84,18 @@ class Driver:
         """Drive the study until the controller says stop.
 
         Raises:
-            StudyFailed: With the controller's reason.
+            StudyFailed: With the controller's reason, or because a reservoir died.
         """
         for worker, solver in enumerate(self._solvers):
             self._starting[solver.ready.remote()] = worker
+        try:
+            return self._loop()
+        except RayActorError as error:  # solvers and ranks that die are events; this is neither
+            reason = f"a reservoir process died: {last_line(error)}"
+            self._journal.write("end", at=self._clock(), reason=reason)
+            raise StudyFailed(reason) from error
+
+    def _loop(self) -> StudyStats:
         while True:
             for event in self._wait():
                 for decision in self._controller.handle(event, self._clock()):
@@ -183,10 +191,7 @@ class Driver:
 
     def _observe(self, over: Phase | None = None) -> StudyStats:
         self._observed_at = self._clock()
-        try:
-            said = ray.get([reservoir.stats.remote() for reservoir in self._reservoirs])
-        except RayActorError as error:
-            raise StudyFailed(f"a reservoir process died: {last_line(error)}") from error
+        said = ray.get([reservoir.stats.remote() for reservoir in self._reservoirs])
         stats = self._watch.observe(
             at=self._observed_at,
             members=self._controller.counts,

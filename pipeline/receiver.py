@@ -5,13 +5,15 @@
 3. Over TCP a peer must have the study's client key; over ipc the directory is the owner's alone.
 4. A frame longer than any that could be right is never allocated: libzmq drops the connection.
 5. Whoever else wants the lock gets it after at most one message.
-6. A receiver that starts again at the same address gets the senders back without their doing.
+6. The socket folder of a receiver that was killed can be found and removed.
+7. A receiver that starts again at the same address gets the senders back without their doing.
 """
 
 import contextlib
 import logging
 import os
 import secrets
+import socket
 import stat
 import tempfile
 import threading
@@ -34,7 +36,10 @@ _SLICE_MS: Final = 100  # longest uninterrupted wait
 _BURST: Final = 32  # messages between two rounds of answers
 _MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
 _MAX_PATH: Final = 107  # sockaddr_un
+_FOLDER: Final = "headrace-socket-"
+_SOCKET: Final = "s"
 _ZAP: Final = "inproc://zeromq.zap.01"
+_BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 _START_SECONDS: Final = 10.0
 
 
@@ -54,6 +59,31 @@ class Turnstile:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
+
+
+def remove_stale_sockets() -> list[str]:
+    """Remove the socket folders of receivers that were killed; their names.
+
+    A socket that nobody listens on refuses connections; one that accepts is left alone, and so is
+    a new folder whose receiver is about to bind.
+    """
+    removed = []
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
+            if folder.stat().st_uid != os.geteuid():
+                continue
+            try:
+                probe.connect(str(folder / _SOCKET))
+            except FileNotFoundError:
+                if time.time() - folder.stat().st_mtime < _BIND_SECONDS:
+                    continue
+                folder.rmdir()
+                removed.append(folder.name)
+            except ConnectionRefusedError:
+                (folder / _SOCKET).unlink(missing_ok=True)
+                folder.rmdir()
+                removed.append(folder.name)
+    return removed
 
 
 class ReceiverThread:
@@ -148,7 +178,7 @@ class ReceiverThread:
 
     def _bind_ipc(self) -> Endpoint:
         if self._bind == "ipc":
-            path = Path(tempfile.gettempdir(), f"headrace-{secrets.token_hex(6)}", "s")
+            path = Path(tempfile.gettempdir(), f"{_FOLDER}{secrets.token_hex(6)}", _SOCKET)
         else:
             path = Path(self._bind.removeprefix("ipc://"))
         if len(str(path)) > _MAX_PATH:

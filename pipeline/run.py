@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from pipeline import slots
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import start_training
@@ -25,7 +24,9 @@ from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal
+from pipeline.receiver import remove_stale_sockets
 from pipeline.rundir import RunDirectory
+from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
@@ -159,7 +160,8 @@ def _reservoirs(
     study: StudyConfig, places: Sequence[Node], keys: StudyKeys, *, spans_nodes: bool
 ) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
     """One reservoir beside each rank; their shared memory is removed when the block ends."""
-    slots.remove_stale()
+    remove_stale()
+    remove_stale_sockets()
     tcp = study.stream.transport == "tcp" or (study.stream.transport == "auto" and spans_nodes)
     label = f"{study.name}-{keys.study:016x}"
     actors = [
@@ -172,6 +174,8 @@ def _reservoirs(
         yield actors, answers([actor.endpoint.remote() for actor in actors], "a reservoir")
     finally:
         close_all(actors, within=CLOSE_SECONDS)
+        # What a killed reservoir of this node could not remove itself.
+        remove_stale(f"{PREFIX}{label}")
 
 
 @contextmanager

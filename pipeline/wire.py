@@ -204,7 +204,21 @@ def decode(
         raise StreamRefused(f"unknown flags: {flags:#x}, known {_VALIDATION:#x}")
     if code != CODES[layout.dtype]:
         raise StreamRefused(f"wrong dtype: code {code}, the slots hold {layout.dtype}")
-    stated = (parameters, window, channels, axes)
+    ours = len(layout.grid)
+    box = Box(tuple(corners[:ours]), tuple(corners[MAX_AXES : MAX_AXES + ours]))
+    _check_shape(layout, (parameters, window, channels, axes), box, count)
+    if member < 0:
+        raise StreamRefused(f"wrong member: {member}, must be >= 0")
+    stamp = Stamp(
+        study=study, sender=sender, sequence=sequence, member=member, attempt=attempt,
+        validation=bool(flags & _VALIDATION),
+    )  # fmt: skip
+    return _views(frame, layout, stamp, box, count, payload_bytes, max_samples)
+
+
+def _check_shape(
+    layout: SampleLayout, stated: tuple[int, int, int, int], box: Box, count: int
+) -> None:
     wanted = (layout.num_parameters, layout.window, layout.channels, len(layout.grid))
     if stated != wanted:
         raise StreamRefused(
@@ -212,16 +226,8 @@ def decode(
         )
     if not 1 <= count <= MAX_COUNT:
         raise StreamRefused(f"wrong count: {count} samples, limit [1, {MAX_COUNT}]")
-    if member < 0:
-        raise StreamRefused(f"wrong member: {member}, must be >= 0")
-    box = Box(tuple(corners[:axes]), tuple(corners[MAX_AXES : MAX_AXES + axes]))
     if not box.fits(layout.grid):
         raise StreamRefused(f"wrong box: {box} is not inside the grid {layout.grid}")
-    stamp = Stamp(
-        study=study, sender=sender, sequence=sequence, member=member, attempt=attempt,
-        validation=bool(flags & _VALIDATION),
-    )  # fmt: skip
-    return _views(frame, layout, stamp, box, count, payload_bytes, max_samples)
 
 
 def _views(

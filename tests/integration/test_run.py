@@ -140,3 +140,22 @@ def test_a_folder_that_holds_another_study_is_refused_before_anything_starts(
     with pytest.raises(ConfigError, match="already holds another study"):
         run(small_study(), out=tmp_run)
     assert [path.name for path in tmp_run.iterdir()] == ["resolved.json"]
+
+
+def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
+    killed: list[int] = []
+
+    def kill_one(stats: StudyStats) -> None:
+        if killed:
+            return
+        for process in psutil.Process().children(recursive=True):
+            if process.name().startswith("ray::_ReservoirHost"):
+                process.send_signal(signal.SIGKILL)
+                killed.append(process.pid)
+                return
+
+    with pytest.raises(StudyFailed, match="a reservoir process died"):
+        run(small_study(), out=tmp_run, observers=[kill_one])
+    assert len(killed) == 1
+    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"

@@ -2,6 +2,8 @@
 
 import multiprocessing
 import os
+import socket
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +20,7 @@ from pipeline.flow import FlowControl
 from pipeline.intake import Intake
 from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.receiver import ReceiverThread, Turnstile, remove_stale_sockets
 from pipeline.reservoir import Reservoir
 from pipeline.sender import Sender
 from pipeline.slots import Slots
@@ -382,6 +384,25 @@ def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes) -> None:
     node.receiver.close()
     node.receiver.close()
     assert not folder.exists()
+
+
+def test_only_sockets_that_nobody_listens_on_are_stale(
+    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    living = nodes.start()
+    dead = tmp_path / "headrace-socket-0123456789ab"
+    dead.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as killed:
+        killed.bind(str(dead / "s"))
+    about_to_bind = tmp_path / "headrace-socket-89ab01234567"
+    about_to_bind.mkdir(mode=0o700)
+    assert remove_stale_sockets() == [dead.name]
+    assert not dead.exists()
+    assert about_to_bind.exists()
+    os.utime(about_to_bind, (0.0, 0.0))
+    assert remove_stale_sockets() == [about_to_bind.name]
+    assert Path(living.endpoint.address.removeprefix("ipc://")).exists()
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ MALFORMED: list[tuple[Callable[[bytearray], object], str]] = [
     (edit(DATA + 12, "I", 3), "wrong payload length"),
     (edit(DATA + 16, "H", 6), "wrong layout: .*= .6, 2, 3, 2., need .5, 2, 3, 2."),
     (edit(DATA + 22, "H", 0xFFFF), "wrong layout"),
+    (edit(DATA + 22, "H", 1), "wrong layout: .*need .5, 2, 3, 2."),
     (edit(DATA + 24, "I", 1), "wrong box: .*is not inside the grid .24, 40."),
     (edit(DATA + 36, "I", 0), "wrong box"),
     (edit(DATA + 48, "Q", 1 << 60), "wrong payload length: states 1152921504606846976 bytes"),
