@@ -172,7 +172,7 @@ TRAINER = (
              lambda t: t.learning_rate),
     _trainer("wait_seconds", "counter", "Time the rank waited for batches after its first step.",
              lambda t: t.wait_seconds),
-    _trainer("first_step_seconds", "gauge", "From the start of the loop to the first train step.",
+    _trainer("first_step_seconds", "gauge", "From the start of the study to the first train step.",
              lambda t: t.first_step_seconds),
 )  # fmt: skip
 

@@ -268,6 +268,19 @@ def _reservoir_warnings(
                 "each sample may be drawn only once. Lower capacity, or set max_surplus",
             )
         )
+    failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
+    uneven = failures + ensemble.concurrent + trainer.ranks - 1
+    safe = reservoir.watermark + trainer.batch + uneven
+    if trainer.ranks > 1 and reservoir.capacity < safe:
+        found.append(
+            problem(
+                "reservoir.capacity",
+                reservoir.capacity,
+                f"with up to {failures} failed members (ensemble.max_failed_fraction) one rank may "
+                f"get {uneven} samples more than another, and both may come to wait for ever. "
+                f"Raise capacity to {safe}, or lower max_failed_fraction",
+            )
+        )
     return found
 
 

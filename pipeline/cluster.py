@@ -11,6 +11,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -38,6 +39,7 @@ _RAY_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
+CONNECT_SECONDS = 20.0
 # Field data never goes through the object store; this is for configs and statistics.
 _OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
@@ -97,13 +99,19 @@ def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
             logical CPUs: on a laptop, solvers and trainer share the cores.
         project_root: The folder that holds headrace's packages.
     """
+    if ray.is_initialized():
+        line = (
+            "Ray is running in this process already. Call ray.shutdown() first, or name its "
+            "cluster in RAY_ADDRESS and run the study from another process."
+        )
+        raise ConfigError([line])
     before, terminate = Path.cwd(), signal.getsignal(signal.SIGTERM)
     for name, value in _RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.chdir(project_root)
     try:
         if "RAY_ADDRESS" in os.environ:
-            ray.init(address=os.environ["RAY_ADDRESS"], log_to_driver=False)
+            _join(os.environ["RAY_ADDRESS"])
         else:
             _start_private(actors)
         if threading.current_thread() is threading.main_thread():
@@ -123,15 +131,11 @@ def answers(futures: Sequence[Answer], who: str) -> list[Any]:
     """What the calls return.
 
     Raises:
-        ConfigError: As it was raised in an actor.
-        StudyFailed: Any other error of an actor.
+        StudyFailed: An actor could not be made, or its call failed.
     """
     try:
         return ray.get(list(futures))
     except RayError as error:
-        cause = getattr(error, "cause", None)
-        if isinstance(cause, ConfigError):
-            raise cause from None
         raise StudyFailed(f"{who} cannot be started: {last_line(error)}") from error
 
 
@@ -149,6 +153,21 @@ def last_line(error: BaseException) -> str:
     """The last line of an error, which in Ray's wrappings is the one that says what happened."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return lines[-1] if lines else type(error).__name__
+
+
+def _join(address: str) -> None:
+    try:
+        if not address.startswith(("auto", "ray://")):
+            # Ray itself would try for minutes before it says that nobody is there.
+            host, _, port = address.rpartition(":")
+            socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
+        ray.init(address=address, log_to_driver=False)
+    except (OSError, ValueError, RuntimeError) as error:
+        line = (
+            f"RAY_ADDRESS={address}: no Ray cluster can be joined there ({last_line(error)}). "
+            "Start one, correct the address, or unset RAY_ADDRESS to run on this machine alone."
+        )
+        raise ConfigError([line]) from error
 
 
 def _start_private(actors: int) -> None:

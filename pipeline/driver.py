@@ -2,7 +2,8 @@
 
 1. Every future that is started is awaited or belongs to a killed actor.
 2. A dead solver process reaches the controller as an event as soon as Ray notices it.
-3. No wait is longer than ``TICK_SECONDS``, so that Ctrl-C and deadlines are noticed at once.
+3. No wait for a member is longer than ``TICK_SECONDS``, so that deadlines are noticed at once, and
+   none for a reservoir longer than ``ANSWER_SECONDS``.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +40,8 @@ from solvers.base import SolverFailed
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
+# A reservoir answers in milliseconds; one that has not for so long hangs.
+ANSWER_SECONDS = 60.0
 # A worker that cannot be built (a solver that does not import, say) fails every time; three in a
 # row without a single member done in between is no accident.
 MAX_FAILED_STARTS = 3
@@ -84,14 +87,14 @@ class Driver:
         """Drive the study until the controller says stop.
 
         Raises:
-            StudyFailed: With the controller's reason, or because a reservoir died.
+            StudyFailed: With the controller's reason, or because a reservoir cannot go on.
         """
         for worker, solver in enumerate(self._solvers):
             self._starting[solver.ready.remote()] = worker
         try:
             return self._loop()
-        except RayActorError as error:  # solvers and ranks that die are events; this is neither
-            reason = f"a reservoir process died: {last_line(error)}"
+        except RayError as error:  # solvers and ranks that fail are events; this is neither
+            reason = f"a reservoir cannot go on: {last_line(error)}"
             self._journal.write("end", at=self._clock(), reason=reason)
             raise StudyFailed(reason) from error
 
@@ -184,14 +187,18 @@ class Driver:
                 self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
                 ray.kill(self._solvers[worker], no_restart=False)
             case EndValidation():
-                ray.get([reservoir.end_validation.remote() for reservoir in self._reservoirs])
+                calls = [reservoir.end_validation.remote() for reservoir in self._reservoirs]
+                ray.get(calls, timeout=ANSWER_SECONDS)
             case EndProduction():
                 self._journal.write("production ended", at=self._clock())
-                ray.get([reservoir.end_production.remote() for reservoir in self._reservoirs])
+                calls = [reservoir.end_production.remote() for reservoir in self._reservoirs]
+                ray.get(calls, timeout=ANSWER_SECONDS)
 
     def _observe(self, over: Phase | None = None) -> StudyStats:
         self._observed_at = self._clock()
-        said = ray.get([reservoir.stats.remote() for reservoir in self._reservoirs])
+        said = ray.get(
+            [reservoir.stats.remote() for reservoir in self._reservoirs], timeout=ANSWER_SECONDS
+        )
         stats = self._watch.observe(
             at=self._observed_at,
             members=self._controller.counts,

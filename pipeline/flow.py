@@ -24,8 +24,9 @@ finished ones, whose starting points rotate, at most R - 1 together:
     |inserted_a - inserted_b| <= spread = concurrent + R - 1
 
 (Samples on the way to b do not count: b has room, so they arrive. Nor do half-assembled samples:
-parts of a reserved sample are always accepted, so they become whole. With R = 1 there is no b, and
-``concurrent`` slots are for the samples being assembled.) A study is stuck when the solvers wait
+parts of a reserved sample are always accepted, so they become whole. A member that fails for good
+may add 1 more, either way: where many may fail, capacity needs as many slots more than is insisted
+on here, and ``checks.warnings`` says so.) A study is stuck when the solvers wait
 for room at some reservoir a while the trainer waits for samples at some reservoir b. Rank b then
 has no batch left, so its unconsumed samples are few, and those of a at most ``spread`` more:
 
@@ -106,6 +107,32 @@ class FlowControl:
             return UNLIMITED
         ahead = self.surplus(inserted=inserted, drawn=drawn)
         return max(0, math.floor((self.max_surplus - ahead) / self.max_reuse))
+
+
+def leasable(
+    *,
+    policy: PolicyName,
+    capacity: int,
+    watermark: int,
+    max_reuse: float | None,
+    concurrent: int,
+    batch: int,
+    ranks: int,
+) -> int:
+    """Slots that may be under lease at once, so that leased ones leave room for what must come.
+
+    A lease is given back as a whole: until its last batch is trained on, its slots stay taken, also
+    those that the trainer is done with. At a reservoir that others wait for, up to
+    ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond may
+    be under lease. A single batch is always possible: once it is done with it holds no slot.
+    """
+    spread = concurrent + ranks - 1
+    if policy == "reservoir":
+        reuse = max_reuse or 1.0
+        kept, spread = (capacity / reuse if max_reuse else 0.0), math.ceil(spread * reuse)
+    else:
+        kept = watermark if policy == "firo" else 0
+    return max(batch, math.floor(capacity - kept - spread - batch))
 
 
 def problems(

@@ -95,7 +95,6 @@ class ReceiverThread:
         bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or the full
             address of an earlier life.
         keys: Of the study; needed over TCP.
-        advertise: Host name that senders connect to, where it differs from the bound one.
     """
 
     def __init__(
@@ -105,16 +104,16 @@ class ReceiverThread:
         lock: AbstractContextManager[None],
         bind: str = "ipc",
         keys: StudyKeys | None = None,
-        advertise: str | None = None,
     ) -> None:
         if bind.startswith("tcp://") and keys is None:
             raise ValueError(f"bind={bind!r} needs the study's keys: TCP is always authenticated")
         if not bind.startswith(("tcp://", "ipc")):
             raise ValueError(f"bind={bind!r}: need 'ipc', 'ipc://PATH' or 'tcp://HOST[:PORT]'")
         self._intake, self._lock, self._bind = intake, lock, bind
-        self._keys, self._advertise = keys, advertise
+        self._keys = keys
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._wake_lock = threading.Lock()
         self._closing = threading.Event()
         self._path: Path | None = None  # of the ipc socket, once it is ours
         self._failure: BaseException | None = None
@@ -138,8 +137,10 @@ class ReceiverThread:
         return endpoint
 
     def wake(self) -> None:
-        """Room may have appeared: try what waits."""
-        os.eventfd_write(self._wake, 1)
+        """Room may have appeared: try what waits. After ``close`` nothing does."""
+        with self._wake_lock:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -155,7 +156,9 @@ class ReceiverThread:
         if self._thread.is_alive():
             self._thread.join()
         self._context.destroy(linger=0)
-        os.close(self._wake)
+        with self._wake_lock:
+            os.close(self._wake)
+            self._wake = -1
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty: somebody else's
@@ -172,8 +175,6 @@ class ReceiverThread:
         host = self._bind.removeprefix("tcp://")
         self._router.bind(self._bind if ":" in host else f"tcp://{host}:*")
         bound = self._router.get_string(zmq.LAST_ENDPOINT)
-        if self._advertise is not None:
-            bound = f"tcp://{self._advertise}:{bound.rpartition(':')[2]}"
         return Endpoint(address=bound, server_key=keys.server_public)
 
     def _bind_ipc(self) -> Endpoint:

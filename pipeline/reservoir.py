@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
-from pipeline.flow import FlowControl, PolicyName
+from pipeline.flow import UNLIMITED, FlowControl, PolicyName
 from pipeline.policies import NONE, Slots, SlotSet, make_policy
 from trainers.base import Lease
 
@@ -64,12 +64,23 @@ class Reservoir:
         capacity: int,
         flow: FlowControl,
         rng: np.random.Generator,
+        most_leased: int = UNLIMITED,
     ) -> None:
+        """An empty reservoir.
+
+        Args:
+            policy: How samples are drawn.
+            capacity: Slots.
+            flow: Limits of both sides.
+            rng: For draws and evictions.
+            most_leased: Slots under lease at once, but for a first batch (``flow.leasable``).
+        """
         if capacity < flow.watermark:
             raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
         if policy != "reservoir" and flow.max_reuse not in (None, 1):
             raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
         self._capacity, self._flow, self._rng = capacity, flow, rng
+        self._most_leased = most_leased
         self._filled = SlotSet(capacity)
         self._evictable = SlotSet(capacity)  # seen and not leased
         self._policy = make_policy(
@@ -177,12 +188,16 @@ class Reservoir:
             rows = min(batches, -(-left // batch))
         else:
             allowed = self._flow.batches(inserted=self.inserted, drawn=self.drawn, batch=batch)
-            rows = min(batches, allowed, left // batch)
+            rows = min(batches, allowed, left // batch, self._leasable(batch))
         slots = self._policy.draw(min(left, rows * batch)) if rows else NONE
         if slots.size < rows * batch:
             again = self._filled.draw(rows * batch - slots.size, self._rng)
             slots = np.concatenate([slots, again])
         return self._grant(slots.reshape(rows, batch))
+
+    def _leasable(self, batch: int) -> int:
+        """Batches that may be leased on top of what is."""
+        return max(int(not self._leases), (self._most_leased - self._num_leased) // batch)
 
     def replay(self, batches: int, batch: int) -> Lease:
         """Draw exactly ``batches`` batches again from what is left in the slots, uniformly.

@@ -103,6 +103,7 @@ def run(
     finally:
         journal.close()
         directory.close()
+        remove_stale(f"{PREFIX}{study.name}-")  # what a killed reservoir could not remove itself
 
 
 def _run_on(
@@ -174,8 +175,6 @@ def _reservoirs(
         yield actors, answers([actor.endpoint.remote() for actor in actors], "a reservoir")
     finally:
         close_all(actors, within=CLOSE_SECONDS)
-        # What a killed reservoir of this node could not remove itself.
-        remove_stale(f"{PREFIX}{label}")
 
 
 @contextmanager

@@ -271,7 +271,9 @@ class Sender:
         try:
             while not self._closing.is_set():
                 if self._busy.wait(_IDLE_SECONDS):
-                    self._closing.wait(self._linger)
+                    # A draft that is not due at one look is at the next, so two looks a linger
+                    # and half of it to be due make a linger at most.
+                    self._closing.wait(self._linger / 2)
                     self._service()
         except Exception as error:  # noqa: BLE001 - kept for the caller's next send or flush
             self._failure = error
@@ -282,7 +284,7 @@ class Sender:
         try:
             now = time.monotonic()
             for link in self._links:
-                link.service(now, self._linger)
+                link.service(now, self._linger / 2)
             if all(link.idle for link in self._links):
                 self._busy.clear()
         finally:

@@ -21,7 +21,7 @@ class MemberReport:
         member: Its number.
         attempt: 1 for the first try.
         samples: Samples that were stored and acknowledged.
-        bytes_sent: Field bytes that left the solver, resent ones included.
+        bytes_sent: Field bytes that were handed to the sender.
         wall_seconds: From the first solver step to the last acknowledgement.
         wait_seconds: Part of it spent waiting for room in the reservoirs.
     """

@@ -140,7 +140,10 @@ class Staging:
         for _ in range(count):
             with self._changed:
                 self._changed.wait_for(self._anything_but_the_end)
-                self._raise_if_failed()
+                if not self._ready:
+                    # Only then: the other ranks take the train steps that were agreed on, and
+                    # would wait for this one in the all-reduce of a gradient.
+                    self._raise_if_failed()
                 buffer = self._ready[0]
                 index = buffer.taken
                 buffer.taken += 1

@@ -15,7 +15,7 @@ import ray
 from pipeline.appended import Appended
 from pipeline.batches import HeldState, Returned
 from pipeline.config import StudyConfig
-from pipeline.flow import FlowControl
+from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
 from pipeline.intake import Intake
 from pipeline.placing import Placing
@@ -76,6 +76,15 @@ class _ReservoirHost:
                 watermark=settings.watermark,
             ),
             rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
+            most_leased=leasable(
+                policy=settings.policy,
+                capacity=settings.capacity,
+                watermark=settings.watermark,
+                max_reuse=settings.max_reuse,
+                concurrent=study.ensemble.concurrent,
+                batch=study.trainer.batch,
+                ranks=study.trainer.ranks,
+            ),
         )
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:

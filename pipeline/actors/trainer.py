@@ -16,6 +16,7 @@ import ray
 from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
 from pipeline.config import StudyConfig
+from pipeline.guards import check_packages
 from pipeline.slots import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
 
@@ -125,6 +126,7 @@ _FitTask = ray.remote(num_cpus=0, max_retries=0)(_fit)
 
 def _train_rank(settings: dict[str, Any]) -> None:
     """Runs in each rank's process."""
+    check_packages()
     import ray.train.torch
 
     from trainers.distributed import World

@@ -154,7 +154,7 @@ def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
                 killed.append(process.pid)
                 return
 
-    with pytest.raises(StudyFailed, match="a reservoir process died"):
+    with pytest.raises(StudyFailed, match="a reservoir cannot go on"):
         run(small_study(), out=tmp_run, observers=[kill_one])
     assert len(killed) == 1
     assert list(SHARED_MEMORY.glob("headrace-small-*")) == []

@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.flow import FlowControl, PolicyName, problems
+from pipeline.flow import FlowControl, PolicyName, leasable, problems
 from pipeline.reservoir import Reservoir
 from trainers.base import Lease
 
-LEASE_BATCHES = 4
+LEASE_BATCHES = 32
 LEASES_AHEAD = 3
 
 
@@ -83,6 +83,7 @@ class Study:
 
     def run(self, rng: np.random.Generator) -> bool:
         """Whether all members got rid of their samples; False when nothing can happen any more."""
+        eager = rng.random()
         while True:
             while self.waiting and len(self.running) < self.concurrent:
                 self.running[self.waiting.popleft()] = 0
@@ -92,6 +93,8 @@ class Study:
             actions += [rank.lease_ahead for rank in self.ranks]
             actions.append(self.train)
             order = rng.permutation(len(actions))
+            if rng.random() < eager:  # solvers first: the ranks find their reservoirs full
+                order = np.sort(order)
             chosen = next((actions[i] for i in order if actions[i]()), None)
             if chosen is None:
                 return False
@@ -114,6 +117,12 @@ class Settings:
     def problems(self) -> list[str]:
         return problems(**asdict(self))
 
+    @property
+    def most_leased(self) -> int:
+        settings = asdict(self)
+        del settings["max_surplus"]
+        return leasable(**settings)
+
     def reaches_its_end(self, seed: int) -> bool:
         rng = np.random.default_rng(seed)
         flow = FlowControl(
@@ -122,7 +131,13 @@ class Settings:
             watermark=self.watermark,
         )
         reservoirs = [
-            Reservoir(policy=self.policy, capacity=self.capacity, flow=flow, rng=child)
+            Reservoir(
+                policy=self.policy,
+                capacity=self.capacity,
+                flow=flow,
+                rng=child,
+                most_leased=self.most_leased,
+            )
             for child in rng.spawn(self.ranks)
         ]
         study = Study(

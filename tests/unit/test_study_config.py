@@ -201,6 +201,15 @@ def test_what_is_probably_not_meant_is_a_warning(path: str, value: object, line:
     assert parse(changed(path, value)).warnings() == [line]
 
 
+def test_failures_that_could_starve_a_rank_are_a_warning() -> None:
+    study = changed("ensemble.members", 400)
+    (line,) = parse(study).warnings()
+    # 0.5 * (400 + 3) failures, 2 concurrent members, 3 ranks; watermark 40, batch 6.
+    assert "with up to 201 failed members" in line
+    assert "205 samples more" in line
+    assert f"Raise capacity to {40 + 6 + 205}" in line
+
+
 def test_members_that_are_all_equal_are_a_warning() -> None:
     study = changed("ensemble.validation", 0)
     for name in study["parameters"]:

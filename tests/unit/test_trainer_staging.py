@@ -112,6 +112,27 @@ def test_a_failure_on_the_thread_is_raised_in_the_loop() -> None:
     assert len(source.drawn) == 2 * 4 * 6
 
 
+def test_batches_that_were_announced_come_out_after_a_failure_too() -> None:
+    """Else this rank would leave the others alone in a train step that all have agreed on."""
+    good = linear_source(batches=40)
+    source = Broken(
+        good.fields, good.inputs, np.arange(240).reshape(40, 6) % 200, held=good.held_validation()
+    )
+
+    def loop() -> None:
+        with Staging(source, config(), CPU) as staging:
+            deadline = time.monotonic() + PATIENCE
+            while not (ready := staging.readiness(PATIENCE)).failed:
+                assert time.monotonic() < deadline
+                time.sleep(0.001)
+            assert ready.steps == 2 * 4
+            assert len(list(staging.take(ready.steps))) == ready.steps
+            next(staging.take(1))
+
+    with pytest.raises(ConnectionError, match="reservoir 0 is gone"):
+        loop()
+
+
 class Silent(ArraySource):
     """Has nothing to give for the time being."""
 

@@ -1,0 +1,41 @@
+"""A study that cannot be started says why, and leaves nothing behind."""
+
+from pathlib import Path
+
+import pytest
+import ray
+
+from pipeline.cluster import cluster
+from pipeline.errors import ConfigError, StudyFailed
+from pipeline.guards import project_root
+from pipeline.run import run
+from pipeline.shared_files import SHARED_MEMORY
+from tests.small_study import small_study
+
+pytestmark = pytest.mark.cluster
+
+
+def test_ray_s_absence_is_said_with_the_address(
+    monkeypatch: pytest.MonkeyPatch, tmp_run: Path
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127.0.0.1:1: no Ray cluster"):
+        run(small_study(), out=tmp_run)
+
+
+def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
+    study = small_study(
+        solver={"grid": [1000, 1000]}, reservoir={"capacity": 20_000}, ensemble={"validation": 0}
+    )
+    with pytest.raises(StudyFailed, match=r"GB of shared memory needed.*reservoir.capacity"):
+        run(study, out=tmp_run)
+    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert not ray.is_initialized()
+
+
+def test_ray_of_the_caller_is_left_alone(tmp_run: Path) -> None:
+    with (
+        cluster(actors=1, project_root=project_root()),
+        pytest.raises(ConfigError, match="Ray is running in this process already"),
+    ):
+        run(small_study(), out=tmp_run)
