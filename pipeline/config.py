@@ -224,6 +224,11 @@ def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any
         if isinstance(csv, str | Path):
             design = {**design, "csv": folder / Path(csv).expanduser()}
             changed["ensemble"] = {**ensemble, "design": design}
+    solver = changed.get("solver")
+    if isinstance(solver, dict) and solver.get("kind") == "program":
+        root = solver.get("root", ".")
+        if isinstance(root, str):
+            changed["solver"] = {**solver, "root": str(folder / Path(root).expanduser())}
     return changed
 
 

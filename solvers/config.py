@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     FiniteFloat,
@@ -19,6 +18,13 @@ from pydantic import (
 )
 
 from solvers.base import FieldSpec, Parameter, SolverFailed
+from solvers.configs.burgers import BurgersConfig
+from solvers.configs.cavity import CavityConfig
+from solvers.configs.gray_scott import GrayScottConfig
+from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
+from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.program import ProgramConfig
+from solvers.configs.wave import WaveConfig
 
 # Fields are yielded as float32, which ends at 3.4e38: this leaves room for the walls' source terms.
 _LARGEST_VALUE = 1e30
@@ -95,15 +101,18 @@ class HeatConfig(BaseModel):
         )
 
 
-def _has_kind(settings: object) -> object:
-    """Without it the default would hide that a study forgot to say which PDE it means."""
-    if isinstance(settings, Mapping) and "kind" not in settings:
-        raise ValueError("'kind' is missing. Add 'kind: heat'")
-    return settings
+AnySolverConfig = (
+    HeatConfig
+    | BurgersConfig
+    | KuramotoSivashinskyConfig
+    | WaveConfig
+    | GrayScottConfig
+    | CavityConfig
+    | LorenzConfig
+    | ProgramConfig
+)
 
-
-# The union of all kinds. It has one member, and pydantic discriminates only between two or more.
-SolverConfig = Annotated[HeatConfig, BeforeValidator(_has_kind)]
+SolverConfig = Annotated[AnySolverConfig, Field(discriminator="kind")]
 
 
 def member_values(announced: tuple[Parameter, ...], given: Mapping[str, Any]) -> dict[str, float]:

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import cast
 
 from solvers.base import Solver
-from solvers.config import HeatConfig
+from solvers.config import AnySolverConfig, HeatConfig
+from solvers.configs.burgers import BurgersConfig
+from solvers.configs.cavity import CavityConfig
+from solvers.configs.gray_scott import GrayScottConfig
+from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
+from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.program import ProgramConfig
+from solvers.configs.wave import WaveConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,7 +33,7 @@ class SolverKind:
         summary: What it simulates, in one line.
     """
 
-    config: type[HeatConfig]
+    config: type[AnySolverConfig]
     target: str
     summary: str
 
@@ -36,6 +43,41 @@ SOLVERS: dict[str, SolverKind] = {
         config=HeatConfig,
         target="solvers.heat:Heat",
         summary="heat conduction in a 2-D plate between four walls of constant temperature",
+    ),
+    "burgers": SolverKind(
+        config=BurgersConfig,
+        target="solvers.burgers:Burgers",
+        summary="Burgers' equation with diffusion, dispersion and forcing on a periodic line",
+    ),
+    "kuramoto_sivashinsky": SolverKind(
+        config=KuramotoSivashinskyConfig,
+        target="solvers.kuramoto_sivashinsky:KuramotoSivashinsky",
+        summary="the Kuramoto-Sivashinsky equation on a periodic line",
+    ),
+    "wave": SolverKind(
+        config=WaveConfig,
+        target="solvers.wave:Wave",
+        summary="waves on a 2-D membrane",
+    ),
+    "gray_scott": SolverKind(
+        config=GrayScottConfig,
+        target="solvers.gray_scott:GrayScott",
+        summary="two reacting and diffusing species that form patterns, 2-D and periodic",
+    ),
+    "cavity": SolverKind(
+        config=CavityConfig,
+        target="solvers.cavity:Cavity",
+        summary="flow in a 2-D cavity whose lid slides, steady or unsteady",
+    ),
+    "lorenz": SolverKind(
+        config=LorenzConfig,
+        target="solvers.lorenz:Lorenz",
+        summary="the Lorenz system, three ordinary differential equations",
+    ),
+    "program": SolverKind(
+        config=ProgramConfig,
+        target="solvers.program:Program",
+        summary="any PETSc program, unmodified, streaming through a named pipe",
     ),
 }
 
@@ -51,7 +93,7 @@ def known(kind: str) -> SolverKind:
     return SOLVERS[kind]
 
 
-def build(config: HeatConfig) -> Solver:
+def build(config: AnySolverConfig) -> Solver:
     """A solver ready to run members; this imports PETSc."""
     module, _, name = known(config.kind).target.partition(":")
     return cast("Solver", getattr(import_module(module), name)(config))

@@ -165,7 +165,8 @@ def _train_rank(settings: dict[str, Any]) -> None:
 def problem_of(study: StudyConfig) -> Problem:
     """What the trainer is told of a study: names, units, shapes and ranges."""
     spec = study.solver.spec()
-    first = 0.0 if study.stream.initial_state else study.solver.dt
+    last = study.solver.end_time
+    first = 0.0 if study.stream.initial_state else last / max(1, study.solver.max_snapshots - 1)
     return Problem(
         field_names=spec.names,
         field_units=spec.units,
@@ -180,6 +181,6 @@ def problem_of(study: StudyConfig) -> Problem:
             )
             for parameter in study.solver.parameters()
         ),
-        time=Input(name="time", unit="s", low=first, high=study.solver.end_time),
+        time=Input(name="time", unit="s", low=first, high=last),
         window=study.window,
     )

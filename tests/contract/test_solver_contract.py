@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from solvers.base import Parameter, Snapshot, Solver, SolverFailed
-from solvers.config import HeatConfig
+from solvers.config import AnySolverConfig
 from solvers.petsc import self_communicator
 from solvers.registry import SOLVERS, build
 
@@ -20,16 +20,52 @@ pytestmark = pytest.mark.petsc
 # Small and with unequal axes; `diverging` makes the solver's own solve fail.
 SETTINGS: dict[str, dict[str, object]] = {
     "heat": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "burgers": {"grid": [20], "steps": 7, "dt": 0.02},
+    "kuramoto_sivashinsky": {"grid": [24], "steps": 7, "dt": 0.02, "length": 12.0},
+    "wave": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "gray_scott": {
+        "grid": [12, 20],
+        "steps": 7,
+        "dt": 2.0,
+        "length": [0.3, 0.5],
+        "spots": 2,
+    },
+    "cavity": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "lorenz": {"steps": 7, "dt": 0.02},
 }
 DIVERGING: dict[str, dict[str, object]] = {
     "heat": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "burgers": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
+    "kuramoto_sivashinsky": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
+    "wave": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "gray_scott": {"petsc_options": "-ts_type cn -ksp_max_it 1 -pc_type none"},
+    "cavity": {"petsc_options": "-snes_max_it 1"},
+    "lorenz": {"petsc_options": "-ts_type theta -snes_max_it 1 -snes_rtol 1e-14"},
 }
-REASON = {"heat": "DIVERGED_ITS"}
+REASON = {
+    "heat": "DIVERGED_ITS",
+    "burgers": "DIVERGED_NONLINEAR_SOLVE",
+    "kuramoto_sivashinsky": "DIVERGED_NONLINEAR_SOLVE",
+    "wave": "DIVERGED_ITS",
+    "gray_scott": ".*DIVERGED_LINEAR_SOLVE",
+    "cavity": "DIVERGED_MAX_IT",
+    "lorenz": "DIVERGED_NONLINEAR_SOLVE",
+}
+
+ITERATIVE = {
+    "heat": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "burgers": "-ksp_type gmres -pc_type jacobi -ksp_rtol 1e-3",
+    "kuramoto_sivashinsky": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "wave": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "gray_scott": "-ts_type cn -ksp_type gmres -pc_type jacobi",
+    "cavity": "-ksp_type gmres -pc_type ilu -ksp_rtol 1e-3",
+    "lorenz": "-ts_type theta -ksp_type gmres -pc_type jacobi -ksp_rtol 1e-3",
+}
 
 Values = dict[str, float]
 
 
-def made(kind: str, **changed: object) -> HeatConfig:
+def made(kind: str, **changed: object) -> AnySolverConfig:
     return SOLVERS[kind].config.model_validate(SETTINGS[kind] | changed)
 
 
@@ -41,7 +77,7 @@ def values_at(parameters: tuple[Parameter, ...], shares: list[float]) -> Values:
     }
 
 
-@pytest.fixture(params=list(SOLVERS))
+@pytest.fixture(params=list(SETTINGS))
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -74,7 +110,9 @@ def assert_same(left: list[Snapshot], right: list[Snapshot]) -> None:
 
 
 def test_every_kind_is_covered() -> None:
-    assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys() == SOLVERS.keys()
+    assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys() == ITERATIVE.keys()
+    # A foreign program runs in other processes: tests/integration/test_program.py.
+    assert SOLVERS.keys() == SETTINGS.keys() | {"program"}
 
 
 def test_steps_count_up_and_time_increases_from_the_initial_state(
@@ -146,7 +184,7 @@ def test_a_member_given_up_half_way_leaves_no_trace(
 def test_iterative_solves_do_not_remember_the_last_member(
     kind: str, one: Values, another: Values
 ) -> None:
-    solver = build(made(kind, petsc_options="-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3"))
+    solver = build(made(kind, petsc_options=ITERATIVE[kind]))
     first = member(solver, one)
     member(solver, another)
     assert_same(member(solver, one), first)
@@ -156,7 +194,7 @@ def test_iterative_solves_do_not_remember_the_last_member(
 def test_a_diverged_solve_fails_with_petscs_reason(kind: str, one: Values) -> None:
     solver = build(made(kind, **DIVERGING[kind]))
     yielded: list[Snapshot] = []
-    with pytest.raises(SolverFailed, match=rf"solver step 1, time 0\.02 s: {REASON[kind]}"):
+    with pytest.raises(SolverFailed, match=rf"solver step 1, time [0-9.]+ s: {REASON[kind]}"):
         yielded.extend(solver.run(one, self_communicator()))  # keeps what came before the failure
     assert [s.step for s in yielded] == [0]
     with pytest.raises(SolverFailed, match=REASON[kind]):  # and the next member says so too

@@ -29,6 +29,22 @@ def test_build_gives_the_solver_of_the_config() -> None:
     solver.close()
 
 
+# What has no meaning for a solver, and what it says instead.
+INSTEAD = {
+    "cavity": {"Time:": "Unsteady:"},
+    "lorenz": {"Boundary:": "Initial:", "Grid:": "Time:", "Space:": "Time:"},
+    "program": {
+        "Domain:": "Layout:",
+        "Boundary:": "Stream:",
+        "Initial:": "Stream:",
+        "Grid:": "Layout:",
+        "Space:": "Order:",
+        "Time:": "Order:",
+        "Stability:": "Order:",
+    },
+}
+
+
 @pytest.mark.parametrize("kind", list(SOLVERS))
 def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
     text = describe(kind)
@@ -36,7 +52,7 @@ def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
         "Equation:", "Domain:", "Boundary:", "Initial:", "Grid:", "Space:", "Time:", "Stability:",
         "Behaviour:", "Good values:", "Source:", "Parameters", "Settings",
     ):  # fmt: skip
-        assert f"\n{heading}" in text, heading
+        assert f"\n{INSTEAD.get(kind, {}).get(heading, heading)}" in text, heading
     config = SOLVERS[kind].config()
     rows = [line.split() for line in text.splitlines()]
     for parameter in config.parameters():

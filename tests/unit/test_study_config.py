@@ -364,7 +364,7 @@ def test_overrides_are_applied_in_order(study_file: Path) -> None:
     )  # fmt: skip
     assert study.trainer.batch == 4
     assert study.stream.linger_ms == 2.5
-    assert study.solver.grid == (24, 16)
+    assert study.solver.spec().shape == (24, 16)
     assert study.trainer.optimizer.lr == 1e-4
     assert study.parameters["west"].levels == 1
 
@@ -395,7 +395,7 @@ def test_every_example_loads_without_a_warning(path: Path) -> None:
 def test_the_demo_is_the_one_that_is_promised(project: Path) -> None:
     study = load(project / "examples" / "heat.yaml")
     assert (study.ensemble.members, study.ensemble.validation) == (250, 10)
-    assert study.solver.grid == (64, 64)
+    assert study.solver.spec().shape == (64, 64)
     assert study.expected_samples == 25_000
     assert (study.trainer.ranks, study.ensemble.concurrent) == (2, 2)
 

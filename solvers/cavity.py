@@ -1,0 +1,436 @@
+"""Flow in a rectangular cavity whose lid slides: incompressible Navier-Stokes, steady or unsteady.
+
+Equation:    w_t + (u w)_x + (v w)_y = nu (w_xx + w_yy), vorticity w = v_x - u_y [1/s], velocity
+             u = psi_y, v = -psi_x [m/s], viscosity nu = lid speed * length x / reynolds [m^2/s].
+             The one unknown is the stream function psi (w = -psi_xx - psi_yy): the velocity is
+             free of divergence by construction, and there is no pressure to solve for.
+Domain:      0 < x < length x, 0 < y < length y.
+Boundary:    psi = 0 and no slip on all walls. u = lid speed on the lid, y = length y; with
+             `lid: regularised` it is 16 s^2 (1 - s)^2 lid speed, s = x / length x.
+Initial:     at rest; the lid moves from time 0 on.
+Grid:        x_i = (i + 1) hx, y_j = (j + 1) hy, h = length / (points + 1): no point of a snapshot
+             lies on a wall, or in a corner of the lid, where u jumps and w is infinite.
+             fields[c, j, i] belongs to (x_i, y_j): row 0 is at the bottom, column 0 west.
+Space:       central differences. psi beyond a wall is mirrored (plus 2 hy u on the lid), which is
+             Thom's formula for w on the wall. Second order in u, v and w.
+Unsteady:    `steps` steps of `dt`; BDF2, all terms implicit, Newton. The first step is the mean of
+             the backward Euler solutions at 2/3 dt and 4/3 dt. Second order. The Jacobian's
+             factorisation is kept from step to step while Newton's method is quick with it.
+Steady:      `steps` steady flows, at 1/steps, 2/steps, ..., 1 of the lid speed and so of the
+             Reynolds number, by Newton with line search, each from those before (continuation).
+             The time of a snapshot is that share. Step 0 is rest, the flow at share 0.
+Stability:   unconditional. For accuracy in time keep lid speed * dt below about 2 h. On a grid too
+             coarse for its Reynolds number the flow is too weak and wiggles near the lid.
+Behaviour:   one vortex, which moves from the lid to the centre while reynolds grows, smaller ones
+             in the bottom corners, boundary layers of width length / sqrt(reynolds). Started from
+             rest, the flow is steady after some tens of length / lid speed. From reynolds of about
+             8000 on, the steady flow of a square is unstable. Newton's method ends with
+             DIVERGED_LINE_SEARCH where a step of the continuation is too large.
+Good values: 63 x 63 points for reynolds up to 400 and 127 x 127 for 1000: u and v on the centre
+             lines within 1 % of the lid speed. Steady: steps of at least reynolds / 500.
+Source:      Ghia, Ghia, Shin, J. Comput. Phys. 48 (1982) 387; Hou, Wetton, SIAM J. Numer. Anal. 30
+             (1993) 609 (order of Thom's formula); Shih, Tan, Hwang, Int. J. Numer. Methods Fluids 9
+             (1989) 185 (regularised lid).
+
+It is solved without dimensions (length x, lid speed and their quotient are the units), so members
+that differ in lid speed alone have the same steady flow but for that factor. On several mpi_ranks
+each one yields its own box of the field.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import final
+
+import numpy as np
+from jaxtyping import Float32, Float64, Int64
+
+from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.config import member_values
+from solvers.configs.cavity import CavityConfig
+from solvers.newton import newton_solver, solve_newton
+from solvers.petsc import (
+    Owned,
+    PETSc,
+    communicator,
+    field_vector,
+    require_finite,
+    unique_prefix,
+)
+
+# Iterations with an old factorisation (a residual and two triangular solves each) that together
+# cost less than a new one.
+_QUICK = 5
+# Newton's method from a good guess takes 3 to 6 iterations, at the edge of what converges some 20.
+_MAX_ITERATIONS = 50
+_GHOSTS = 2
+# (y, x) of the points that an equation knows: a point's neighbours and their neighbours.
+_OFFSETS = np.array(
+    [(j, i) for j in range(-2, 3) for i in range(-2, 3) if abs(j) + abs(i) <= 2], dtype=np.int64
+)
+
+Box = tuple[slice, slice]
+Indices = Int64[np.ndarray, " offset y x"]
+Plane = Float64[np.ndarray, " y x"]
+Row = Float64[np.ndarray, " 1 x"]
+Column = Float64[np.ndarray, " y 1"]
+Source = Callable[[Row, Column, float], Plane]
+Initial = Callable[[Row, Column], Plane]
+
+
+@final
+class Cavity:
+    """The solver of ``kind: cavity``.
+
+    Matrix and factorisation are made at the first member and kept until ``close``.
+
+    Args:
+        config: Mode, grid, time and lid.
+        source: Given x, y [m] and time [s], what to add to the right-hand side of the vorticity
+            equation [1/s^2]; none by default.
+        initial: Given x and y, the stream function at time 0 [m^2/s]; 0 by default.
+    """
+
+    def __init__(
+        self, config: CavityConfig, *, source: Source | None = None, initial: Initial | None = None
+    ) -> None:
+        self._config = config
+        self._source, self._initial = source, initial
+        self._spec = config.spec()
+        self._prefix = unique_prefix(config.kind)
+        self._flow: _Flow | None = None
+        self._runs = 0
+
+    @property
+    def spec(self) -> FieldSpec:
+        """Three channels: velocity u and v [m/s], vorticity [1/s]."""
+        return self._spec
+
+    @property
+    def max_snapshots(self) -> int:
+        """The initial state and one snapshot per solver step."""
+        return self._config.max_snapshots
+
+    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
+        """Yield the initial state, then one snapshot per solver step.
+
+        Args:
+            parameters: ``reynolds`` and ``lid_speed`` [m/s], both positive.
+            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
+                must call, and each yields its own ``box(comm)``.
+
+        Raises:
+            SolverFailed: Newton's method diverged, or a value is not finite or not positive.
+            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
+        """
+        announced = self._config.parameters()
+        values = member_values(announced, parameters)
+        for parameter in announced:
+            if values[parameter.name] <= 0:
+                raise SolverFailed(
+                    f"{parameter.name}={values[parameter.name]:g} {parameter.unit}: must be "
+                    f"positive; meant for [{parameter.low:g}, {parameter.high:g}]"
+                )
+        flow = self._flow_on(comm)
+        self._runs += 1
+        return self._member(flow, values, self._runs)
+
+    def box(self, comm: object) -> Box:
+        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
+        return self._flow_on(comm).box
+
+    def close(self) -> None:
+        """Destroy matrix, factorisation and vectors. Safe to call twice."""
+        self._runs += 1
+        if self._flow is not None:
+            self._flow.close()
+            self._flow = None
+
+    def _member(self, flow: "_Flow", values: dict[str, float], run: int) -> Iterator[Snapshot]:
+        for step in range(self.max_snapshots):
+            if run != self._runs:
+                raise RuntimeError(
+                    f"this member stopped at solver step {step}: its solver was closed or given "
+                    "the next member; use one solver per member that runs at the same time"
+                )
+            time = self._config.time_of(step)
+            if step == 0:
+                flow.start(values, self._source, self._initial)
+            elif self._config.mode == "steady":
+                flow.steady_step(step, time)
+            elif step == 1:
+                flow.first_step(time)
+            else:
+                flow.next_step(step, time)
+            yield Snapshot(step, time, flow.fields(step, time))
+
+    def _flow_on(self, comm: object) -> "_Flow":
+        if self._flow is not None and not self._flow.is_on(comm):
+            self.close()
+        if self._flow is None:
+            self._flow = _Flow(self._config, comm=comm, prefix=self._prefix)
+        return self._flow
+
+
+@final
+class _Flow:
+    """The discretised cavity on one communicator, in units of length x and lid speed."""
+
+    def __init__(self, config: CavityConfig, *, comm: object, prefix: str) -> None:
+        self._config = config
+        (self._ny, self._nx), self._width = config.grid, config.length[1]
+        self._hy, self._hx = (h / self._width for h in config.spec().spacing)
+        self._owned = Owned()
+        try:
+            self._set_up(comm=comm, prefix=prefix)
+        except BaseException:
+            self._owned.close()
+            raise
+
+    def _set_up(self, *, comm: object, prefix: str) -> None:
+        ghosted = PETSc.DMDA.BoundaryType.GHOSTED
+        self._da = self._owned(
+            PETSc.DMDA().create(
+                sizes=(self._nx, self._ny),
+                dof=1,
+                boundary_type=(ghosted, ghosted),
+                stencil_width=_GHOSTS,
+                stencil_type=PETSc.DMDA.StencilType.BOX,  # type: ignore[arg-type]  # the stub's type
+                comm=communicator(comm),
+            )
+        )
+        (west, east), (south, north) = self._da.getRanges()
+        self.box: Box = (slice(south, north), slice(west, east))
+        self._shape = (north - south, east - west)
+        self._at_walls = (south == 0, north == self._ny, west == 0, east == self._nx)
+        local = np.zeros((north - south + 2 * _GHOSTS, east - west + 2 * _GHOSTS))
+        self._psi: Plane = local
+        self._psi_vec = self._owned(
+            PETSc.Vec().createWithArray(local.reshape(-1), comm=PETSc.COMM_SELF)  # type: ignore[arg-type]  # the stub's type
+        )
+        self._now, self._before, self._guess = (
+            field_vector((1, *self._shape), comm=comm, owned=self._owned) for _ in range(3)
+        )
+        self._vorticity: Plane = np.zeros(self._shape)
+        self._snes = newton_solver(
+            self._matrix(),
+            self._residual,
+            self._jacobian,
+            max_it=_MAX_ITERATIONS,
+            prefix=prefix,
+            options=self._config.petsc_options,
+            owned=self._owned,
+        )
+
+    def _matrix(self) -> PETSc.Mat:
+        """Thirteen entries a row. A column on a wall is left out, one beyond it is the mirrored."""
+        j, i = np.mgrid[self.box]
+        dj, di = (offset[:, None, None] for offset in _OFFSETS.T)
+        row, column = j + dj, i + di
+        outside = (row == -1) | (row == self._ny) | (column == -1) | (column == self._nx)
+        row, column = _mirrored(row, self._ny), _mirrored(column, self._nx)
+        (west, east), (south, _) = self._da.getGhostRanges()
+        local = (row - south) * (east - west) + (column - west)
+        mapping = self._da.getLGMap()
+        columns = mapping.apply(local.ravel().astype(PETSc.IntType))
+        columns[outside.ravel()] = -1
+        own = (j - south) * (east - west) + (i - west)
+        rows = np.tile(mapping.apply(own.ravel().astype(PETSc.IntType)), len(_OFFSETS))
+        matrix = self._owned(PETSc.Mat().create(self._da.getComm()))
+        size = (int(np.prod(self._shape)), PETSc.DETERMINE)
+        matrix.setSizes((size, size))
+        matrix.setType(PETSc.Mat.Type.AIJ)
+        matrix.setPreallocationCOO(rows, columns)  # type: ignore[arg-type]  # the stub's type
+        return matrix
+
+    def is_on(self, comm: object) -> bool:
+        """Whether ``comm`` is the communicator that this was built for."""
+        return bool(self._da.getComm() == communicator(comm))
+
+    def close(self) -> None:
+        """Destroy matrix, factorisation and vectors."""
+        self._owned.close()
+
+    def start(
+        self, values: Mapping[str, float], source: Source | None, initial: Initial | None
+    ) -> None:
+        """Set the parameters and the initial state of a member."""
+        j, i = np.ogrid[self.box]
+        self._x, self._y = (i + 1) * self._hx, (j + 1) * self._hy
+        self._speed, self._viscosity = values["lid_speed"], 1 / values["reynolds"]
+        unsteady = self._config.mode == "unsteady"
+        self._rate = 1.5 * self._width / (self._config.dt * self._speed) if unsteady else 0.0
+        self._profile = np.ones_like(self._x[0])
+        if self._config.lid == "regularised":
+            self._profile = 16 * self._x[0] ** 2 * (1 - self._x[0]) ** 2
+        self._lid = self._profile if unsteady else 0.0 * self._profile
+        self._source = source
+        psi = np.zeros(self._shape)
+        if initial is not None:
+            psi += initial(self._x * self._width, self._y * self._width)
+        psi /= self._speed * self._width
+        for state in (self._now, self._before):
+            state.set(psi)
+        self._derive()
+        self._rebuild, self._keep = True, unsteady
+
+    def steady_step(self, step: int, time: float) -> None:
+        """The steady flow at share ``time`` of the lid speed."""
+        self._lid = time * self._profile
+        self._right = self._sources(time)
+        self._advance()
+        solve_newton(self._snes, self._now.vec, step=step, time=time)
+        self._derive()
+
+    def first_step(self, time: float) -> None:
+        """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step."""
+        before = self._vorticity
+        for share in (2 / 3, 4 / 3):
+            self._right = self._rate * self._vorticity + self._sources(share * time)
+            self._solve_in_time(1, time)
+            self._derive()
+        self._now.vec.axpby(0.5, 0.5, self._guess.vec)
+        self._derive()
+        self._vorticity_before = before
+
+    def next_step(self, step: int, time: float) -> None:
+        """BDF2."""
+        history = (4 * self._vorticity - self._vorticity_before) / 3
+        self._right = self._rate * history + self._sources(time)
+        self._advance()
+        self._solve_in_time(step, time)
+        self._derive()
+
+    def fields(self, step: int, time: float) -> Float32[np.ndarray, " channel y x"]:
+        """This mpi_rank's box of the newest state, as an array that is the receiver's."""
+        speed = self._speed
+        with np.errstate(over="ignore", invalid="ignore"):
+            u, v, vorticity = *self._velocity, self._vorticity
+            values = np.stack([speed * u, speed * v, speed / self._width * vorticity])
+        require_finite(values, step=step, time=time)
+        return values.astype(np.float32)
+
+    def _sources(self, time: float) -> Plane | float:
+        if self._source is None:
+            return 0.0
+        source = self._source(self._x * self._width, self._y * self._width, time)
+        return (self._width / self._speed) ** 2 * source
+
+    def _advance(self) -> None:
+        """Make room for a new state, whose first guess is extrapolated from the last two."""
+        self._now, self._before = self._before, self._now
+        self._now.vec.axpby(2.0, -1.0, self._before.vec)
+
+    def _solve_in_time(self, step: int, time: float) -> None:
+        """Newton's method with an old factorisation, and with a new one an iteration if need be."""
+        self._now.vec.copy(self._guess.vec)
+        try:
+            iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+        except SolverFailed:
+            self._guess.vec.copy(self._now.vec)
+            self._keep = False
+            try:
+                iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+            finally:
+                self._keep = True
+        self._rebuild = iterations > _QUICK
+
+    def _derive(self) -> None:
+        """Velocity and vorticity of the newest state; those of the last step's are kept."""
+        self._vorticity_before = self._vorticity
+        u, v, vorticity = self._velocity_and_vorticity(self._now.vec)
+        self._velocity = (u[:, 1:-1], v[1:-1])
+        self._vorticity = vorticity[1:-1, 1:-1].copy()
+
+    def _velocity_and_vorticity(
+        self, state: PETSc.Vec
+    ) -> tuple[
+        Float64[np.ndarray, " y columns"],
+        Float64[np.ndarray, " rows x"],
+        Float64[np.ndarray, " rows columns"],
+    ]:
+        """u, v and w where fluxes need them.
+
+        Returns:
+            u at the points and west and east of them, v at the points and south and north of them,
+            w on all four sides; the outermost values may belong to a wall or to another mpi_rank.
+        """
+        psi = self._psi
+        self._da.globalToLocal(state, self._psi_vec)
+        south, north, west, east = self._at_walls
+        if south:
+            psi[1], psi[0, 2:-2] = 0.0, psi[2, 2:-2]
+        if north:
+            psi[-2], psi[-1, 2:-2] = 0.0, psi[-3, 2:-2] + 2 * self._hy * self._lid
+        if west:
+            psi[:, 1], psi[2:-2, 0] = 0.0, psi[2:-2, 2]
+        if east:
+            psi[:, -2], psi[2:-2, -1] = 0.0, psi[2:-2, -3]
+        u = (psi[3:-1, 1:-1] - psi[1:-3, 1:-1]) / (2 * self._hy)
+        v = (psi[1:-1, 1:-3] - psi[1:-1, 3:-1]) / (2 * self._hx)
+        kx, ky = 1 / self._hx**2, 1 / self._hy**2
+        vorticity = (2 * kx + 2 * ky) * psi[1:-1, 1:-1]
+        vorticity -= kx * (psi[1:-1, :-2] + psi[1:-1, 2:])
+        vorticity -= ky * (psi[:-2, 1:-1] + psi[2:, 1:-1])
+        return u, v, vorticity
+
+    def _residual(self, snes: PETSc.SNES, state: PETSc.Vec, out: PETSc.Vec) -> None:
+        """The vorticity equation; not finite where the state is too large, which PETSc detects."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            u, v, w = self._velocity_and_vorticity(state)
+            rx, ry = self._viscosity / self._hx**2, self._viscosity / self._hy**2
+            value = (self._rate + 2 * rx + 2 * ry) * w[1:-1, 1:-1] - self._right
+            value -= rx * (w[1:-1, 2:] + w[1:-1, :-2])
+            value -= ry * (w[2:, 1:-1] + w[:-2, 1:-1])
+            u *= w[1:-1]
+            v *= w[:, 1:-1]
+            value += (u[:, 2:] - u[:, :-2]) / (2 * self._hx)
+            value += (v[2:] - v[:-2]) / (2 * self._hy)
+        out.setArray(value.ravel())  # type: ignore[arg-type]  # the stub's type
+
+    def _jacobian(
+        self, snes: PETSc.SNES, state: PETSc.Vec, matrix: PETSc.Mat, preconditioner: PETSc.Mat
+    ) -> None:
+        """Leaves the matrix, and PETSc the factorisation, as it is where an old one will do."""
+        if self._keep and not self._rebuild:
+            return
+        self._rebuild = False
+        entries = self._entries(state)
+        preconditioner.setValuesCOO(entries.ravel(), PETSc.InsertMode.INSERT_VALUES)  # type: ignore[arg-type]  # the stub's type
+        if matrix != preconditioner:  # -snes_mf_operator
+            matrix.assemble()
+
+    def _entries(self, state: PETSc.Vec) -> Float64[np.ndarray, " offset y x"]:
+        """Derivatives of the vorticity equation by psi at ``_OFFSETS`` from the point."""
+        hx, hy = self._hx, self._hy
+        u, v, w = self._velocity_and_vorticity(state)
+        rx, ry = self._viscosity / hx**2, self._viscosity / hy**2
+        # What the equation has of w at a point and its four neighbours, ...
+        centre = self._rate + 2 * rx + 2 * ry
+        east, west = u[:, 2:] / (2 * hx) - rx, -u[:, :-2] / (2 * hx) - rx
+        north, south = v[2:] / (2 * hy) - ry, -v[:-2] / (2 * hy) - ry
+        # ... what w has of psi there, ...
+        own, beside, above = 2 / hx**2 + 2 / hy**2, -1 / hx**2, -1 / hy**2
+        # ... and what the velocities that carry it have of psi.
+        w = w / (4 * hx * hy)
+        w_east, w_west, w_north, w_south = w[1:-1, 2:], w[1:-1, :-2], w[2:, 1:-1], w[:-2, 1:-1]
+        entries = {
+            (0, 0): centre * own + beside * (east + west) + above * (north + south),
+            (0, 1): centre * beside + east * own,
+            (0, -1): centre * beside + west * own,
+            (1, 0): centre * above + north * own,
+            (-1, 0): centre * above + south * own,
+            (0, 2): east * beside,
+            (0, -2): west * beside,
+            (2, 0): north * above,
+            (-2, 0): south * above,
+            (1, 1): east * above + north * beside + w_east - w_north,
+            (1, -1): west * above + north * beside - w_west + w_north,
+            (-1, 1): east * above + south * beside - w_east + w_south,
+            (-1, -1): west * above + south * beside + w_west - w_south,
+        }
+        return np.stack([entries[j, i] for j, i in _OFFSETS.tolist()])
+
+
+def _mirrored(index: Indices, points: int) -> Indices:
+    """Indices beyond a wall, mirrored at it."""
+    last = points - 1
+    return np.where(index < 0, -2 - index, np.where(index > last, 2 * last + 2 - index, index))

@@ -1,0 +1,77 @@
+"""Settings of ``kind: burgers``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+
+from solvers.base import FieldSpec, Parameter
+
+# A stencil reaches three cells to either side, and may not meet itself round the line.
+_FEWEST_CELLS = 8
+
+
+class BurgersConfig(BaseModel):
+    """Settings of ``kind: burgers``; what they mean is in the docstring of ``solvers.burgers``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["burgers"] = "burgers"
+    grid: tuple[StrictInt] = Field(default=(100,), description="cells (x), at least 8 [1]")
+    steps: StrictInt = Field(default=250, ge=1, description="snapshots after the initial one [1]")
+    dt: FiniteFloat = Field(default=0.016, gt=0, description="time between snapshots [1]")
+    length: FiniteFloat = Field(default=16.0, gt=0, description="length of the line [1]")
+    terms: StrictInt = Field(default=5, ge=1, le=1000, description="sines in a forcing [1]")
+    waves: StrictInt = Field(default=3, ge=1, description="most waves of a sine on the line, l [1]")
+    frequency: FiniteFloat = Field(
+        default=0.4, ge=0, description="largest angular frequency of a sine, omega [1]"
+    )
+    petsc_options: str = Field(
+        default="", description="PETSc options of the time stepper, as on a command line"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _enough_cells(cls, grid: tuple[int]) -> tuple[int]:
+        if grid[0] < _FEWEST_CELLS:
+            raise ValueError(
+                f"need at least {_FEWEST_CELLS} cells. Give at least [{_FEWEST_CELLS}]"
+            )
+        return grid
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ksp_type gmres -pc_type ilu'"
+            )
+        return options
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot [1]."""
+        return self.steps * self.dt
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The three coefficients, and what chooses the forcing."""
+        return tuple(
+            Parameter(name=name, unit="1", low=0.0, high=high, description=description)
+            for name, high, description in (
+                ("alpha", 3.0, "of u^2: steepens, not negative"),
+                ("beta", 0.4, "of u_x: diffuses, not negative"),
+                ("gamma", 1.0, "of u_xx: disperses"),
+                ("amplitude", 0.5, "largest amplitude of a sine of the forcing"),
+                ("seed", 1e6, "draws the forcing; its whole part counts"),
+            )
+        )
+
+    def spec(self) -> FieldSpec:
+        """One channel, the mean of u over each cell."""
+        return FieldSpec(
+            names=("u",), units=("1",), shape=self.grid, spacing=(self.length / self.grid[0],)
+        )

@@ -1,0 +1,93 @@
+"""Says what a study may set about ``kind: cavity``, and what each member is told."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+
+from solvers.base import FieldSpec, Parameter
+
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class CavityConfig(BaseModel):
+    """Settings of ``kind: cavity``; what they mean is in the docstring of ``solvers.cavity``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["cavity"] = "cavity"
+    mode: Literal["unsteady", "steady"] = Field(
+        default="unsteady",
+        description="unsteady: in time, from rest; steady: the flows at growing lid speed [1]",
+    )
+    grid: tuple[StrictInt, StrictInt] = Field(
+        default=(63, 63), description="points (y, x) between the walls, at least 3 each [1]"
+    )
+    steps: StrictInt = Field(
+        default=100, ge=1, description="solver steps of a member; steady: lid speeds [1]"
+    )
+    dt: FiniteFloat = Field(default=0.05, gt=0, description="time step; not used if steady [s]")
+    length: tuple[_Positive, _Positive] = Field(
+        default=(1.0, 1.0), description="size of the cavity (y, x) [m]"
+    )
+    lid: Literal["uniform", "regularised"] = Field(
+        default="uniform", description="speed along the lid; regularised: 0 in its corners [1]"
+    )
+    petsc_options: str = Field(
+        default="", description="PETSc options of SNES, KSP and PC, as on a command line"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
+        if min(grid) < 3:
+            raise ValueError(
+                "need at least 3 points per axis (y, x). "
+                f"Give at least {[max(3, points) for points in grid]}"
+            )
+        return grid
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ksp_type gmres -pc_type ilu'"
+            )
+        return options
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot [s]; steady: the whole lid speed is reached [1]."""
+        return self.time_of(self.steps)
+
+    def time_of(self, step: int) -> float:
+        """Time of a snapshot [s]; steady: the share of the lid speed that is reached [1]."""
+        return step * self.dt if self.mode == "unsteady" else step / self.steps
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The two numbers that tell one member from another; the viscosity follows from them."""
+        return (
+            Parameter(
+                name="reynolds", unit="1", low=10.0, high=1000.0,
+                description="lid speed times length x over kinematic viscosity",
+            ),
+            Parameter(
+                name="lid_speed", unit="m/s", low=0.5, high=2.0,
+                description="speed of the lid, towards growing x",
+            ),
+        )  # fmt: skip
+
+    def spec(self) -> FieldSpec:
+        """Velocity and vorticity at the grid points, none of which lies on a wall."""
+        (ny, nx), (ly, lx) = self.grid, self.length
+        return FieldSpec(
+            names=("u", "v", "vorticity"),
+            units=("m/s", "m/s", "1/s"),
+            shape=self.grid,
+            spacing=(ly / (ny + 1), lx / (nx + 1)),
+        )

@@ -1,0 +1,116 @@
+"""Settings of ``kind: gray_scott``: checked at load, without PETSc."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
+
+from solvers.base import FieldSpec, Parameter
+
+__all__ = ["GrayScottConfig"]
+
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
+# How far the classical Runge-Kutta scheme is stable on the negative real axis.
+_REAL_LIMIT = 2.785
+
+
+class GrayScottConfig(BaseModel):
+    """Settings of ``kind: gray_scott``; their meaning is in the docstring of its solver."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["gray_scott"] = "gray_scott"
+    grid: tuple[StrictInt, StrictInt] = Field(
+        default=(64, 64), description="points (y, x), at least 3 each [1]"
+    )
+    steps: StrictInt = Field(default=500, ge=1, description="solver steps of a member [1]")
+    dt: FiniteFloat = Field(default=3.0, gt=0, description="time step, dimensionless [1]")
+    length: tuple[_Positive, _Positive] = Field(
+        default=(1.0, 1.0), description="period (y, x), dimensionless [1]"
+    )
+    diffusion_u: FiniteFloat = Field(default=2e-5, gt=0, description="diffusivity of u [1]")
+    diffusion_v: FiniteFloat = Field(default=1e-5, gt=0, description="diffusivity of v [1]")
+    spots: StrictInt = Field(
+        default=5, ge=1, le=1000, description="spots of v in the initial state [1]"
+    )
+    spot_width: FiniteFloat = Field(
+        default=0.05, gt=0, description="standard deviation of a spot, dimensionless [1]"
+    )
+    seed: StrictInt = Field(
+        default=0, ge=0, description="where the spots lie, the same for every member [1]"
+    )
+    petsc_options: str = Field(
+        default="", description="PETSc options of the time stepper, as on a command line"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
+        if min(grid) < 3:
+            raise ValueError(
+                "need at least 3 points per axis (y, x). "
+                f"Give at least {[max(3, points) for points in grid]}"
+            )
+        return grid
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ts_type cn -ksp_type gmres'"
+            )
+        return options
+
+    @model_validator(mode="after")
+    def _stable(self) -> Self:
+        # Another scheme has another limit, and an implicit one has none.
+        chosen = {"-ts_type", "-ts_rk_type"} & set(self.petsc_options.split())
+        hy, hx = self.spec().spacing
+        diffusion = max(self.diffusion_u, self.diffusion_v)
+        limit = _REAL_LIMIT / (4 * diffusion * (1 / hy**2 + 1 / hx**2))
+        if not chosen and self.dt > limit:
+            raise ValueError(
+                f"dt={self.dt:g} is unstable for the classical Runge-Kutta scheme: need "
+                f"dt <= {_REAL_LIMIT} / (4 D (1/hy^2 + 1/hx^2)) = {limit:.3g} "
+                f"(hy={hy:.3g}, hx={hx:.3g}, D={diffusion:g}). Reduce dt or the grid, or choose "
+                "an implicit scheme: petsc_options: '-ts_type cn'"
+            )
+        return self
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot, dimensionless."""
+        return self.steps * self.dt
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The two rates that select the pattern."""
+        return (
+            Parameter(
+                name="F", unit="1", low=0.03, high=0.05,
+                description="feed rate: u comes in, u and v are washed out",
+            ),
+            Parameter(
+                name="k", unit="1", low=0.058, high=0.064,
+                description="kill rate: v turns into what does not react",
+            ),
+        )  # fmt: skip
+
+    def spec(self) -> FieldSpec:
+        """Two channels, the concentrations at the grid points."""
+        (ny, nx), (ly, lx) = self.grid, self.length
+        return FieldSpec(
+            names=("u", "v"), units=("1", "1"), shape=self.grid, spacing=(ly / ny, lx / nx)
+        )

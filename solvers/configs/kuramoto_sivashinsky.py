@@ -1,0 +1,103 @@
+"""Settings of ``kind: kuramoto_sivashinsky``."""
+
+from typing import Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    StrictInt,
+    field_validator,
+    model_validator,
+)
+
+from solvers.base import FieldSpec, Parameter
+
+# A stencil reaches three points to either side, and may not meet itself round the line.
+_FEWEST_POINTS = 8
+# Waves shorter than 2 pi are damped: six points for the shortest that is not.
+_LARGEST_SPACING = 1.0
+
+
+class KuramotoSivashinskyConfig(BaseModel):
+    """Settings of ``kind: kuramoto_sivashinsky``; see the docstring of its solver's module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["kuramoto_sivashinsky"] = "kuramoto_sivashinsky"
+    grid: tuple[StrictInt] = Field(
+        default=(128,), description="points (x), at least 8 and at least one per unit of length [1]"
+    )
+    steps: StrictInt = Field(default=200, ge=1, description="snapshots after the initial one [1]")
+    dt: FiniteFloat = Field(default=0.25, gt=0, description="time between snapshots [1]")
+    length: FiniteFloat = Field(default=64.0, gt=0, description="length of the line [1]")
+    terms: StrictInt = Field(default=5, ge=1, le=1000, description="sines in an initial state [1]")
+    waves: StrictInt = Field(default=4, ge=1, description="most waves of a sine on the line [1]")
+    petsc_options: str = Field(
+        default="", description="PETSc options of the time stepper, as on a command line"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _enough_points(cls, grid: tuple[int]) -> tuple[int]:
+        if grid[0] < _FEWEST_POINTS:
+            raise ValueError(
+                f"need at least {_FEWEST_POINTS} points. Give at least [{_FEWEST_POINTS}]"
+            )
+        return grid
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ksp_type cg -pc_type jacobi'"
+            )
+        return options
+
+    @model_validator(mode="after")
+    def _damps_the_shortest_waves(self) -> "KuramotoSivashinskyConfig":
+        spacing = self.length / self.grid[0]
+        if spacing > _LARGEST_SPACING:
+            raise ValueError(
+                f"grid={list(self.grid)} is too coarse for length={self.length:g}: the spacing is "
+                f"{spacing:.3g}, and above {_LARGEST_SPACING:g} short waves are not damped. Give "
+                f"at least {int(-(-self.length // _LARGEST_SPACING))} points, or a shorter line"
+            )
+        return self
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot [1]."""
+        return self.steps * self.dt
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """What chooses the initial state."""
+        return (
+            Parameter(
+                name="amplitude",
+                unit="1",
+                low=0.1,
+                high=1.0,
+                description="largest amplitude of a sine of the initial state",
+            ),
+            Parameter(
+                name="seed",
+                unit="1",
+                low=0.0,
+                high=1e6,
+                description="draws the initial state; its whole part counts",
+            ),
+        )
+
+    def spec(self) -> FieldSpec:
+        """One channel, u at the points."""
+        return FieldSpec(
+            names=("u",), units=("1",), shape=self.grid, spacing=(self.length / self.grid[0],)
+        )

@@ -1,0 +1,57 @@
+"""Settings of ``kind: lorenz``."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+
+from solvers.base import FieldSpec, Parameter
+
+
+class LorenzConfig(BaseModel):
+    """Settings of ``kind: lorenz``; what they mean is in the docstring of ``solvers.lorenz``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["lorenz"] = "lorenz"
+    steps: StrictInt = Field(default=1000, ge=1, description="solver steps of a member [1]")
+    dt: FiniteFloat = Field(default=0.01, gt=0, description="time step [1]")
+    petsc_options: str = Field(
+        default="", description="PETSc options of the time stepper, as on a command line"
+    )
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ts_type bdf -ts_bdf_order 3'"
+            )
+        return options
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot [1]."""
+        return self.steps * self.dt
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The three coefficients and the three initial values."""
+        return tuple(
+            Parameter(name=name, unit="1", low=low, high=high, description=description)
+            for name, low, high, description in (
+                ("sigma", 5.0, 15.0, "Prandtl number"),
+                ("rho", 0.0, 50.0, "Rayleigh number over its critical value"),
+                ("beta", 1.0, 4.0, "shape of the convection roll"),
+                ("x", -20.0, 20.0, "x at time 0: speed of the convection"),
+                ("y", -25.0, 25.0, "y at time 0: temperature across the roll"),
+                ("z", 0.0, 50.0, "z at time 0: temperature along the height"),
+            )
+        )
+
+    def spec(self) -> FieldSpec:
+        """Three channels at a single point."""
+        return FieldSpec(names=("x", "y", "z"), units=("1", "1", "1"), shape=(1,), spacing=(1.0,))

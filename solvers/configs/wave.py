@@ -1,0 +1,88 @@
+"""Settings of ``kind: wave``: checked at load, without PETSc."""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+
+from solvers.base import FieldSpec, Parameter
+
+__all__ = ["WaveConfig"]
+
+_Positive = Annotated[FiniteFloat, Field(gt=0)]
+
+
+class WaveConfig(BaseModel):
+    """Settings of ``kind: wave``; what they mean is in the docstring of ``solvers.wave``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: Literal["wave"] = "wave"
+    grid: tuple[StrictInt, StrictInt] = Field(
+        default=(64, 64), description="cells (y, x), at least 3 each [1]"
+    )
+    steps: StrictInt = Field(default=200, ge=1, description="solver steps of a member [1]")
+    dt: FiniteFloat = Field(default=0.01, gt=0, description="time step [s]")
+    length: tuple[_Positive, _Positive] = Field(
+        default=(1.0, 1.0), description="size of the membrane (y, x) [m]"
+    )
+    speed: FiniteFloat = Field(default=1.0, gt=0, description="wave speed [m/s]")
+    walls: Literal["fixed", "free"] = Field(
+        default="fixed",
+        description="'fixed' holds the edge at 0 m and turns a wave over, 'free' leaves it loose",
+    )
+    petsc_options: str = Field(
+        default="", description="PETSc options of the linear solver, as on a command line"
+    )
+
+    @field_validator("grid")
+    @classmethod
+    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
+        if min(grid) < 3:
+            raise ValueError(
+                "need at least 3 points per axis (y, x). "
+                f"Give at least {[max(3, points) for points in grid]}"
+            )
+        return grid
+
+    @field_validator("petsc_options")
+    @classmethod
+    def _starts_with_a_dash(cls, options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(
+                "PETSc options start with '-'. Write for example '-ksp_type cg -pc_type gamg'"
+            )
+        return options
+
+    @property
+    def max_snapshots(self) -> int:
+        """Snapshots of one member, the initial state included."""
+        return self.steps + 1
+
+    @property
+    def end_time(self) -> float:
+        """Time of the last snapshot [s]."""
+        return self.steps * self.dt
+
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The bump that a member starts from; it stays 3.75 widths away from the walls."""
+        ly, lx = self.length
+        shorter = min(ly, lx)
+        return tuple(
+            Parameter(name=name, unit="m", low=low, high=high, description=description)
+            for name, low, high, description in (
+                ("x", 0.3 * lx, 0.7 * lx, "centre of the bump, from the west wall"),
+                ("y", 0.3 * ly, 0.7 * ly, "centre of the bump, from the south wall"),
+                ("width", 0.04 * shorter, 0.08 * shorter, "standard deviation of the bump, > 0"),
+                ("height", 0.5, 1.5, "displacement at the centre of the bump"),
+            )
+        )
+
+    def spec(self) -> FieldSpec:
+        """Two channels, displacement and velocity at the cell centres."""
+        (ny, nx), (ly, lx) = self.grid, self.length
+        return FieldSpec(
+            names=("displacement", "velocity"),
+            units=("m", "m/s"),
+            shape=self.grid,
+            spacing=(ly / ny, lx / nx),
+        )

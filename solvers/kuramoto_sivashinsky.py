@@ -1,0 +1,152 @@
+"""The Kuramoto-Sivashinsky equation on a periodic line: chaos in one dimension.
+
+Equation:    u_t + u u_x + u_xx + u_xxxx = 0, dimensionless.
+Domain:      0 <= x < length; 0 < t <= steps * dt.
+Boundary:    periodic.
+Initial:     u(0, x) = amplitude * sum_j A_j sin(2 pi l_j x / length + phi_j), where the member's
+             seed draws A in [-1, 1], l in {1, ..., waves} and phi.
+Grid:        x_i = (i + 1/2) h, h = length / points; fields[0, i] belongs to x_i.
+Space:       central differences over seven points, u u_x as (u^2 / 2)_x; fourth order.
+Time:        ARKIMEX 3: u u_x explicit, the rest implicit; third order (2.5 to 2.8 is measured
+             where dt is large against h^4 / 27, the decay time of the shortest waves).
+             Why: u_xxxx would keep an explicit step below h^4 / 11 (0.006 at h = 0.5), and u_xx
+             feeds the long waves, which an L-stable scheme must not damp: dt is far below their
+             growth time, 4.
+Stability:   every interval dt has as many steps as max|u| dt / h <= 0.8 asks for; the linear part
+             sets no limit. h <= 1 is required: below it the shortest waves are damped.
+Behaviour:   the mean of u stays what it was, near 0. Waves of length 2 pi sqrt(2) = 8.9 grow
+             fastest, up to magnitudes of about 3; then humps merge and split. Steady or
+             periodic for length under about 22, chaotic above: neighbours part like exp(t / 10),
+             more slowly near 22.
+Good values: length 64, 128 points, 200 steps of 0.25; the first 30 time units are the way to the
+             attractor. 22 with 64 points is the smallest chaotic line.
+Source:      Kassam, Trefethen, SIAM J. Sci. Comput. 26 (2005) 1214; Cvitanovic, Davidchack,
+             Siminos, SIAM J. Appl. Dyn. Syst. 9 (2010) 1 (length 22); Kennedy, Carpenter, Appl.
+             Numer. Math. 44 (2003) 139 (ARKIMEX 3).
+
+On several mpi_ranks each one yields its own box of the field.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
+
+from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.config import member_values
+from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
+from solvers.periodic_line import Explicit, PeriodicLine, Stencil
+from solvers.petsc import unique_prefix
+from solvers.sines import Sines
+from solvers.turns import Turns
+
+# Derivatives over seven points, from the third neighbour on the left to the third on the right.
+_SECOND = np.array([0.0, -1.0, 16.0, -30.0, 16.0, -1.0, 0.0]) / 12
+_FOURTH = np.array([-1.0, 12.0, -39.0, 56.0, -39.0, 12.0, -1.0]) / 6
+
+Box = tuple[slice]
+
+
+@final
+class KuramotoSivashinsky:
+    """The solver of ``kind: kuramoto_sivashinsky``.
+
+    Matrix and factorisation are made at the first member and kept until ``close``.
+
+    Args:
+        config: Grid, time, and how initial states are drawn.
+    """
+
+    def __init__(self, config: KuramotoSivashinskyConfig) -> None:
+        self._config = config
+        self._spec = config.spec()
+        self._prefix = unique_prefix(config.kind)
+        self._line: PeriodicLine | None = None
+        self._turns = Turns()
+
+    @property
+    def spec(self) -> FieldSpec:
+        """One channel, u."""
+        return self._spec
+
+    @property
+    def max_snapshots(self) -> int:
+        """The initial state and one snapshot per interval."""
+        return self._config.max_snapshots
+
+    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
+        """Yield the initial state, then one snapshot per interval.
+
+        Args:
+            parameters: ``amplitude`` and ``seed``.
+            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
+                must call, and each yields its own ``box(comm)``.
+
+        Raises:
+            SolverFailed: A solve diverged, a value is not finite, or the seed is out of range.
+            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
+        """
+        values = member_values(self._config.parameters(), parameters)
+        initial = Sines.draw(
+            values["seed"],
+            amplitude=values["amplitude"],
+            frequency=0.0,
+            waves=self._config.waves,
+            terms=self._config.terms,
+            length=self._config.length,
+        )
+        line = self._line_on(comm)
+        return self._member(line, initial, self._turns.begin())
+
+    def box(self, comm: object) -> Box:
+        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(x,)``."""
+        return self._line_on(comm).box
+
+    def close(self) -> None:
+        """Destroy matrices, factorisation and vectors. Safe to call twice."""
+        self._turns.begin()
+        if self._line is not None:
+            self._line.close()
+            self._line = None
+
+    def _member(self, line: PeriodicLine, initial: Sines, turn: int) -> Iterator[Snapshot]:
+        (h,), dt = self._spec.spacing, self._config.dt
+        try:
+            for step in range(self.max_snapshots):
+                self._turns.check(turn, step=step)
+                if step == 0:
+                    line.start(initial.on(line.cells(h))(0.0), steepening(h), dt=dt)
+                else:
+                    line.advance(step, dt=dt, courant=lambda u: u * dt / h)
+                yield line.snapshot(step, step * dt)
+        except SolverFailed:
+            self.close()  # PETSc may have stopped anywhere: the next member starts from nothing
+            raise
+
+    def _line_on(self, comm: object) -> PeriodicLine:
+        if self._line is not None and not self._line.is_on(comm):
+            self.close()
+        if self._line is None:
+            config = self._config
+            self._line = PeriodicLine(
+                config.grid[0], comm=comm, prefix=self._prefix, options=config.petsc_options
+            )
+            self._line.set_linear(linear_stencil(self._spec.spacing[0]))
+        return self._line
+
+
+def linear_stencil(h: float) -> Stencil:
+    """Of u_xx + u_xxxx, which is on the left side of the equation."""
+    return np.asarray(_SECOND / h**2 + _FOURTH / h**4)
+
+
+def steepening(h: float) -> Explicit:
+    """-(u^2 / 2)_x on a line with spacing ``h``."""
+    scale = -0.5 / (12 * h)
+
+    def rate(_time: float, ghosted: Float64[np.ndarray, " _ghosted"]) -> Float64[np.ndarray, " x"]:
+        energy = scale * ghosted * ghosted
+        return np.asarray(8 * (energy[4:-2] - energy[2:-4]) - (energy[5:-1] - energy[1:-5]))
+
+    return rate
