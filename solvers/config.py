@@ -20,6 +20,7 @@ from pydantic import (
 from solvers.base import FieldSpec, Parameter, SolverFailed
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
+from solvers.configs.checks import options_like, three_points
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
@@ -51,24 +52,8 @@ class HeatConfig(BaseModel):
         default="", description="PETSc options of the linear solver, as on a command line"
     )
 
-    @field_validator("grid")
-    @classmethod
-    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
-        if min(grid) < 3:
-            raise ValueError(
-                "need at least 3 points per axis (y, x). "
-                f"Give at least {[max(3, points) for points in grid]}"
-            )
-        return grid
-
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ksp_type cg -pc_type gamg'"
-            )
-        return options
+    _points = field_validator("grid")(three_points)
+    _options = field_validator("petsc_options")(options_like("-ksp_type cg -pc_type gamg"))
 
     @property
     def max_snapshots(self) -> int:

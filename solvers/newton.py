@@ -11,7 +11,14 @@ from collections.abc import Callable
 from typing import cast
 
 from solvers.base import SolverFailed
-from solvers.petsc import LINEAR_TOLERANCE, MAX_LINEAR_ITERATIONS, Owned, PETSc, scoped_options
+from solvers.petsc import (
+    LINEAR_TOLERANCE,
+    MAX_LINEAR_ITERATIONS,
+    Owned,
+    PETSc,
+    last_line,
+    scoped_options,
+)
 
 __all__ = ["newton_solver", "solve_newton"]
 
@@ -64,7 +71,7 @@ def newton_solver(
         except PETSc.Error as error:
             raise ValueError(
                 f"petsc_options={options!r}: PETSc cannot set up this nonlinear solver: "
-                f"{_last_line(error)}. Choose another -snes_type, -ksp_type or -pc_type"
+                f"{last_line(error)}. Choose another -snes_type, -ksp_type or -pc_type"
             ) from error
     return snes
 
@@ -81,7 +88,7 @@ def solve_newton(snes: PETSc.SNES, solution: PETSc.Vec, *, step: int, time: floa
     except PETSc.Error as error:
         if error.ierr == _PETSC_ERR_PYTHON and error.__cause__ is not None:  # type: ignore[attr-defined]
             raise error.__cause__  # noqa: B904 - PETSc's own stack would only hide the callback's
-        raise SolverFailed(f"{where}: {_last_line(error)}") from error
+        raise SolverFailed(f"{where}: {last_line(error)}") from error
     iterations = snes.getIterationNumber()
     reason = cast("int", snes.getConvergedReason())
     if reason < 0:
@@ -100,8 +107,3 @@ def _name(reasons: type, value: int) -> str:
     """PETSc's name of a converged reason."""
     names = (name for name, known in vars(reasons).items() if known == value)
     return next(names, f"reason {value}")
-
-
-def _last_line(error: PETSc.Error) -> str:
-    """What PETSc says at the bottom of its stack trace, without the rank."""
-    return str(error).strip().rpartition("\n")[2].partition("] ")[2]

@@ -43,8 +43,9 @@ _UNTHREADED = 8192
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
-    "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "linear_solver",
-    "require_finite", "scoped_options", "self_communicator", "solve", "unique_prefix",
+    "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "last_line",
+    "linear_solver", "require_finite", "scoped_options", "self_communicator", "solve",
+    "unique_prefix",
 ]  # fmt: skip
 
 _instances = count()
@@ -189,7 +190,7 @@ def linear_solver(matrix: PETSc.Mat, *, prefix: str, options: str, owned: Owned)
         except PETSc.Error as error:
             raise ValueError(
                 f"petsc_options={options!r}: PETSc cannot set up this linear solver: "
-                f"{_last_line(error)}. Choose another -ksp_type or -pc_type, or leave it empty"
+                f"{last_line(error)}. Choose another -ksp_type or -pc_type, or leave it empty"
             ) from error
     # PETSc refuses a first guess where there is no iteration that could use it.
     ksp.setInitialGuessNonzero(ksp.getType() != PETSc.KSP.Type.PREONLY)
@@ -206,7 +207,7 @@ def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, tim
         ksp.solve(rhs, solution)
     except PETSc.Error as error:
         raise SolverFailed(
-            f"linear solve failed at solver step {step}, time {time:g} s: {_last_line(error)}"
+            f"linear solve failed at solver step {step}, time {time:g} s: {last_line(error)}"
         ) from error
     if ksp.is_diverged:
         reason = ksp.getConvergedReason()
@@ -242,6 +243,6 @@ def require_finite(
         )
 
 
-def _last_line(error: PETSc.Error) -> str:
+def last_line(error: PETSc.Error) -> str:
     """What PETSc says at the bottom of its stack trace, without the rank."""
     return str(error).strip().rpartition("\n")[2].partition("] ")[2]

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import PETSc, require_finite, scoped_options
+from solvers.petsc import PETSc, last_line, require_finite, scoped_options
 
 __all__ = [
     "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps", "stream",
@@ -153,7 +153,7 @@ def fixed_step(
         except PETSc.Error as error:
             raise ValueError(
                 f"petsc_options={options!r}: PETSc cannot set up this solver: "
-                f"{_last_line(error)}. Choose another -ts_type, -ksp_type or -pc_type"
+                f"{last_line(error)}. Choose another -ts_type, -ksp_type or -pc_type"
             ) from error
 
 
@@ -184,7 +184,7 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         if error.ierr == _CALLBACK_RAISED and raised is not None:  # type: ignore[attr-defined]
             raise raised  # noqa: B904 - PETSc's stack would bury the callback's
         raise SolverFailed(
-            f"time step failed at solver step {step}, time {time:g} s: {_last_line(error)}"
+            f"time step failed at solver step {step}, time {time:g} s: {last_line(error)}"
         ) from error
     if _reason(ts) < 0:
         raise SolverFailed(
@@ -221,8 +221,3 @@ def _name(kind: type[PETSc.TS | PETSc.SNES | PETSc.KSP], value: int) -> str:
     """PETSc's name of a reason."""
     named = (name for name, known in vars(kind.ConvergedReason).items() if known == value)
     return next(named, f"reason {value}")
-
-
-def _last_line(error: PETSc.Error) -> str:
-    """What PETSc says at the bottom of its stack trace, without the rank."""
-    return str(error).strip().rpartition("\n")[2].partition("] ")[2]

@@ -46,6 +46,30 @@ class ReservoirDescription:
     validation: SlotsDescription | None
 
 
+def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
+    """The bookkeeping of one rank's slots, as the study wants it."""
+    settings = study.reservoir
+    return Reservoir(
+        policy=settings.policy,
+        capacity=settings.capacity,
+        flow=FlowControl(
+            max_reuse=settings.max_reuse,
+            max_surplus=settings.max_surplus,
+            watermark=settings.watermark,
+        ),
+        rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
+        most_leased=leasable(
+            policy=settings.policy,
+            capacity=settings.capacity,
+            watermark=settings.watermark,
+            max_reuse=settings.max_reuse,
+            concurrent=study.ensemble.concurrent,
+            batch=study.trainer.batch,
+            ranks=study.trainer.ranks,
+        ),
+    )
+
+
 class _ReservoirHost:
     """Owns the slots, the bookkeeping and the receiver of one rank."""
 
@@ -66,30 +90,12 @@ class _ReservoirHost:
         self._train_stats: TrainStats | None = None
         self._trainer_blocked = 0.0
         self._validation_ended = False
-        layout, settings = study.sample_layout(), study.reservoir
-        self._reservoir = Reservoir(
-            policy=settings.policy,
-            capacity=settings.capacity,
-            flow=FlowControl(
-                max_reuse=settings.max_reuse,
-                max_surplus=settings.max_surplus,
-                watermark=settings.watermark,
-            ),
-            rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
-            most_leased=leasable(
-                policy=settings.policy,
-                capacity=settings.capacity,
-                watermark=settings.watermark,
-                max_reuse=settings.max_reuse,
-                concurrent=study.ensemble.concurrent,
-                batch=study.trainer.batch,
-                ranks=study.trainer.ranks,
-            ),
-        )
+        layout, capacity = study.sample_layout(), study.reservoir.capacity
+        self._reservoir = _reservoir_of(study, rank)
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:
             self._training = Slots.create(
-                slots_path(label, rank, "train"), capacity=settings.capacity, layout=layout
+                slots_path(label, rank, "train"), capacity=capacity, layout=layout
             )
             undo.callback(self._training.close)
             self._validation: Slots | None = None

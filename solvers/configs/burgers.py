@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.checks import options_like
 
 # A stencil reaches three cells to either side, and may not meet itself round the line.
 _FEWEST_CELLS = 8
@@ -38,14 +39,7 @@ class BurgersConfig(BaseModel):
             )
         return grid
 
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ksp_type gmres -pc_type ilu'"
-            )
-        return options
+    _options = field_validator("petsc_options")(options_like("-ksp_type gmres -pc_type ilu"))
 
     @property
     def max_snapshots(self) -> int:

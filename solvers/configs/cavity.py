@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.checks import options_like, three_points
 
 _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
@@ -36,24 +37,8 @@ class CavityConfig(BaseModel):
         default="", description="PETSc options of SNES, KSP and PC, as on a command line"
     )
 
-    @field_validator("grid")
-    @classmethod
-    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
-        if min(grid) < 3:
-            raise ValueError(
-                "need at least 3 points per axis (y, x). "
-                f"Give at least {[max(3, points) for points in grid]}"
-            )
-        return grid
-
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ksp_type gmres -pc_type ilu'"
-            )
-        return options
+    _points = field_validator("grid")(three_points)
+    _options = field_validator("petsc_options")(options_like("-ksp_type gmres -pc_type ilu"))
 
     @property
     def max_snapshots(self) -> int:

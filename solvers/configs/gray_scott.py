@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.checks import options_like, three_points
 
 __all__ = ["GrayScottConfig"]
 
@@ -50,24 +51,8 @@ class GrayScottConfig(BaseModel):
         default="", description="PETSc options of the time stepper, as on a command line"
     )
 
-    @field_validator("grid")
-    @classmethod
-    def _three_points(cls, grid: tuple[int, int]) -> tuple[int, int]:
-        if min(grid) < 3:
-            raise ValueError(
-                "need at least 3 points per axis (y, x). "
-                f"Give at least {[max(3, points) for points in grid]}"
-            )
-        return grid
-
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ts_type cn -ksp_type gmres'"
-            )
-        return options
+    _points = field_validator("grid")(three_points)
+    _options = field_validator("petsc_options")(options_like("-ts_type cn -ksp_type gmres"))
 
     @model_validator(mode="after")
     def _stable(self) -> Self:

@@ -13,6 +13,7 @@ from pydantic import (
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.checks import options_like
 
 # A stencil reaches three points to either side, and may not meet itself round the line.
 _FEWEST_POINTS = 8
@@ -47,14 +48,7 @@ class KuramotoSivashinskyConfig(BaseModel):
             )
         return grid
 
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ksp_type cg -pc_type jacobi'"
-            )
-        return options
+    _options = field_validator("petsc_options")(options_like("-ksp_type cg -pc_type jacobi"))
 
     @model_validator(mode="after")
     def _damps_the_shortest_waves(self) -> "KuramotoSivashinskyConfig":

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.checks import options_like
 
 
 class LorenzConfig(BaseModel):
@@ -19,14 +20,7 @@ class LorenzConfig(BaseModel):
         default="", description="PETSc options of the time stepper, as on a command line"
     )
 
-    @field_validator("petsc_options")
-    @classmethod
-    def _starts_with_a_dash(cls, options: str) -> str:
-        if options.strip() and not options.lstrip().startswith("-"):
-            raise ValueError(
-                "PETSc options start with '-'. Write for example '-ts_type bdf -ts_bdf_order 3'"
-            )
-        return options
+    _options = field_validator("petsc_options")(options_like("-ts_type bdf -ts_bdf_order 3"))
 
     @property
     def max_snapshots(self) -> int:

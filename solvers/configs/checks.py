@@ -1,0 +1,31 @@
+"""Checks of single settings that several PDEs share.
+
+1. Every refusal says the limit and what to write instead.
+"""
+
+from collections.abc import Callable
+
+
+def three_points(grid: tuple[int, int]) -> tuple[int, int]:
+    """The grid, when no axis is too short for a difference stencil.
+
+    Raises:
+        ValueError: An axis has fewer than three points.
+    """
+    if min(grid) < 3:
+        raise ValueError(
+            "need at least 3 points per axis (y, x). "
+            f"Give at least {[max(3, points) for points in grid]}"
+        )
+    return grid
+
+
+def options_like(example: str) -> Callable[[str], str]:
+    """A check that a text reads like PETSc options; ``example`` is what it suggests."""
+
+    def starts_with_a_dash(options: str) -> str:
+        if options.strip() and not options.lstrip().startswith("-"):
+            raise ValueError(f"PETSc options start with '-'. Write for example '{example}'")
+        return options
+
+    return starts_with_a_dash
