@@ -13,6 +13,7 @@ every registered solver):
 4. The same parameters give the same snapshots, however many members ran before.
 5. A failed or non-finite solve raises ``SolverFailed`` and is never yielded.
 6. ``close()`` destroys every PETSc object, and may be called twice.
+7. Channels named in ``spec.inputs`` are the last ones and the same in every snapshot of a member.
 """
 
 from collections.abc import Iterator, Mapping
@@ -40,6 +41,8 @@ class Parameter:
         low: Lower end of the range the solver is meant for.
         high: Upper end of that range.
         description: What it is, in a few words.
+        seed: Whether it only names a random draw: nothing can be learnt from its value, so it is
+            no input of a surrogate. The field that it draws is one (``FieldSpec.inputs``).
     """
 
     name: str
@@ -47,6 +50,7 @@ class Parameter:
     low: float
     high: float
     description: str
+    seed: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,12 +62,15 @@ class FieldSpec:
         units: One SI unit per channel.
         shape: Grid points ``(x,)``, ``(y, x)`` or ``(z, y, x)``, without channels.
         spacing: Grid spacing in metres, one per axis of ``shape``.
+        inputs: The last of ``names``, as far as they are given and not computed: a random
+            coefficient, a bottom profile. They are what an operator is learnt from.
     """
 
     names: tuple[str, ...]
     units: tuple[str, ...]
     shape: tuple[int, ...]
     spacing: tuple[float, ...]
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.units) != len(self.names):
@@ -72,6 +79,8 @@ class FieldSpec:
             raise ValueError(
                 f"one spacing per grid axis: shape={self.shape}, spacing={self.spacing}"
             )
+        if self.inputs != self.names[len(self.names) - len(self.inputs) :]:
+            raise ValueError(f"inputs={self.inputs} must be the last of names={self.names}")
 
     @property
     def sample_shape(self) -> tuple[int, ...]:
@@ -80,11 +89,13 @@ class FieldSpec:
 
 
 class Snapshot(NamedTuple):
-    """The fields of one member at one time."""
+    """The fields of one member at one time, and what it took to get there from the last one."""
 
     step: int
     time: float  # seconds
     fields: Float32[np.ndarray, " channel *grid"]
+    iterations: int = 0  # of linear solvers; of nonlinear ones where they solve no linear system
+    refused: int = 0  # steps that were tried, and tried again with a smaller one
 
 
 @runtime_checkable
@@ -115,4 +126,13 @@ class Solver(Protocol):
 
     def close(self) -> None:
         """Free what the solver holds. Safe to call twice."""
+        ...
+
+
+@runtime_checkable
+class Distributed(Protocol):
+    """A solver that runs on several mpi_ranks, each of which yields its own box of the fields."""
+
+    def box(self, comm: object) -> tuple[slice, ...]:
+        """Where this mpi_rank's part of a snapshot lies in the grid of ``spec``; collective."""
         ...
