@@ -95,6 +95,7 @@ def _take_turns(
             Assignment(member=member, attempt=1, validation=False),
             PARAMETERS,
             comm=self_communicator(),
+            downsampling=lambda snapshots: snapshots,
             window=1,
             initial_state=False,
             flush_timeout=_TIMEOUT_SECONDS,

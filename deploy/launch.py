@@ -122,7 +122,7 @@ def run_study(study: StudyConfig, folder: Path, *, source: str, watching: Watchi
 
     say(f"{study.name}: results go to {folder}")
     say(f"shared memory: {overview.memory(study)}")
-    unit = study.solver.spec().units[0]
+    unit = study.spec.units[0]
     try:
         with sigterm_unwinds(), observers(study, unit, watching) as watch:
             result = run(study, out=folder, source_text=source, observers=watch)

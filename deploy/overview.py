@@ -16,7 +16,7 @@ def table(study: StudyConfig) -> Table:
     """What a study will do and need."""
     rows = _rows(f"study {study.name}")
     ensemble, reservoir, trainer = study.ensemble, study.reservoir, study.trainer
-    spec = study.solver.spec()
+    spec = study.spec
     grid = " x ".join(map(str, spec.shape))
     design = ensemble.design
     rows.add_row("solver", f"{study.solver.kind}, {grid} points, {', '.join(spec.names)}")

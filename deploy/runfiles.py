@@ -217,11 +217,14 @@ def _member_errors(last: dict[str, Any]) -> dict[int, float]:
 
 def _channels(config: dict[str, Any]) -> Channels:
     try:
-        spec = StudyConfig.model_validate(config).solver.spec()
+        spec = StudyConfig.model_validate(config).spec
     except (ValidationError, ConfigError, OSError):
         # A run of another version, or a solver of the user's own that is gone: no units then.
         return Channels(names=(), units=(), spacing=())
-    return Channels(names=spec.names, units=spec.units, spacing=spec.spacing)
+    predicted = len(spec.names) - len(spec.inputs)
+    return Channels(
+        names=spec.names[:predicted], units=spec.units[:predicted], spacing=spec.spacing
+    )
 
 
 def _pictures(folder: Path, errors: dict[int, float]) -> tuple[Picture, ...]:

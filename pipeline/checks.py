@@ -13,7 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline import flow
+from pipeline import flow, streamed
 from pipeline.distributions import (
     AnyDistribution,
     Constant,
@@ -36,12 +36,17 @@ MAX_PIECE_BYTES = 4 << 20
 MAX_SAMPLES = 4096
 MAX_HEADER_BYTES = 512
 
+_VALUE_BYTES = {"float32": 4, "float16": 2}
+
 
 _Check = tuple[tuple[str, ...], Callable[..., list[str]]]
 
 
 def problems(sections: Mapping[str, Any]) -> list[str]:
     """Errors between those sections that are there."""
+    found = _all(sections, [(("solver", "stream"), _stream_problems)])
+    if found:  # no sample can be made of it, so nothing is held against samples
+        sections = {name: section for name, section in sections.items() if name != "stream"}
     checks: list[_Check] = [
         (("solver", "stream", "trainer"), _sample_problems),
         (("solver?", "given"), _unknown_parameter_problems),
@@ -50,13 +55,14 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
     ]
-    return _all(sections, checks)
+    return found + _all(sections, checks)
 
 
 def warnings(sections: Mapping[str, Any]) -> list[str]:
     """What is allowed between the sections, but probably not meant."""
     checks: list[_Check] = [
         (("solver", "parameters"), _range_warnings),
+        (("solver", "parameters", "stream"), _seed_warnings),
         (("parameters", "ensemble"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
@@ -75,34 +81,38 @@ def _all(sections: Mapping[str, Any], checks: Sequence[_Check]) -> list[str]:
 
 def samples_per_member(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
     """Samples that a completed member yields: one starts at every full window."""
-    snapshots = solver.max_snapshots - (0 if stream.initial_state else 1)
-    return snapshots - trainer.task.window + 1
+    return streamed.snapshots_of(solver.max_snapshots, stream) - trainer.task.window + 1
 
 
-def sample_bytes(solver: SolverConfig, trainer: TrainerConfig) -> int:
+def sample_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
     """Field bytes of one sample."""
-    return 4 * trainer.task.window * math.prod(solver.spec().sample_shape)
+    spec = streamed.streamed_spec(solver.spec(), stream)
+    return _VALUE_BYTES[stream.dtype] * trainer.task.window * math.prod(spec.sample_shape)
 
 
-def slot_bytes(solver: SolverConfig, trainer: TrainerConfig) -> int:
+def slot_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
     """Shared memory of one slot: the fields, the inputs, member and step."""
     inputs = len(solver.parameters()) + trainer.task.window
-    return sample_bytes(solver, trainer) + 4 * inputs + 2 * 8
+    return sample_bytes(solver, stream, trainer) + 4 * inputs + 2 * 8
+
+
+def _stream_problems(solver: SolverConfig, stream: StreamConfig) -> list[str]:
+    return streamed.problems(solver.spec(), stream)
 
 
 def _sample_problems(
     solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
 ) -> list[str]:
-    if samples_per_member(solver, stream, trainer) >= 1:
+    snapshots = streamed.snapshots_of(solver.max_snapshots, stream)
+    if snapshots >= trainer.task.window:
         return []
-    snapshots = solver.max_snapshots - (0 if stream.initial_state else 1)
     return [
         problem(
             "trainer.task.window",
             trainer.task.window,
             f"a member yields only {snapshots} snapshots (stream.initial_state="
-            f"{str(stream.initial_state).lower()}). Lower the window to at most {snapshots}, or "
-            "raise solver.steps",
+            f"{str(stream.initial_state).lower()}, stream.every={stream.every}). Lower the window "
+            f"to at most {snapshots}, or raise solver.steps",
         )
     ]
 
@@ -187,7 +197,7 @@ def _flow_problems(
 
 def message_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
     """Upper bound of the length of a message: samples put together, or a piece of a large one."""
-    sample = sample_bytes(solver, trainer)
+    sample = sample_bytes(solver, stream, trainer)
     samples = min(max(1, stream.batch_bytes // sample), MAX_SAMPLES)
     payload = samples * sample if sample <= MAX_PIECE_BYTES else MAX_PIECE_BYTES
     table = samples * 8 * (2 + trainer.task.window)  # sample, step and times of each
@@ -197,7 +207,7 @@ def message_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerCo
 def _credit_problems(
     solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
 ) -> list[str]:
-    needed = message_bytes(solver, stream, trainer)
+    needed, sample = message_bytes(solver, stream, trainer), sample_bytes(solver, stream, trainer)
     if stream.credit_bytes >= needed:
         return []
     return [
@@ -205,7 +215,7 @@ def _credit_problems(
             "stream.credit_bytes",
             stream.credit_bytes,
             f"a message has up to {needed} bytes (stream.batch_bytes={stream.batch_bytes}, one "
-            f"sample {sample_bytes(solver, trainer)}) and would never be sent. Raise credit_bytes "
+            f"sample {sample}) and would never be sent. Raise credit_bytes "
             f"to at least {needed}",
         )
     ]
@@ -227,6 +237,23 @@ def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistributi
                 )
             )
     return found
+
+
+def _seed_warnings(
+    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], stream: StreamConfig
+) -> list[str]:
+    spec = streamed.streamed_spec(solver.spec(), stream)
+    names = [parameter.name for parameter in solver.parameters() if parameter.seed]
+    return [
+        problem(
+            f"parameters.{name}",
+            parameters[name].model_dump(),
+            "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
+            f"fields among {list(solver.spec().names)} that the seed starts",
+        )
+        for name in names
+        if name in parameters and parameters[name].levels != 1 and not spec.inputs
+    ]
 
 
 def _same_members_warnings(

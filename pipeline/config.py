@@ -30,7 +30,9 @@ from pipeline.sections import (
     Section,
     StreamConfig,
 )
+from pipeline.streamed import streamed_spec
 from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
+from solvers.base import FieldSpec
 from solvers.config import SolverConfig
 from trainers.config import TrainerConfig
 
@@ -78,6 +80,11 @@ class StudyConfig(Section):
         return self.trainer.task.window
 
     @property
+    def spec(self) -> FieldSpec:
+        """Names, units and grid of what leaves the solver."""
+        return streamed_spec(self.solver.spec(), self.stream)
+
+    @property
     def samples_per_member(self) -> int:
         """Samples that a completed member yields."""
         return checks.samples_per_member(self.solver, self.stream, self.trainer)
@@ -99,21 +106,22 @@ class StudyConfig(Section):
 
         return SampleLayout(
             window=self.window,
-            sample_shape=self.solver.spec().sample_shape,
+            sample_shape=self.spec.sample_shape,
             num_parameters=len(self.parameter_names),
+            dtype=self.stream.dtype,
         )
 
     @property
     def sample_bytes(self) -> int:
         """Field bytes of one sample."""
-        return checks.sample_bytes(self.solver, self.trainer)
+        return checks.sample_bytes(self.solver, self.stream, self.trainer)
 
     @property
     def slots_bytes(self) -> int:
         """Shared memory of all ranks together, training and validation slots."""
         ranks = self.trainer.ranks
         slots = ranks * self.reservoir.capacity + sum(map(self.validation_capacity, range(ranks)))
-        return slots * checks.slot_bytes(self.solver, self.trainer)
+        return slots * checks.slot_bytes(self.solver, self.stream, self.trainer)
 
     @property
     def max_train_steps(self) -> int | None:

@@ -78,7 +78,7 @@ class Driver:
         self._journal, self._run_directory = journal, run_directory
         self._watch, self._observers, self._clock = watch, observers, clock
         self._starting: dict[Answer, int] = {}
-        self._running: dict[Answer, Start] = {}
+        self._running: dict[Answer, tuple[Start, float]] = {}
         self._failed_starts = 0
         self._solver_wait_seconds = 0.0
         self._observed_at = -OBSERVE_SECONDS
@@ -125,19 +125,20 @@ class Driver:
             return [self._training_ended()]
         if future in self._starting:
             return self._started(future, self._starting.pop(future))
-        start = self._running.pop(future)
+        start, began = self._running.pop(future)
         facts = {"member": start.assignment.member, "attempt": start.assignment.attempt}
+        failed = {**facts, "wall_seconds": round(self._clock() - began, 4)}
         try:
             report = cast("MemberReport", ray.get(future))
         except RayActorError as error:
             # Before RayTaskError: an actor that dies under a call raises both at once.
-            self._journal.write("lost", at=self._clock(), **facts, reason=last_line(error))
+            self._journal.write("lost", at=self._clock(), **failed, reason=last_line(error))
             self._starting[self._solvers[start.worker].ready.remote()] = start.worker
             return [WorkerLost(start.worker, f"solver process died: {last_line(error)}")]
         except RayTaskError as error:
             final = isinstance(error.cause, SolverFailed)
             reason = last_line(error.cause if final else error)
-            self._journal.write("failed", at=self._clock(), **facts, reason=reason)
+            self._journal.write("failed", at=self._clock(), **failed, reason=reason)
             return [MemberFailed(start.worker, reason, final=final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
@@ -148,6 +149,9 @@ class Driver:
             samples=report.samples,
             wall_seconds=round(report.wall_seconds, 4),
             wait_seconds=round(report.wait_seconds, 4),
+            solve_seconds=round(report.solve_seconds, 4),
+            iterations=report.iterations,
+            refused=report.refused,
         )
         return [MemberCompleted(start.worker, report)]
 
@@ -182,7 +186,7 @@ class Driver:
                     parameters=dict(parameters),
                 )
                 future = self._solvers[worker].run.remote(assignment, parameters)
-                self._running[future] = decision
+                self._running[future] = decision, self._clock()
             case Replace(worker, reason):
                 self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
                 ray.kill(self._solvers[worker], no_restart=False)

@@ -13,8 +13,12 @@ import numpy as np
 
 MAX_AXES: Final = 3
 # Code on the wire -> dtype.
-DTYPES: Final[dict[int, np.dtype[Any]]] = {1: np.dtype("<f4"), 2: np.dtype("<f8")}
-CODES: Final = {"float32": 1, "float64": 2}
+DTYPES: Final[dict[int, np.dtype[Any]]] = {
+    1: np.dtype("<f4"),
+    2: np.dtype("<f8"),
+    3: np.dtype("<f2"),
+}
+CODES: Final = {"float32": 1, "float64": 2, "float16": 3}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,10 +6,10 @@
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Protocol, runtime_checkable
+from typing import Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float64
 
 from pipeline.controller import Assignment
 from pipeline.sender import SenderStats
@@ -43,7 +43,7 @@ class SampleSender(Protocol):
         sample: int,
         step: int,
         times: Float64[np.ndarray, " window"],
-        fields: Float32[np.ndarray, " window channel *grid"],
+        fields: Float[np.ndarray, " window channel *grid"],
     ) -> None:
         """Hand over one sample; waits while there is no credit."""
         ...
@@ -73,6 +73,35 @@ def windows(
             held.pop(0)
 
 
+@final
+class Meter:
+    """What a member took: passes its snapshots on, and adds up.
+
+    Attributes:
+        seconds: Inside the solver.
+        iterations: Of its linear, or else its nonlinear, solves.
+        refused: Steps that it tried in vain.
+    """
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self.seconds = 0.0
+        self.iterations = 0
+        self.refused = 0
+
+    def __call__(self, snapshots: Iterator[Snapshot]) -> Iterator[Snapshot]:
+        """The same snapshots."""
+        while True:
+            asked = self._clock()
+            snapshot = next(snapshots, None)
+            self.seconds += self._clock() - asked
+            if snapshot is None:
+                return
+            self.iterations += snapshot.iterations
+            self.refused += snapshot.refused
+            yield snapshot
+
+
 def run_member(
     solver: Solver,
     sender: SampleSender,
@@ -80,6 +109,7 @@ def run_member(
     parameters: Mapping[str, float],
     *,
     comm: object,
+    downsampling: Callable[[Iterator[Snapshot]], Iterator[Snapshot]],
     window: int,
     initial_state: bool,
     flush_timeout: float,
@@ -93,6 +123,7 @@ def run_member(
         assignment: Which attempt at which member.
         parameters: By name, in the solver's order and units.
         comm: Handed to the solver.
+        downsampling: From what the solver yields to what leaves it.
         window: Snapshots in a sample.
         initial_state: Whether the snapshot at the initial time may be part of a sample.
         flush_timeout: Seconds to wait for the last acknowledgements.
@@ -108,8 +139,9 @@ def run_member(
         parameters=np.fromiter(parameters.values(), np.float64, len(parameters)),
         validation=assignment.validation,
     )
-    samples = 0
-    for group in windows(solver.run(parameters, comm), window=window, initial_state=initial_state):
+    samples, meter = 0, Meter(clock)
+    snapshots = downsampling(meter(solver.run(parameters, comm)))
+    for group in windows(snapshots, window=window, initial_state=initial_state):
         times = np.array([snapshot.time for snapshot in group])
         # A window of one needs no copy: the view is handed on as it is.
         fields = (
@@ -130,4 +162,7 @@ def run_member(
         wall_seconds=finished - started,
         # A flush takes a millisecond, unless the reservoir has no room for the last samples.
         wait_seconds=after.wait_seconds - before.wait_seconds + finished - flushing,
+        solve_seconds=meter.seconds,
+        iterations=meter.iterations,
+        refused=meter.refused,
     )

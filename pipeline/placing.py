@@ -12,7 +12,7 @@ from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.layout import Box, SampleLayout
@@ -27,7 +27,7 @@ class SlotArrays(Protocol):
     """The memory behind a reservoir."""
 
     @property
-    def fields(self) -> Float32[np.ndarray, " capacity window channel *grid"]:
+    def fields(self) -> Float[np.ndarray, " capacity window channel *grid"]:
         """Samples."""
         ...
 

@@ -75,6 +75,19 @@ class StreamConfig(Section):
         default=16_777_216, ge=1, description="bytes a sender may have unacknowledged, per rank"
     )
     initial_state: bool = Field(default=False, description="whether the state at t=0 is a sample")
+    every: int = Field(default=1, ge=1, description="only every n-th solver step leaves the solver")
+    fields: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="names of the fields that do; null: all"
+    )
+    input_fields: tuple[str, ...] = Field(
+        default=(), description="fields whose initial state goes into every sample, as an input"
+    )
+    coarsen: Annotated[int, Field(ge=1)] | tuple[Annotated[int, Field(ge=1)], ...] = Field(
+        default=1, description="cells averaged into one along each axis, or the grid to average to"
+    )
+    dtype: Literal["float32", "float16"] = Field(
+        default="float32", description="of the fields, on the way and in the reservoir"
+    )
     transport: Literal["auto", "ipc", "tcp"] = Field(
         default="auto", description="auto: ipc on one node, tcp between nodes"
     )

@@ -24,6 +24,9 @@ class MemberReport:
         bytes_sent: Field bytes that were handed to the sender.
         wall_seconds: From the first solver step to the last acknowledgement.
         wait_seconds: Part of it spent waiting for room in the reservoirs.
+        solve_seconds: Part of it spent inside the solver.
+        iterations: Of its linear solves; of the nonlinear ones where no linear system is solved.
+        refused: Steps that the solver tried, and tried again with a smaller one.
     """
 
     member: int
@@ -32,6 +35,9 @@ class MemberReport:
     bytes_sent: int
     wall_seconds: float
     wait_seconds: float
+    solve_seconds: float = 0.0
+    iterations: int = 0
+    refused: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,5 +26,5 @@ def small_study(**sections: dict[str, Any]) -> StudyConfig:
         },
     }
     for name, changes in sections.items():
-        tree[name] = tree[name] | changes
+        tree[name] = tree.get(name, {}) | changes
     return parse(tree)

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 
 class TrainingDiverged(Exception):
@@ -46,12 +46,14 @@ class Input:
         unit: SI unit, ``"1"`` when dimensionless.
         low: Lower end of the range that is trained on.
         high: Upper end of it.
+        learnt: Whether the network sees it; it does not see the seed of a random draw.
     """
 
     name: str
     unit: str
     low: float
     high: float
+    learnt: bool = True
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
@@ -66,8 +68,10 @@ class Problem:
     """What is learnt: names, units and shapes of inputs and fields.
 
     Attributes:
-        field_names: One per channel.
+        field_names: One per channel of a sample.
         field_units: One SI unit per channel.
+        input_fields: The last of ``field_names``, as far as they are given: what an operator maps
+            to the others.
         shape: Grid points, one number per axis, without channels.
         spacing: Grid spacing in metres, one per axis of ``shape``.
         parameters: In the order in which they stand in a sample's inputs.
@@ -82,6 +86,7 @@ class Problem:
     parameters: tuple[Input, ...]
     time: Input
     window: int = 1
+    input_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.field_units) != len(self.field_names):
@@ -92,11 +97,30 @@ class Problem:
             raise ValueError(
                 f"one spacing per grid axis: shape={self.shape}, spacing={self.spacing}"
             )
+        if self.input_fields != self.field_names[self.num_predicted :]:
+            raise ValueError(
+                f"input_fields={self.input_fields} must be the last of {self.field_names}"
+            )
+
+    @property
+    def num_predicted(self) -> int:
+        """Channels that are predicted; the others are given."""
+        return len(self.field_names) - len(self.input_fields)
 
     @property
     def field_shape(self) -> tuple[int, ...]:
-        """Of the fields at one time: ``(channel, *grid)``."""
-        return (len(self.field_names), *self.shape)
+        """Of what is predicted for one time: ``(channel, *grid)``."""
+        return (self.num_predicted, *self.shape)
+
+    @property
+    def given_shape(self) -> tuple[int, ...]:
+        """Of the input fields: ``(channel, *grid)``, with no channel where there are none."""
+        return (len(self.input_fields), *self.shape)
+
+    @property
+    def learnt(self) -> tuple[Input, ...]:
+        """Parameters that the network sees."""
+        return tuple(each for each in self.parameters if each.learnt)
 
     @property
     def num_inputs(self) -> int:
@@ -152,7 +176,7 @@ class Held:
         complete: No further validation sample will come.
     """
 
-    fields: Float32[np.ndarray, " sample window channel *grid"]
+    fields: Float[np.ndarray, " sample window channel *grid"]
     inputs: Float32[np.ndarray, " sample inputs"]
     members: Int64[np.ndarray, " sample"]
     steps: Int64[np.ndarray, " sample"]
@@ -207,7 +231,7 @@ class BatchSource(Protocol):
     """Where one rank's batches come from."""
 
     @property
-    def fields(self) -> Float32[np.ndarray, " slot window channel *grid"]:
+    def fields(self) -> Float[np.ndarray, " slot window channel *grid"]:
         """The slots. Only rows named by a live lease may be read."""
         ...
 

@@ -76,17 +76,17 @@ class Validation:
         most = max(1, KEPT_BYTES // (2 * held.fields[:1].nbytes or 1))
         rows = rows[:: -(-len(rows) // most) or 1]
         window = held.fields.shape[1]
-        prediction = np.empty((len(rows), *held.fields.shape[2:]), np.float32)
+        predicted = self._task.field_shape[0]
+        prediction = np.empty((len(rows), *self._task.field_shape), np.float32)
         for part in _parts(len(rows), held.fields[:1].nbytes):
-            inputs = held.inputs[rows[part]]
-            prediction[part] = self._predict(tensor_over(inputs))[:, 0].cpu().numpy()
+            prediction[part] = self._predict(held, rows[part])[:, 0].cpu().numpy()
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
             members=held.members[rows],
             steps=held.steps[rows],
             times=held.inputs[rows, held.inputs.shape[1] - window],
-            truth=held.fields[rows, 0],
+            truth=held.fields[rows, 0, :predicted],
             prediction=prediction,
         )
 
@@ -107,9 +107,10 @@ class Validation:
     def _errors(self, held: Held) -> SampleErrors:
         count = len(held.members)
         squared, relative = np.empty(count), np.empty(count)
+        predicted = self._task.field_shape[0]
         for part in _parts(count, held.fields[:1].nbytes):
-            prediction = self._predict(tensor_over(held.inputs[part]))
-            truth = tensor_over(held.fields[part]).to(prediction.device)
+            prediction = self._predict(held, part)
+            truth = tensor_over(held.fields[part]).to(prediction.device).float()[:, :, :predicted]
             error = (prediction - truth).square().flatten(1).mean(1, dtype=torch.float64)
             size = truth.square().flatten(1).mean(1, dtype=torch.float64)
             squared[part] = error.cpu().numpy()
@@ -118,12 +119,15 @@ class Validation:
         return SampleErrors(squared=squared, relative=relative)
 
     def _predict(
-        self, inputs: Float32[Tensor, " sample inputs"]
+        self, held: Held, rows: slice | Int64[np.ndarray, " sample"]
     ) -> Float32[Tensor, " sample window channel *grid"]:
+        device = self._task.device
+        inputs = tensor_over(held.inputs[rows]).to(device)
+        given = tensor_over(held.fields[rows][:, :, self._task.field_shape[0] :]).to(device)
         self._model.eval()
         try:
             with torch.inference_mode():
-                return self._task.predict(self._model, inputs.to(self._task.device))
+                return self._task.predict(self._model, inputs, given)
         finally:
             self._model.train()
 

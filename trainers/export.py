@@ -21,14 +21,13 @@ from typing import Any, Final, Self, final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
+from jaxtyping import Float, Float32, Float64
 from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from trainers.base import Input, Problem, TrainStats
 from trainers.config import TrainerConfig
-from trainers.models import build_model
 from trainers.state import Normalization
 from trainers.tasks import Direct, build_task
 
@@ -112,43 +111,67 @@ class Surrogate:
         config = TrainerConfig.model_validate(card["trainer"])
         normalization = Normalization.from_json(card["normalization"])
         task = build_task(config, problem, normalization, torch.device("cpu"))
-        network = build_model(
-            config.model, num_inputs=task.num_inputs, field_shape=task.field_shape
-        )
+        network = task.network(config.model)
         network.load_state_dict(load_file(folder / "model.safetensors"))
         return cls(network, task, problem=problem, card=card)
 
     def __call__(
-        self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
+        self,
+        parameters: Mapping[str, ArrayLike] | ArrayLike,
+        time: ArrayLike,
+        fields: Mapping[str, ArrayLike] | None = None,
     ) -> Float32[np.ndarray, " *leading_channel_grid"]:
         """Predict fields, in their units.
 
         Args:
             parameters: By name, or an array with the parameters along its last axis, in the order
-                of ``problem.parameters``. Each may have leading axes; they are broadcast.
+                of ``problem.learnt``. Each may have leading axes; they are broadcast.
             time: In seconds; broadcast against the parameters.
+            fields: Each of ``problem.input_fields`` by name, ``(*leading, *grid)``; leading axes
+                are broadcast against those of the parameters.
 
         Returns:
             ``(*leading, channel, *grid)``.
 
         Raises:
-            ValueError: A parameter is missing, unknown, or their number is wrong.
+            ValueError: A parameter or field is missing, unknown, or has a wrong shape.
         """
-        inputs = self._inputs(parameters, time)
+        inputs, given = self._inputs(parameters, time), self._given(fields or {})
+        axes = given.ndim - len(self.problem.given_shape)
+        leading = np.broadcast_shapes(inputs.shape[:-1], given.shape[:axes])
         self._warn_outside(inputs)
+        inputs = np.broadcast_to(inputs, (*leading, inputs.shape[-1]))
         rows = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float32))
-        fields = np.empty((len(rows), *self._task.field_shape), np.float32)
-        step = max(1, CHUNK_BYTES // fields[:1].nbytes) if len(rows) else 1
+        given = np.broadcast_to(given, (*leading, *self.problem.given_shape))
+        given = given.reshape(len(rows), 1, *self.problem.given_shape)
+        predicted = np.empty((len(rows), *self._task.field_shape), np.float32)
+        step = max(1, CHUNK_BYTES // predicted[:1].nbytes) if len(rows) else 1
         with torch.inference_mode():
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
-                fields[part] = self._task.predict(self._network, rows[part])[:, 0].numpy()
-        return fields.reshape(*inputs.shape[:-1], *self._task.field_shape)
+                around = torch.from_numpy(given[part].astype(np.float32))
+                predicted[part] = self._task.predict(self._network, rows[part], around)[:, 0]
+        return predicted.reshape(*leading, *self._task.field_shape)
+
+    def _given(self, fields: Mapping[str, ArrayLike]) -> Float[np.ndarray, " *leading_given_grid"]:
+        names, grid = self.problem.input_fields, self.problem.shape
+        if set(fields) != set(names):
+            raise ValueError(f"fields={sorted(fields)}: give exactly {list(names)}")
+        arrays = [np.asarray(fields[name]) for name in names]
+        for name, array in zip(names, arrays, strict=True):
+            if array.shape[array.ndim - len(grid) :] != grid:
+                raise ValueError(
+                    f"field {name!r} has the shape {array.shape}, but its last axes must be the "
+                    f"grid {grid}"
+                )
+        if not arrays:
+            return np.empty(self.problem.given_shape, np.float32)
+        return np.stack(np.broadcast_arrays(*arrays), axis=-1 - len(grid))
 
     def _inputs(
         self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
     ) -> Float64[np.ndarray, " *leading inputs"]:
-        names = [each.name for each in self.problem.parameters]
+        names = [each.name for each in self.problem.learnt]
         if isinstance(parameters, Mapping):
             missing = [name for name in names if name not in parameters]
             unknown = [name for name in parameters if name not in names]
@@ -165,6 +188,9 @@ class Surrogate:
                     f"{len(names)}: {names}"
                 )
             columns = list(np.moveaxis(array, -1, 0))
+        learnt = dict(zip(names, columns, strict=True))
+        seeds = {each.name: np.asarray(each.low) for each in self.problem.parameters}
+        columns = [(seeds | learnt)[each.name] for each in self.problem.parameters]
         columns.append(np.asarray(time, np.float64))
         return np.stack(np.broadcast_arrays(*columns), axis=-1)
 
@@ -192,4 +218,5 @@ def _problem(tree: dict[str, Any]) -> Problem:
         parameters=tuple(Input(**each) for each in tree["parameters"]),
         time=Input(**tree["time"]),
         window=tree["window"],
+        input_fields=tuple(tree.get("input_fields", ())),
     )

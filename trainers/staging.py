@@ -23,7 +23,7 @@ from typing import Final, Self, final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from trainers.base import BatchSource, Lease
@@ -35,7 +35,7 @@ LEASE_SECONDS: Final = 0.2  # what was given back waits no longer than that
 CLOSE_SECONDS: Final = 30.0
 
 
-def tensor_over(array: Float32[np.ndarray, " *shape"]) -> Float32[Tensor, " *shape"]:
+def tensor_over(array: Float[np.ndarray, " *shape"]) -> Float[Tensor, " *shape"]:
     """A tensor over an array that may be read-only, and is only read."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
@@ -46,7 +46,7 @@ def tensor_over(array: Float32[np.ndarray, " *shape"]) -> Float32[Tensor, " *sha
 class StagedBatch:
     """One batch on the device of the network, valid until ``Staging.done``."""
 
-    fields: Float32[Tensor, " batch window channel *grid"]
+    fields: Float[Tensor, " batch window channel *grid"]
     inputs: Float32[Tensor, " batch inputs"]
 
 
@@ -78,7 +78,7 @@ class Staging:
         self._fields, self._inputs = tensor_over(source.fields), tensor_over(source.inputs)
         self._device = device
         self._lease_batches = config.lease_batches
-        batch_bytes = config.batch * 4 * (self._fields[0].numel() + self._inputs[0].numel())
+        batch_bytes = config.batch * (self._fields[0].nbytes + self._inputs[0].nbytes)
         room = config.staging_bytes // (RING * batch_bytes)
         self._room = max(1, min(config.lease_batches, room))
         self._free = deque(self._buffer(config.batch) for _ in range(RING))
@@ -188,7 +188,9 @@ class Staging:
         pinned = self._device.type == "cuda"
         shape = (self._room, batch)
         return _Buffer(
-            torch.empty(*shape, *self._fields.shape[1:], pin_memory=pinned),
+            torch.empty(
+                *shape, *self._fields.shape[1:], dtype=self._fields.dtype, pin_memory=pinned
+            ),
             torch.empty(*shape, *self._inputs.shape[1:], pin_memory=pinned),
         )
 

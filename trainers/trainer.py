@@ -34,7 +34,6 @@ from trainers.distributed import LockStep, World, pick_device
 from trainers.evaluate import Validation
 from trainers.export import export
 from trainers.learner import Learner
-from trainers.models import build_model
 from trainers.staging import Staging
 from trainers.state import Normalization
 from trainers.tasks import build_task
@@ -75,7 +74,7 @@ def train(
     ranks = LockStep(world, device)
     normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
     task = build_task(config, problem, normalization, device)
-    model = build_model(config.model, num_inputs=task.num_inputs, field_shape=task.field_shape)
+    model = task.network(config.model)
     network = ranks.wrap(model.to(device))
     learner = Learner(model, config, expected_steps=expected_steps)
     validation = Validation(source, task, model, ranks)

@@ -7,6 +7,7 @@ import ray
 
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
+from pipeline.downsample import Downsampling
 from pipeline.guards import check_packages
 from pipeline.members import run_member
 from pipeline.sender import Sender
@@ -29,6 +30,7 @@ class _SolverHost:
         self._study = study
         self._comm = petsc.self_communicator()
         self._solver = registry.build(study.solver)
+        self._downsampling = Downsampling(self._solver.spec, study.stream)
         self._sender = Sender(
             endpoints,
             layout=study.sample_layout(),
@@ -51,6 +53,7 @@ class _SolverHost:
             assignment,
             parameters,
             comm=self._comm,
+            downsampling=self._downsampling,
             window=self._study.sample_layout().window,
             initial_state=self._study.stream.initial_state,
             flush_timeout=FLUSH_TIMEOUT_SECONDS,

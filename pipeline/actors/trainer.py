@@ -164,9 +164,10 @@ def _train_rank(settings: dict[str, Any]) -> None:
 
 def problem_of(study: StudyConfig) -> Problem:
     """What the trainer is told of a study: names, units, shapes and ranges."""
-    spec = study.solver.spec()
-    last = study.solver.end_time
-    first = 0.0 if study.stream.initial_state else last / max(1, study.solver.max_snapshots - 1)
+    spec, steps, every = study.spec, max(1, study.solver.max_snapshots - 1), study.stream.every
+    step_seconds = study.solver.end_time / steps
+    first = 0.0 if study.stream.initial_state else every * step_seconds
+    last = steps // every * every * step_seconds
     return Problem(
         field_names=spec.names,
         field_units=spec.units,
@@ -178,9 +179,11 @@ def problem_of(study: StudyConfig) -> Problem:
                 unit=parameter.unit,
                 low=study.parameters[parameter.name].lowest,
                 high=study.parameters[parameter.name].highest,
+                learnt=not parameter.seed,
             )
             for parameter in study.solver.parameters()
         ),
         time=Input(name="time", unit="s", low=first, high=last),
         window=study.window,
+        input_fields=spec.inputs,
     )

@@ -54,7 +54,14 @@ class BurgersConfig(BaseModel):
     def parameters(self) -> tuple[Parameter, ...]:
         """The three coefficients, and what chooses the forcing."""
         return tuple(
-            Parameter(name=name, unit="1", low=0.0, high=high, description=description)
+            Parameter(
+                name=name,
+                unit="1",
+                low=0.0,
+                high=high,
+                description=description,
+                seed=name == "seed",
+            )
             for name, high, description in (
                 ("alpha", 3.0, "of u^2: steepens, not negative"),
                 ("beta", 0.4, "of u_x: diffuses, not negative"),

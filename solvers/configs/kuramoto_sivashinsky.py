@@ -87,6 +87,7 @@ class KuramotoSivashinskyConfig(BaseModel):
                 low=0.0,
                 high=1e6,
                 description="draws the initial state; its whole part counts",
+                seed=True,
             ),
         )
 

@@ -8,7 +8,7 @@ from torch import nn
 from trainers.config import MlpConfig, ModelConfig
 from trainers.models import MODELS, build_model
 
-NUM_INPUTS = 6
+NUM_INPUTS, GIVEN = 6, 2
 SHAPES = [(1, 24, 40), (3, 17), (2, 4, 5, 6)]
 EXAMPLES: dict[str, list[ModelConfig]] = {
     "mlp": [
@@ -23,11 +23,14 @@ ALL = pytest.mark.parametrize(("config", "shape"), CASES, ids=str)
 
 def make(config: ModelConfig, shape: tuple[int, ...], *, seed: int = 11) -> nn.Module:
     torch.manual_seed(seed)
-    return build_model(config, num_inputs=NUM_INPUTS, field_shape=shape)
+    return build_model(config, num_inputs=NUM_INPUTS, field_shape=shape, given_channels=GIVEN)
 
 
-def inputs(count: int) -> torch.Tensor:
-    return torch.rand(count, NUM_INPUTS, generator=torch.Generator().manual_seed(2)) * 2 - 1
+def inputs(count: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Numbers, and fields on the grid of ``shape``."""
+    random = torch.Generator().manual_seed(2)
+    numbers = torch.rand(count, NUM_INPUTS, generator=random) * 2 - 1
+    return numbers, torch.randn(count, GIVEN, *shape[1:], generator=random)
 
 
 @ALL
@@ -35,7 +38,7 @@ def inputs(count: int) -> torch.Tensor:
 def test_shape_and_type_of_a_prediction(
     config: ModelConfig, shape: tuple[int, ...], count: int
 ) -> None:
-    prediction = make(config, shape)(inputs(count))
+    prediction = make(config, shape)(*inputs(count, shape))
     assert prediction.shape == (count, *shape)
     assert prediction.dtype == torch.float32
     assert prediction.isfinite().all()
@@ -45,23 +48,36 @@ def test_shape_and_type_of_a_prediction(
 def test_a_sample_does_not_depend_on_the_others(
     config: ModelConfig, shape: tuple[int, ...]
 ) -> None:
-    network, batch = make(config, shape).eval(), inputs(5)
-    other = batch.clone()
+    network, (numbers, given) = make(config, shape).eval(), inputs(5, shape)
+    other, around = numbers.clone(), given.clone()
     other[1:] += 0.7
-    torch.testing.assert_close(network(batch)[0], network(other)[0])
+    around[1:] -= 0.3
+    torch.testing.assert_close(network(numbers, given)[0], network(other, around)[0])
+
+
+@ALL
+def test_input_fields_may_be_absent_and_count_where_they_are_there(
+    config: ModelConfig, shape: tuple[int, ...]
+) -> None:
+    numbers, given = inputs(3, shape)
+    torch.manual_seed(1)
+    without = build_model(config, num_inputs=NUM_INPUTS, field_shape=shape)
+    assert without(numbers, given[:, :0]).shape == (3, *shape)
+    network = make(config, shape)
+    assert not torch.equal(network(numbers, given), network(numbers, given + 1))
 
 
 @ALL
 def test_the_same_seed_gives_the_same_weights(config: ModelConfig, shape: tuple[int, ...]) -> None:
     first, second, third = (make(config, shape, seed=seed) for seed in (1, 1, 2))
-    assert torch.equal(first(inputs(3)), second(inputs(3)))
-    assert not torch.equal(first(inputs(3)), third(inputs(3)))
+    assert torch.equal(first(*inputs(3, shape)), second(*inputs(3, shape)))
+    assert not torch.equal(first(*inputs(3, shape)), third(*inputs(3, shape)))
 
 
 @ALL
 def test_every_weight_gets_a_finite_gradient(config: ModelConfig, shape: tuple[int, ...]) -> None:
     network = make(config, shape)
-    network(inputs(9)).square().mean().backward()
+    network(*inputs(9, shape)).square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
@@ -75,7 +91,7 @@ def test_the_state_survives_safetensors(
     network, other = make(config, shape, seed=1), make(config, shape, seed=2)
     save_file(network.state_dict(), tmp_path / "weights.safetensors")
     other.load_state_dict(load_file(tmp_path / "weights.safetensors"))
-    assert torch.equal(network(inputs(4)), other(inputs(4)))
+    assert torch.equal(network(*inputs(4, shape)), other(*inputs(4, shape)))
 
 
 def test_the_registry_names_every_kind_once() -> None:

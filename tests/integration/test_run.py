@@ -90,6 +90,31 @@ def test_the_surrogate_predicts_the_validation_members(
     assert result.summary.validation_mse == pytest.approx(np.mean(errors), rel=1e-3)
 
 
+def test_a_study_of_input_fields_on_a_coarse_grid_in_half_precision(tmp_run: Path) -> None:
+    study = small_study(
+        stream={
+            "every": 3, "coarsen": 2, "dtype": "float16", "input_fields": ["temperature"],
+        },
+        ensemble={"members": 4, "validation": 1},
+        reservoir={"capacity": 30, "watermark": 6},
+        trainer={"ranks": 1},
+    )  # fmt: skip
+    result = run(study, out=tmp_run)
+    assert result.summary.samples_inserted == 4 * (STEPS // 3)
+    assert result.summary.bytes_streamed == 5 * (STEPS // 3) * 2 * 2 * (5 * 7)
+    completed = [e for e in read(tmp_run / "journal.jsonl") if e["event"] == "completed"]
+    assert all(0 < e["solve_seconds"] <= e["wall_seconds"] for e in completed)
+    surrogate = result.surrogate()
+    kept = np.load(tmp_run / "validation" / "rank0.npz")
+    (start,) = [
+        e for e in read(tmp_run / "journal.jsonl") if e["event"] == "start" and not e["member"]
+    ]
+    initial = np.full((5, 7), start["parameters"]["initial"], np.float16)
+    field = surrogate(start["parameters"], kept["times"][2], {"initial_temperature": initial})
+    np.testing.assert_allclose(field, kept["prediction"][2], atol=0.05)  # K
+    assert kept["truth"].shape == (STEPS // 3, 1, 5, 7)
+
+
 def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
     killed: list[int] = []
 

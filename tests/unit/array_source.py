@@ -4,6 +4,7 @@ import threading
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from jaxtyping import Float32, Int64
 
 from trainers.base import Held, Input, Lease, Moments, Problem, TrainStats
@@ -87,6 +88,11 @@ class ArraySource:
     def _one_thread(self) -> None:
         self._thread = self._thread or threading.get_ident()
         assert self._thread == threading.get_ident(), "lease, replay, give_back: one thread"
+
+
+def nothing_given(samples: int, *, window: int = 1) -> torch.Tensor:
+    """The input fields of ``linear_problem``, of which there are none."""
+    return torch.empty(samples, window, 0, *GRID)
 
 
 def linear_problem(*, window: int = 1) -> Problem:

@@ -143,7 +143,7 @@ def test_the_commented_keys_of_init_are_right_too(study: Path) -> None:
     assert tree["ensemble"]["member_timeout"] == 600
     assert tree["trainer"]["device"] == "auto"
     resolved = load(study).as_json()["stream"]
-    assert resolved == StudyConfig.model_fields["stream"].default.model_dump()
+    assert resolved == StudyConfig.model_fields["stream"].default.model_dump(mode="json")
 
 
 def test_init_overwrites_nothing(study: Path) -> None:

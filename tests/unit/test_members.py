@@ -34,7 +34,7 @@ class Ramp:
             if step == self._fails_at:
                 raise SolverFailed(f"diverged at step {step}")
             values = np.full((1, *GRID), parameters["slope"] * step, np.float32)
-            yield Snapshot(step, 0.5 * step, values)
+            yield Snapshot(step, 0.5 * step, values, iterations=7 * step, refused=int(step > 0))
 
     def close(self) -> None:
         """Holds nothing."""
@@ -93,6 +93,7 @@ def run(
         Assignment(member=11, attempt=2, validation=False),
         {"slope": 3.0},
         comm="communicator",
+        downsampling=lambda snapshots: snapshots,
         window=window,
         initial_state=initial_state,
         flush_timeout=60.0,
@@ -106,7 +107,9 @@ def test_samples_are_numbered_in_the_order_of_their_steps() -> None:
     assert sender.opened == [(11, 2, [3.0], False)]
     assert sender.sent == [(0, 1, [0.5], [3.0]), (1, 2, [1.0], [6.0]), (2, 3, [1.5], [9.0])]
     assert (report.samples, report.bytes_sent) == (3, 288)
-    assert (report.member, report.attempt, report.wall_seconds) == (11, 2, 2.0)
+    # Each look at the clock is a second: one before and after each of four snapshots and the end.
+    assert (report.member, report.attempt, report.wall_seconds) == (11, 2, 12.0)
+    assert (report.solve_seconds, report.iterations, report.refused) == (5.0, 0 + 7 + 14 + 21, 3)
 
 
 def test_waiting_is_for_credit_and_for_the_last_samples() -> None:

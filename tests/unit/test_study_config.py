@@ -89,6 +89,17 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("ensemble.mpi_ranks", 2, ["ensemble.mpi_ranks=2", "at most 1", "Lower"]),
     ("reservoir.watermark", 0, ["reservoir.watermark=0", "at least 1", "Raise"]),
     ("ensemble.member_timeout", 0, ["ensemble.member_timeout=0", "above 0", "Raise"]),
+    ("stream.fields", ["temprature"],
+     ['stream.fields="temprature"', "no such field", "Did you mean 'temperature'", "Rename"]),
+    ("stream.fields", [], ["stream.fields=[]", "at least 1"]),
+    ("stream.input_fields", ["u"],
+     ['stream.input_fields="u"', "It yields temperature", "Rename or remove"]),
+    ("stream.coarsen", 65, ["stream.coarsen=65", "at most 40", "Lower it"]),
+    ("stream.coarsen", [32], ["stream.coarsen=[32]", "one number of points per axis", "[24, 40]"]),
+    ("stream.coarsen", [25, 40], ["stream.coarsen=[25, 40]", "none above the solver's [24, 40]"]),
+    ("stream.every", 0, ["stream.every=0", "at least 1", "Raise"]),
+    ("stream.every", 31, ["trainer.task.window=1", "only 0 snapshots", "stream.every=31"]),
+    ("stream.dtype", "float64", ['stream.dtype="float64"', "float32"]),
     ("stream.batch_bytes", 10**8, ["stream.batch_bytes=100000000", "at most 8", "Lower"]),
 ]  # fmt: skip
 
@@ -480,3 +491,30 @@ def test_checking_a_study_loads_nothing_heavy(project: Path) -> None:
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout.strip(), done.stderr) == (0, "", "")
+
+
+def test_what_leaves_the_solver_is_what_is_counted() -> None:
+    plain = parse(tree())
+    study = tree()
+    study["stream"] = {
+        "every": 4, "coarsen": [16, 32], "dtype": "float16", "input_fields": ["temperature"],
+    }  # fmt: skip
+    thinned = parse(study)
+    assert (plain.samples_per_member, thinned.samples_per_member) == (30, 7)
+    assert thinned.spec.names == ("temperature", "initial_temperature")
+    assert thinned.spec.shape == (16, 32)
+    assert plain.sample_bytes == 4 * 24 * 40
+    assert thinned.sample_bytes == 2 * 2 * 16 * 32
+    layout = thinned.sample_layout()
+    assert (layout.nbytes, layout.dtype) == (thinned.sample_bytes, "float16")
+
+
+def test_a_seed_that_no_network_can_see_is_warned_of() -> None:
+    study = tree()
+    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [64], "steps": 30, "dt": 0.4}
+    study["parameters"] = {"amplitude": {"constant": 1}, "seed": {"uniform": [0, 1000]}}
+    (line,) = [each for each in parse(study).warnings() if "seed" in each]
+    assert line.startswith("parameters.seed=")
+    assert "stream.input_fields" in line
+    study["stream"] = {"input_fields": ["u"]}
+    assert not any("seed" in each for each in parse(study).warnings())

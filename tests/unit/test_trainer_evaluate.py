@@ -6,13 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from tests.unit.array_source import ArraySource, linear_held, linear_problem, linear_source
+from tests.unit.array_source import (
+    ArraySource,
+    linear_held,
+    linear_problem,
+    linear_source,
+    nothing_given,
+)
 from trainers import evaluate
 from trainers.base import Held, ValidationResult
 from trainers.config import TrainerConfig
 from trainers.distributed import LockStep, World
 from trainers.evaluate import Validation, telling_members
-from trainers.models import build_model
 from trainers.state import Normalization
 from trainers.tasks import Direct, build_task
 
@@ -27,9 +32,7 @@ def task() -> Direct:
 @pytest.fixture
 def network(task: Direct) -> nn.Module:
     torch.manual_seed(0)
-    return build_model(
-        TrainerConfig().model, num_inputs=task.num_inputs, field_shape=task.field_shape
-    )
+    return task.network(TrainerConfig().model)
 
 
 def source_of(held: Held) -> ArraySource:
@@ -48,7 +51,7 @@ def test_errors_are_those_of_a_direct_computation_in_physical_units(
     monkeypatch.setattr(evaluate, "CHUNK_BYTES", 4 * held.fields[0].nbytes)  # 7 parts
     result = validation(held, task, network).measure(31)
     with torch.no_grad():
-        prediction = task.predict(network, torch.from_numpy(held.inputs)).numpy()
+        prediction = task.predict(network, torch.from_numpy(held.inputs), nothing_given(25)).numpy()
     error = (prediction.astype(np.float64) - held.fields).reshape(25, -1)
     truth = held.fields.astype(np.float64).reshape(25, -1)
     assert result is not None

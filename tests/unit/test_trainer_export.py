@@ -1,16 +1,22 @@
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from tests.unit.array_source import linear_held, linear_problem, linear_source
-from trainers.base import TrainStats, ValidationResult
+from tests.unit.array_source import (
+    GRID,
+    linear_held,
+    linear_problem,
+    linear_source,
+    nothing_given,
+)
+from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
 from trainers.export import Surrogate, export, load_surrogate
-from trainers.models import build_model
 from trainers.state import Normalization
 from trainers.tasks import build_task
 
@@ -25,7 +31,7 @@ def folder(tmp_path: Path) -> Path:
     normalization = Normalization.of(linear_source().moments(), problem)
     torch.manual_seed(3)
     task = build_task(config, problem, normalization, CPU)
-    model = build_model(config.model, num_inputs=task.num_inputs, field_shape=task.field_shape)
+    model = task.network(config.model)
     result = ValidationResult(
         train_step=9, samples=4, mse=2.5, relative_l2=0.01, member_mse={40: 2.5}
     )
@@ -41,7 +47,10 @@ def folder(tmp_path: Path) -> Path:
     export(tmp_path / "model", model, config, problem, normalization, stats)
     inputs = torch.from_numpy(linear_held(np.random.default_rng(2), 8).inputs)
     with torch.inference_mode():
-        np.save(tmp_path / "expected.npy", task.predict(model.eval(), inputs)[:, 0].numpy())
+        np.save(
+            tmp_path / "expected.npy",
+            task.predict(model.eval(), inputs, nothing_given(8))[:, 0].numpy(),
+        )
     return tmp_path
 
 
@@ -62,6 +71,7 @@ def test_the_card_says_what_it_is_for(folder: Path) -> None:
         "unit": "Pa",
         "low": -2.0,
         "high": 3.0,
+        "learnt": True,
     }
     assert card["problem"]["field_units"] == ["K", "Pa"]
     assert card["trainer"]["model"]["kind"] == "mlp"
@@ -140,3 +150,46 @@ def test_a_format_of_another_version_is_refused(folder: Path) -> None:
     path.write_text(json.dumps({**card, "format": 2}))
     with pytest.raises(ValueError, match="format 2, this version reads 1"):
         load_surrogate(folder)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Surrogate:
+    """Temperature from pressure: a seed that nobody gives, and an input field."""
+    problem = replace(
+        linear_problem(),
+        input_fields=("pressure",),
+        parameters=(
+            Input(name="seed", unit="1", low=0.0, high=1e6, learnt=False),
+            Input(name="load", unit="Pa", low=-2.0, high=3.0),
+        ),
+    )
+    normalization = Normalization.of(linear_source().moments(), problem)
+    task = build_task(TrainerConfig(), problem, normalization, CPU)
+    stats = TrainStats(
+        rank=0, train_step=9, loss=0.5, learning_rate=1e-3, wait_seconds=0.0,
+        first_step_seconds=0.1, validation=None,
+    )  # fmt: skip
+    network = task.network(TrainerConfig().model)
+    export(tmp_path / "model", network, TrainerConfig(), problem, normalization, stats)
+    return load_surrogate(tmp_path)
+
+
+def test_input_fields_are_given_by_name_and_broadcast(operator: Surrogate) -> None:
+    pressure = np.random.default_rng(1).normal(size=(4, *GRID)).astype(np.float32)
+    many = operator({"load": 1.0}, 0.25, {"pressure": pressure})
+    assert many.shape == (4, 1, *GRID)
+    assert len({each.tobytes() for each in many}) == 4
+    np.testing.assert_allclose(
+        many[2], operator([1.0], 0.25, {"pressure": pressure[2]}), rtol=1e-5, atol=1e-5
+    )
+    times = operator({"load": 1.0}, [0.1, 0.2, 0.3], {"pressure": pressure[0]})
+    assert times.shape == (3, 1, *GRID)
+
+
+def test_wrong_input_fields_are_refused(operator: Surrogate) -> None:
+    with pytest.raises(ValueError, match=r"fields=\[\]: give exactly \['pressure'\]"):
+        operator({"load": 1.0}, 0.25)
+    with pytest.raises(ValueError, match=r"'pressure' has the shape \(7, 5\).*grid \(5, 7\)"):
+        operator({"load": 1.0}, 0.25, {"pressure": np.zeros((7, 5))})
+    with pytest.raises(ValueError, match=r"unknown: \['seed'\]"):
+        operator({"load": 1.0, "seed": 3.0}, 0.25, {"pressure": np.zeros(GRID)})

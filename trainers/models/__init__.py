@@ -3,8 +3,8 @@
 Invariants of every network (``tests/contract/test_model_contract.py`` checks each that is
 registered):
 
-1. ``(batch, inputs)`` float32 goes in, ``(batch, channel, *grid)`` float32 comes out, both
-   normalised.
+1. ``(batch, inputs)`` numbers and ``(batch, given, *grid)`` input fields go in, ``(batch, channel,
+   *grid)`` comes out; all float32 and normalised. There may be no input field: ``given`` is 0 then.
 2. A sample's prediction does not depend on the other samples of its batch.
 3. The same seed gives the same weights, and every weight gets a finite gradient.
 4. The state is tensors with names, so that it can be kept as safetensors.
@@ -43,17 +43,27 @@ MODELS: Final[dict[str, ModelKind]] = {
 }
 
 
-def build_model(config: ModelConfig, *, num_inputs: int, field_shape: tuple[int, ...]) -> nn.Module:
+def build_model(
+    config: ModelConfig,
+    *,
+    num_inputs: int,
+    field_shape: tuple[int, ...],
+    given_channels: int = 0,
+) -> nn.Module:
     """Make a network with fresh weights out of torch's global random numbers.
 
     Args:
         config: Kind and sizes.
         num_inputs: Numbers that go in.
         field_shape: ``(channel, *grid)`` that comes out.
+        given_channels: Input fields on the same grid that go in, too.
     """
     module, name = MODELS[config.kind].target.split(":")
     network = getattr(importlib.import_module(module), name)(
-        config, num_inputs=num_inputs, field_shape=field_shape
+        config,
+        num_inputs=num_inputs,
+        field_shape=field_shape,
+        given_channels=given_channels,
     )
     assert isinstance(network, nn.Module)
     return network

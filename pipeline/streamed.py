@@ -1,0 +1,111 @@
+"""Names and shape of what leaves the solver, from what it yields and what the study wants of it.
+
+Known before anything runs, and without NumPy; ``pipeline/downsample.py`` does it to the arrays.
+"""
+
+from dataclasses import replace
+from math import prod
+
+from pipeline.problems import nearest, problem
+from pipeline.sections import StreamConfig
+from solvers.base import FieldSpec
+
+INITIAL = "initial_"  # before the name of a field: what it was at time 0
+
+
+def streamed_spec(spec: FieldSpec, stream: StreamConfig) -> FieldSpec:
+    """What every sample holds: the kept channels, then the input fields that were asked for."""
+    kept = kept_channels(spec, stream)
+    names = tuple(spec.names[channel] for channel in kept)
+    initial = tuple(f"{INITIAL}{name}" for name in stream.input_fields)
+    units = dict(zip(spec.names, spec.units, strict=True))
+    grid = coarse_grid(spec, stream)
+    return replace(
+        spec,
+        names=names + initial,
+        units=tuple(units[name] for name in names + stream.input_fields),
+        shape=grid,
+        spacing=tuple(
+            width * fine / coarse
+            for width, fine, coarse in zip(spec.spacing, spec.shape, grid, strict=True)
+        ),
+        inputs=tuple(name for name in spec.inputs if name in names) + initial,
+    )
+
+
+def kept_channels(spec: FieldSpec, stream: StreamConfig) -> list[int]:
+    """Channels of the solver that leave it, in the solver's order."""
+    wanted = spec.names if stream.fields is None else stream.fields
+    return [channel for channel, name in enumerate(spec.names) if name in wanted]
+
+
+def coarse_grid(spec: FieldSpec, stream: StreamConfig) -> tuple[int, ...]:
+    """Points per axis of what leaves the solver."""
+    if isinstance(stream.coarsen, tuple):
+        return stream.coarsen
+    # Points that do not divide go into slightly larger cells than asked for.
+    return tuple(max(1, points // stream.coarsen) for points in spec.shape)
+
+
+def snapshots_of(max_snapshots: int, stream: StreamConfig) -> int:
+    """Snapshots of a member that may become samples."""
+    kept = (max_snapshots - 1) // stream.every + 1
+    return kept if stream.initial_state else kept - 1
+
+
+def problems(spec: FieldSpec, stream: StreamConfig) -> list[str]:
+    """What ``stream`` asks for and the solver does not have."""
+    computed = [name for name in spec.names if name not in spec.inputs]
+    return (
+        _unknown("fields", stream.fields or (), list(spec.names))
+        + _unknown("input_fields", stream.input_fields, computed)
+        + _nothing_left(spec, stream, computed)
+        + _grid_problems(spec, stream)
+    )
+
+
+def _unknown(key: str, names: tuple[str, ...], known: list[str]) -> list[str]:
+    return [
+        problem(
+            f"stream.{key}",
+            name,
+            f"the solver yields no such field. {nearest(name, known)}It yields "
+            f"{', '.join(known)}. Rename or remove it",
+        )
+        for name in names
+        if name not in known
+    ]
+
+
+def _nothing_left(spec: FieldSpec, stream: StreamConfig, computed: list[str]) -> list[str]:
+    if stream.fields is None or any(name in computed for name in stream.fields):
+        return []
+    return [
+        problem(
+            "stream.fields",
+            list(stream.fields),
+            f"leaves nothing to learn. Name at least one of {', '.join(computed)}",
+        )
+    ]
+
+
+def _grid_problems(spec: FieldSpec, stream: StreamConfig) -> list[str]:
+    coarsen = stream.coarsen
+    if isinstance(coarsen, int):
+        if coarsen <= max(spec.shape):
+            return []
+        limit = f"the grid has {list(spec.shape)} points, so the factor must be at most "
+        return [problem("stream.coarsen", coarsen, f"{limit}{max(spec.shape)}. Lower it")]
+    fits = len(coarsen) == len(spec.shape) and all(
+        coarse <= fine for coarse, fine in zip(coarsen, spec.shape, strict=False)
+    )
+    if fits and prod(coarsen) <= prod(spec.shape):
+        return []
+    return [
+        problem(
+            "stream.coarsen",
+            list(coarsen),
+            f"must have one number of points per axis, none above the solver's {list(spec.shape)}. "
+            "Give such a grid, or a factor",
+        )
+    ]
