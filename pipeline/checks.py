@@ -54,6 +54,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("solver?", "parameters", "ensemble"), _design_problems),
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
+        (("solver", "stream", "trainer"), _task_problems),
     ]
     return found + _all(sections, checks)
 
@@ -80,8 +81,9 @@ def _all(sections: Mapping[str, Any], checks: Sequence[_Check]) -> list[str]:
 
 
 def samples_per_member(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Samples that a completed member yields: one starts at every full window."""
-    return streamed.snapshots_of(solver.max_snapshots, stream) - trainer.task.window + 1
+    """Samples that a completed member yields: windows that start ``stride`` snapshots apart."""
+    task = trainer.task
+    return (streamed.snapshots_of(solver.max_snapshots, stream) - task.window) // task.stride + 1
 
 
 def sample_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
@@ -115,6 +117,31 @@ def _sample_problems(
             f"to at most {snapshots}, or raise solver.steps",
         )
     ]
+
+
+def _task_problems(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> list[str]:
+    spec = streamed.streamed_spec(solver.spec(), stream)
+    predicted = spec.names[: len(spec.names) - len(spec.inputs)]
+    found = [
+        problem(
+            f"trainer.field_weights.{name}",
+            weight,
+            f"no such field is predicted. {nearest(name, predicted)}There is "
+            f"{', '.join(predicted)}. Rename or remove it",
+        )
+        for name, weight in trainer.field_weights.items()
+        if name not in predicted
+    ]
+    if trainer.task.kind == "operator" and not spec.inputs:
+        found.append(
+            problem(
+                "trainer.task.kind",
+                "operator",
+                "nothing is given that an operator could be learnt from. Add stream.input_fields: "
+                f"[{predicted[0]}], take a solver with an input field, or use kind: direct",
+            )
+        )
+    return found
 
 
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:

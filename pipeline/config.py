@@ -95,10 +95,9 @@ class StudyConfig(Section):
         return self.ensemble.members * self.samples_per_member
 
     def validation_capacity(self, rank: int) -> int:
-        """Validation samples that arrive at one rank: (member + sample) % ranks == rank."""
-        ranks, samples = self.trainer.ranks, self.samples_per_member
-        firsts = ((rank - member) % ranks for member in range(self.ensemble.validation))
-        return sum(len(range(first, samples, ranks)) for first in firsts)
+        """Validation samples that arrive at one rank: whole members, member % ranks == rank."""
+        members = range(rank, self.ensemble.validation, self.trainer.ranks)
+        return len(members) * self.samples_per_member
 
     def sample_layout(self) -> "pipeline.wire.SampleLayout":
         """Shape of what lies in a slot."""

@@ -54,23 +54,29 @@ class SampleSender(Protocol):
 
 
 def windows(
-    snapshots: Iterator[Snapshot], *, window: int, initial_state: bool
+    snapshots: Iterator[Snapshot], *, window: int, stride: int, initial_state: bool
 ) -> Iterator[list[Snapshot]]:
-    """Cut a member into samples of ``window`` consecutive snapshots, one starting at every step.
+    """Cut a member into samples of ``window`` consecutive snapshots.
 
     Args:
         snapshots: A member, from its initial state on.
         window: Snapshots in a sample.
+        stride: Snapshots from the start of one sample to that of the next.
         initial_state: Whether the snapshot at the initial time may be part of a sample.
     """
     held: list[Snapshot] = []
+    skipped = 0  # between samples, where they leave gaps
     for snapshot in snapshots:
         if snapshot.step == 0 and not initial_state:
+            continue
+        if skipped:
+            skipped -= 1
             continue
         held.append(snapshot)
         if len(held) == window:
             yield list(held)
-            held.pop(0)
+            skipped = max(0, stride - window)
+            del held[:stride]
 
 
 @final
@@ -111,6 +117,7 @@ def run_member(
     comm: object,
     downsampling: Callable[[Iterator[Snapshot]], Iterator[Snapshot]],
     window: int,
+    stride: int = 1,
     initial_state: bool,
     flush_timeout: float,
     clock: Callable[[], float],
@@ -125,6 +132,7 @@ def run_member(
         comm: Handed to the solver.
         downsampling: From what the solver yields to what leaves it.
         window: Snapshots in a sample.
+        stride: Snapshots from the start of one sample to that of the next.
         initial_state: Whether the snapshot at the initial time may be part of a sample.
         flush_timeout: Seconds to wait for the last acknowledgements.
         clock: Monotonic seconds.
@@ -141,7 +149,7 @@ def run_member(
     )
     samples, meter = 0, Meter(clock)
     snapshots = downsampling(meter(solver.run(parameters, comm)))
-    for group in windows(snapshots, window=window, initial_state=initial_state):
+    for group in windows(snapshots, window=window, stride=stride, initial_state=initial_state):
         times = np.array([snapshot.time for snapshot in group])
         # A window of one needs no copy: the view is handed on as it is.
         fields = (

@@ -21,17 +21,21 @@ def moments_of(
     inputs: Float32[np.ndarray, " slot inputs"],
     slots: Int64[np.ndarray, " held"],
 ) -> Moments:
-    """Count, mean and summed squared deviation over some slots, in float64.
+    """Count, mean and summed squared deviation over some slots, in float64; changes, too.
 
     Blocks of bounded size are reduced by themselves and merged (Chan, Golub, LeVeque 1979), so a
     large reservoir is neither copied nor summed with cancellation. No slots give zeros.
     """
     channels, width = fields.shape[2], inputs.shape[1]
     total_fields, total_inputs = _Sums.zero(channels), _Sums.zero(width)
+    step_m2 = np.zeros(channels)
     for rows in _blocks(slots, fields[:1].nbytes):
-        by_channel = np.moveaxis(fields[rows], 2, 0).reshape(channels, -1)
-        total_fields = total_fields.merge(_Sums.of(by_channel.astype(np.float64)))
+        block = fields[rows].astype(np.float64)
+        by_channel = np.moveaxis(block, 2, 0).reshape(channels, -1)
+        total_fields = total_fields.merge(_Sums.of(by_channel))
         total_inputs = total_inputs.merge(_Sums.of(inputs[rows].T.astype(np.float64)))
+        changes = np.diff(block, axis=1)
+        step_m2 += np.square(np.moveaxis(changes, 2, 0)).reshape(channels, -1).sum(axis=1)
     return Moments(
         count=int(slots.size),
         field_count=total_fields.count,
@@ -39,6 +43,8 @@ def moments_of(
         field_m2=total_fields.m2,
         input_mean=total_inputs.mean,
         input_m2=total_inputs.m2,
+        step_count=total_fields.count // fields.shape[1] * (fields.shape[1] - 1),
+        step_m2=step_m2,
     )
 
 

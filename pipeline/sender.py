@@ -3,7 +3,9 @@
 1. ``send`` copies the fields once and never waits but for credit; its waits are bounded, counted in
    ``wait_seconds``, and end in ``TimeoutError`` after ``stall_seconds`` without any progress.
 2. ``flush`` returns only when every sample handed over is stored in a slot.
-3. Sample i of member m goes to endpoint ``(m + i) % R``; one message holds samples of one member.
+3. Sample i of member m goes to endpoint ``(m + i) % R``, so that every rank sees every member; a
+   validation member goes to endpoint ``m % R`` as a whole, so that it can be compared as a
+   trajectory. One message holds samples of one member.
 4. A sample leaves within ``linger_ms`` while the interpreter can run, full message or not.
 5. Memory is bounded by ``credit_bytes`` per endpoint; message buffers are used again, never grown.
 6. What a receiver refuses is raised as ``StreamRefused`` by the next ``send`` or ``flush``.
@@ -100,6 +102,7 @@ class Sender:
         for link in self._links:
             self._poller.register(link.socket, zmq.POLLIN)
         self._member: int | None = None
+        self._apart = 1  # endpoints from one sample to the next
         self._failure: Exception | None = None
         self._samples = 0
         self._wait_seconds = 0.0
@@ -152,7 +155,7 @@ class Sender:
             for link in self._links:
                 link.dispatch(time.monotonic())
                 link.open(opened)
-            self._member = member
+            self._member, self._apart = member, 0 if validation else 1
 
     def send(
         self,
@@ -177,7 +180,7 @@ class Sender:
         if self._member is None:
             raise ValueError("send before open: say which member this is")
         with self._lock:
-            link = self._links[(self._member + sample) % len(self._links)]
+            link = self._links[(self._member + self._apart * sample) % len(self._links)]
             for piece in link.pieces:
                 if link.draft is None:
                     self._begin_message(link, piece)

@@ -17,7 +17,7 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
    ends with a call of ``lease``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -77,6 +77,8 @@ class Problem:
         parameters: In the order in which they stand in a sample's inputs.
         time: Times in seconds that are trained on.
         window: Consecutive snapshots in a sample.
+        time_step: Seconds from one snapshot of a window to the next.
+        step_every: Solver steps from one snapshot of a window to the next.
     """
 
     field_names: tuple[str, ...]
@@ -86,6 +88,8 @@ class Problem:
     parameters: tuple[Input, ...]
     time: Input
     window: int = 1
+    time_step: float = 1.0
+    step_every: int = 1
     input_fields: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -154,6 +158,8 @@ class Moments:
         field_m2: Sum of squared deviations from it.
         input_mean: Mean per input (parameters, then time), in the input's unit.
         input_m2: Sum of squared deviations from it.
+        step_count: Values per channel of the change from one snapshot of a window to the next.
+        step_m2: Sum of the squares of those changes.
     """
 
     count: int
@@ -162,6 +168,8 @@ class Moments:
     field_m2: Float64[np.ndarray, " channel"]
     input_mean: Float64[np.ndarray, " inputs"]
     input_m2: Float64[np.ndarray, " inputs"]
+    step_count: int
+    step_m2: Float64[np.ndarray, " channel"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -184,6 +192,35 @@ class Held:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Spread:
+    """How something differs over the members: surrogates fail in the tail."""
+
+    mean: float
+    median: float
+    p95: float
+    p99: float
+    max: float
+    std: float
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> "Spread | None":
+        """Of one value a member; quantiles are interpolated. None where there is no value."""
+        array = np.fromiter(values, np.float64)
+        array = array[np.isfinite(array)]
+        if array.size == 0:
+            return None
+        median, p95, p99 = (float(np.quantile(array, share)) for share in (0.5, 0.95, 0.99))
+        return cls(
+            mean=float(array.mean()),
+            median=median,
+            p95=p95,
+            p99=p99,
+            max=float(array.max()),
+            std=float(array.std()),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
     """Errors over all validation samples of all ranks, in physical units.
 
@@ -194,6 +231,12 @@ class ValidationResult:
         relative_l2: Mean over samples of ||prediction - truth|| / ||truth||, without the samples
             whose truth is zero everywhere; nan when there are no others.
         member_mse: Member number -> its mean squared error.
+        member_relative_l2: Member number -> mean relative error of its samples.
+        rollout_mse: Mean squared error of whole trajectories, each predicted from its first
+            snapshots on; None for tasks that do not step.
+        rollout_relative_l2: Mean over members of ||prediction - truth|| / ||truth|| of those.
+        member_rollout: Member number -> that relative error.
+        spread: Of the members' relative errors; of their rollouts where the task steps.
     """
 
     train_step: int
@@ -201,6 +244,11 @@ class ValidationResult:
     mse: float
     relative_l2: float
     member_mse: dict[int, float] = field(default_factory=dict)
+    member_relative_l2: dict[int, float] = field(default_factory=dict)
+    rollout_mse: float | None = None
+    rollout_relative_l2: float | None = None
+    member_rollout: dict[int, float] = field(default_factory=dict)
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

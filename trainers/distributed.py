@@ -119,15 +119,16 @@ class LockStep:
         channels, inputs = len(moments.field_mean), len(moments.input_mean)
         mine = np.concatenate(
             [
-                np.array([moments.count, moments.field_count], np.float64),
+                np.array([moments.count, moments.field_count, moments.step_count], np.float64),
                 *(moments.field_mean, moments.field_m2, moments.input_mean, moments.input_m2),
+                moments.step_m2,
             ]
         )
-        ends = np.cumsum([2, channels, channels, inputs])
+        ends = np.cumsum([3, channels, channels, inputs, inputs])
         rows = self.gather(mine)
         parts = []
         for row in rows:
-            counts, field_mean, field_m2, input_mean, input_m2 = np.split(row, ends)
+            counts, field_mean, field_m2, input_mean, input_m2, step_m2 = np.split(row, ends)
             part = Moments(
                 count=int(counts[0]),
                 field_count=int(counts[1]),
@@ -135,6 +136,8 @@ class LockStep:
                 field_m2=field_m2,
                 input_mean=input_mean,
                 input_m2=input_m2,
+                step_count=int(counts[2]),
+                step_m2=step_m2,
             )
             parts.append(part)
         return merge(parts), rows[:, 0].astype(np.int64)

@@ -4,13 +4,15 @@ Each rank holds a share of every member's samples; the errors are summed over th
 
 Invariants (``tests/unit/test_trainer_evaluate.py``, ``tests/integration/test_ddp.py``):
 
-1. The result does not depend on how the samples are spread over the ranks.
+1. The result does not depend on how the members are spread over the ranks.
 2. A rank without a sample takes part in every collective call.
 3. Memory is bounded: ``CHUNK_BYTES`` of predictions at once, ``KEPT_BYTES`` in a rank's file.
 4. No training batch is drawn, and the network is left in training mode.
 """
 
 import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, final
@@ -20,14 +22,16 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
-from trainers.base import BatchSource, Held, ValidationResult
+from trainers.base import BatchSource, Held, Spread, ValidationResult
 from trainers.distributed import LockStep
 from trainers.staging import tensor_over
-from trainers.tasks import Direct
+from trainers.stepping import Stepping
+from trainers.tasks import Compared, Task
+from trainers.trajectories import Trajectory, trajectories
 
 CHUNK_BYTES: Final = 64 * 2**20
 KEPT_BYTES: Final = 256 * 2**20
-COLUMNS: Final = 5  # of the rows that ranks exchange
+COLUMNS: Final = 7  # of the rows that ranks exchange
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,9 +51,7 @@ class SampleErrors:
 class Validation:
     """Measures one network against what a source holds for validation."""
 
-    def __init__(
-        self, source: BatchSource, task: Direct, model: nn.Module, ranks: LockStep
-    ) -> None:
+    def __init__(self, source: BatchSource, task: Task, model: nn.Module, ranks: LockStep) -> None:
         self._source, self._task, self._model, self._ranks = source, task, model, ranks
         self._held: Held | None = None
 
@@ -65,29 +67,42 @@ class Validation:
         return self._measure(self._hold(), train_step)
 
     def write(self, path: Path, result: ValidationResult) -> None:
-        """Write this rank's samples of the best, the median and the worst member, as ``.npz``.
+        """Write this rank's snapshots of the best, the median and the worst member, as ``.npz``.
 
-        Members with too many bytes are thinned out evenly.
+        Tasks that step are shown as rollouts. Snapshots of large members are thinned out evenly.
         """
         held = self._hold()
-        rows = np.concatenate(
-            [np.flatnonzero(held.members == member) for member in telling_members(result)]
-        )
-        most = max(1, KEPT_BYTES // (2 * held.fields[:1].nbytes or 1))
-        rows = rows[:: -(-len(rows) // most) or 1]
-        window = held.fields.shape[1]
-        predicted = self._task.field_shape[0]
-        prediction = np.empty((len(rows), *self._task.field_shape), np.float32)
-        for part in _parts(len(rows), held.fields[:1].nbytes):
-            prediction[part] = self._predict(held, rows[part])[:, 0].cpu().numpy()
+        wanted = [member for member in telling_members(result) if member in held.members]
+        kept = max(1, KEPT_BYTES // (2 * held.fields[:1, :1].nbytes or 1))
+        rows = []
+        if isinstance(self._task, Stepping):
+            for trajectory in trajectories(held, self._task, wanted):
+                (prediction,) = self._rollouts([trajectory])
+                rows += trajectory.rows(prediction, self._task.history)
+        else:
+            which = np.flatnonzero(np.isin(held.members, wanted))
+            times = held.inputs[:, held.inputs.shape[1] - held.fields.shape[1]]
+            for part in _parts(len(which), held.fields[:1].nbytes):
+                compared = self._compare(held, which[part])
+                rows += [
+                    (held.members[row], held.steps[row], times[row], truth[0], prediction[0])
+                    for row, truth, prediction in zip(
+                        which[part],
+                        compared.truth.numpy(),
+                        compared.prediction.numpy(),
+                        strict=True,
+                    )
+                ]
+        rows = rows[:: -(-len(rows) // kept) or 1]
+        grid = self._task.problem.field_shape
         path.parent.mkdir(parents=True, exist_ok=True)
         np.savez(
             path,
-            members=held.members[rows],
-            steps=held.steps[rows],
-            times=held.inputs[rows, held.inputs.shape[1] - window],
-            truth=held.fields[rows, 0, :predicted],
-            prediction=prediction,
+            members=np.array([row[0] for row in rows], np.int64),
+            steps=np.array([row[1] for row in rows], np.int64),
+            times=np.array([row[2] for row in rows], np.float64),
+            truth=np.array([row[3] for row in rows], np.float32).reshape(-1, *grid),
+            prediction=np.array([row[4] for row in rows], np.float32).reshape(-1, *grid),
         )
 
     def _hold(self) -> Held:
@@ -97,8 +112,7 @@ class Validation:
         return self._held
 
     def _measure(self, held: Held, train_step: int) -> ValidationResult | None:
-        errors = self._errors(held)
-        rows = _per_member(held.members, errors)
+        rows = _per_member(held.members, self._errors(held), self._rollout_errors(held))
         padded = np.full((self._ranks.most(len(rows)), COLUMNS), -1.0)
         padded[: len(rows)] = rows
         everyone = self._ranks.gather(padded).reshape(-1, COLUMNS)
@@ -107,29 +121,83 @@ class Validation:
     def _errors(self, held: Held) -> SampleErrors:
         count = len(held.members)
         squared, relative = np.empty(count), np.empty(count)
-        predicted = self._task.field_shape[0]
         for part in _parts(count, held.fields[:1].nbytes):
-            prediction = self._predict(held, part)
-            truth = tensor_over(held.fields[part]).to(prediction.device).float()[:, :, :predicted]
-            error = (prediction - truth).square().flatten(1).mean(1, dtype=torch.float64)
-            size = truth.square().flatten(1).mean(1, dtype=torch.float64)
-            squared[part] = error.cpu().numpy()
-            ratio = torch.where(size > 0, torch.sqrt(error / size), torch.nan)
-            relative[part] = ratio.cpu().numpy()
+            compared = self._compare(held, part)
+            squared[part], relative[part] = _of_rows(compared.prediction, compared.truth)
         return SampleErrors(squared=squared, relative=relative)
 
-    def _predict(
-        self, held: Held, rows: slice | Int64[np.ndarray, " sample"]
-    ) -> Float32[Tensor, " sample window channel *grid"]:
+    def _rollout_errors(self, held: Held) -> dict[int, tuple[float, float]]:
+        """Member -> mean square and relative error of its trajectory; empty where nothing steps."""
+        if not isinstance(self._task, Stepping):
+            return {}
+        errors = {}
+        every = trajectories(held, self._task, np.unique(held.members).tolist())
+        for part in _parts(len(every), every[0].fields.nbytes if every else 1):
+            together = every[part]
+            for trajectory, prediction in zip(together, self._rollouts(together), strict=True):
+                known = trajectory.known[self._task.history :]
+                truth = trajectory.fields[self._task.history :, : prediction.shape[1]]
+                pair = (
+                    torch.from_numpy(each[known].astype(np.float32)).flatten()[None]
+                    for each in (prediction, truth)
+                )
+                (squared,), (relative,) = _of_rows(*pair)
+                errors[trajectory.member] = float(squared), float(relative)
+        return errors
+
+    def _rollouts(
+        self, together: Sequence[Trajectory]
+    ) -> list[Float32[np.ndarray, " steps channel *grid"]]:
+        """Trajectories from their first snapshots on, as long as each is known."""
+        task = self._task
+        assert isinstance(task, Stepping)
+        device, predicted = task.device, task.problem.num_predicted
+        steps = max(len(each.fields) for each in together) - task.history
+        start = torch.from_numpy(
+            np.stack([each.fields[: task.history] for each in together]).astype(np.float32)
+        ).to(device)
+        with _evaluating(self._model):
+            prediction = task.rollout(
+                self._model,
+                torch.tensor(np.stack([each.parameters for each in together]), device=device),
+                torch.tensor([each.times[task.history - 1] for each in together], device=device),
+                start[:, :, :predicted],
+                start[:, 0, predicted:],
+                steps=steps,
+            )
+        lengths = [len(each.fields) - task.history for each in together]
+        arrays = prediction.cpu().numpy()
+        return [array[:length] for array, length in zip(arrays, lengths, strict=True)]
+
+    def _compare(self, held: Held, rows: slice | Int64[np.ndarray, " sample"]) -> Compared:
         device = self._task.device
-        inputs = tensor_over(held.inputs[rows]).to(device)
-        given = tensor_over(held.fields[rows][:, :, self._task.field_shape[0] :]).to(device)
-        self._model.eval()
-        try:
-            with torch.inference_mode():
-                return self._task.predict(self._model, inputs, given)
-        finally:
-            self._model.train()
+        with _evaluating(self._model):
+            compared = self._task.one_step(
+                self._model,
+                tensor_over(held.inputs[rows]).to(device),
+                tensor_over(held.fields[rows]).to(device),
+            )
+        return Compared(compared.prediction.cpu(), compared.truth.cpu())
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        model.train()
+
+
+def _of_rows(
+    prediction: Float32[Tensor, " row *rest"], truth: Float32[Tensor, " row *rest"]
+) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
+    """Mean squared and relative error of each row; nan where the truth is zero everywhere."""
+    error = (prediction - truth).square().flatten(1).mean(1, dtype=torch.float64)
+    size = truth.square().flatten(1).mean(1, dtype=torch.float64)
+    ratio = torch.where(size > 0, torch.sqrt(error / size), torch.nan)
+    return error.numpy(), ratio.numpy()
 
 
 def telling_members(result: ValidationResult) -> list[int]:
@@ -145,9 +213,14 @@ def _parts(count: int, sample_bytes: int) -> list[slice]:
 
 
 def _per_member(
-    members: Int64[np.ndarray, " sample"], errors: SampleErrors
+    members: Int64[np.ndarray, " sample"],
+    errors: SampleErrors,
+    rollouts: Mapping[int, tuple[float, float]],
 ) -> Float64[np.ndarray, " member columns"]:
-    """Rows of member, samples, sum of squared errors, and number and sum of relative ones."""
+    """Rows of member, samples, sum of squared errors, number and sum of relative ones, ...
+
+    ... and of the rollout's mean square and relative error, nan where there is none.
+    """
     numbers, places = np.unique(members, return_inverse=True)
     known = ~np.isnan(errors.relative)
 
@@ -155,12 +228,15 @@ def _per_member(
         sums = np.bincount(places, weights=weights, minlength=len(numbers))
         return sums.astype(np.float64)  # bincount of nothing is of integers
 
+    none = (math.nan, math.nan)
     columns = (
         numbers.astype(np.float64),
         total(np.ones(len(members))),
         total(errors.squared),
         total(known.astype(np.float64)),
         total(np.where(known, errors.relative, 0.0)),
+        np.array([rollouts.get(int(number), none)[0] for number in numbers], np.float64),
+        np.array([rollouts.get(int(number), none)[1] for number in numbers], np.float64),
     )
     return np.stack(columns, axis=1)
 
@@ -170,15 +246,25 @@ def _result(rows: Float64[np.ndarray, " row columns"], train_step: int) -> Valid
     if len(rows) == 0:
         return None
     members, places = np.unique(rows[:, 0], return_inverse=True)
-    samples = np.bincount(places, weights=rows[:, 1])
-    squared = np.bincount(places, weights=rows[:, 2])
-    total, known = samples.sum(), rows[:, 3].sum()
+    names = [int(member) for member in members]
+
+    def total(column: int) -> Float64[np.ndarray, " member"]:
+        return np.bincount(places, weights=rows[:, column])
+
+    samples, squared, known, relative = (total(column) for column in (1, 2, 3, 4))
+    with np.errstate(invalid="ignore"):
+        of_member = relative / known  # nan for a member whose truth is zero everywhere
+    rolled = rows[~np.isnan(rows[:, 5])]
+    rollout = {int(row[0]): float(row[6]) for row in rolled}
     return ValidationResult(
         train_step=train_step,
-        samples=int(total),
-        mse=float(squared.sum() / total),
-        relative_l2=float(rows[:, 4].sum() / known) if known else math.nan,
-        member_mse={
-            int(member): float(mse) for member, mse in zip(members, squared / samples, strict=True)
-        },
+        samples=int(samples.sum()),
+        mse=float(squared.sum() / samples.sum()),
+        relative_l2=float(relative.sum() / known.sum()) if known.sum() else math.nan,
+        member_mse=dict(zip(names, (squared / samples).tolist(), strict=True)),
+        member_relative_l2=dict(zip(names, of_member.tolist(), strict=True)),
+        rollout_mse=float(rolled[:, 5].mean()) if len(rolled) else None,
+        rollout_relative_l2=float(np.nanmean(rolled[:, 6])) if len(rolled) else None,
+        member_rollout=rollout,
+        spread=Spread.of(rollout.values() if rollout else of_member.tolist()),
     )

@@ -24,14 +24,15 @@ import torch
 from jaxtyping import Float, Float32, Float64
 from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from trainers.base import Input, Problem, TrainStats
 from trainers.config import TrainerConfig
 from trainers.state import Normalization
-from trainers.tasks import Direct, build_task
+from trainers.stepping import Stepping
+from trainers.tasks import Direct, Task, build_task
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 CHUNK_BYTES: Final = 64 * 2**20
 
 
@@ -98,7 +99,7 @@ class Surrogate:
     """
 
     def __init__(
-        self, network: nn.Module, task: Direct, *, problem: Problem, card: dict[str, Any]
+        self, network: nn.Module, task: Task, *, problem: Problem, card: dict[str, Any]
     ) -> None:
         self._network, self._task = network.eval(), task
         self.problem: Final = problem
@@ -135,7 +136,11 @@ class Surrogate:
 
         Raises:
             ValueError: A parameter or field is missing, unknown, or has a wrong shape.
+            TypeError: The surrogate goes from snapshots to later ones.
         """
+        task = self._task
+        if not isinstance(task, Direct):
+            raise TypeError("this surrogate goes from snapshots to later ones: call rollout(...)")
         inputs, given = self._inputs(parameters, time), self._given(fields or {})
         axes = given.ndim - len(self.problem.given_shape)
         leading = np.broadcast_shapes(inputs.shape[:-1], given.shape[:axes])
@@ -144,14 +149,73 @@ class Surrogate:
         rows = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float32))
         given = np.broadcast_to(given, (*leading, *self.problem.given_shape))
         given = given.reshape(len(rows), 1, *self.problem.given_shape)
-        predicted = np.empty((len(rows), *self._task.field_shape), np.float32)
+        predicted = np.empty((len(rows), *self.problem.field_shape), np.float32)
         step = max(1, CHUNK_BYTES // predicted[:1].nbytes) if len(rows) else 1
         with torch.inference_mode():
             for start in range(0, len(rows), step):
                 part = slice(start, start + step)
                 around = torch.from_numpy(given[part].astype(np.float32))
-                predicted[part] = self._task.predict(self._network, rows[part], around)[:, 0]
-        return predicted.reshape(*leading, *self._task.field_shape)
+                predicted[part] = task.predict(self._network, rows[part], around)[:, 0]
+        return predicted.reshape(*leading, *self.problem.field_shape)
+
+    def rollout(
+        self,
+        parameters: Mapping[str, ArrayLike] | ArrayLike,
+        history: ArrayLike,
+        *,
+        steps: int,
+        time: ArrayLike = 0.0,
+        fields: Mapping[str, ArrayLike] | None = None,
+    ) -> Float32[np.ndarray, " *leading_steps_channel_grid"]:
+        """Predict the snapshots after ``history``, each from those before it.
+
+        Args:
+            parameters: As for a call; leading axes are broadcast against those of ``history``.
+            history: The first snapshots, ``(*leading, snapshot, channel, *grid)``, in the fields'
+                units, as many as the task takes and ``problem.time_step`` seconds apart.
+            steps: Snapshots to predict.
+            time: Of the last snapshot of the history, in seconds.
+            fields: As for a call.
+
+        Returns:
+            ``(*leading, steps, channel, *grid)``.
+
+        Raises:
+            ValueError: An argument is missing, unknown, or has a wrong shape.
+            TypeError: The surrogate maps times to fields.
+        """
+        task, shape = self._task, self.problem.field_shape
+        if not isinstance(task, Stepping):
+            raise TypeError("this surrogate maps times to fields: call it with a time")
+        start = np.asarray(history, np.float32)
+        wanted = (task.history, *shape)
+        if start.shape[start.ndim - len(wanted) :] != wanted:
+            raise ValueError(
+                f"history has the shape {start.shape}, but its last axes must be (snapshot, "
+                f"channel, *grid) = {wanted}"
+            )
+        inputs, given = self._inputs(parameters, time), self._given(fields or {})
+        leading = np.broadcast_shapes(
+            inputs.shape[:-1],
+            start.shape[: start.ndim - len(wanted)],
+            given.shape[: given.ndim - len(shape)],
+        )
+
+        def rows(array: np.ndarray, inner: tuple[int, ...]) -> Tensor:
+            whole = np.broadcast_to(array, (*leading, *inner)).reshape(-1, *inner)
+            return torch.from_numpy(whole.astype(np.float32))
+
+        numbers = rows(inputs, (inputs.shape[-1],))
+        with torch.inference_mode():
+            predicted = task.rollout(
+                self._network,
+                numbers[:, :-1],
+                numbers[:, -1],
+                rows(start, wanted),
+                rows(given, self.problem.given_shape),
+                steps=steps,
+            )
+        return predicted.numpy().reshape(*leading, steps, *shape)
 
     def _given(self, fields: Mapping[str, ArrayLike]) -> Float[np.ndarray, " *leading_given_grid"]:
         names, grid = self.problem.input_fields, self.problem.shape
@@ -218,5 +282,7 @@ def _problem(tree: dict[str, Any]) -> Problem:
         parameters=tuple(Input(**each) for each in tree["parameters"]),
         time=Input(**tree["time"]),
         window=tree["window"],
-        input_fields=tuple(tree.get("input_fields", ())),
+        time_step=tree["time_step"],
+        step_every=tree["step_every"],
+        input_fields=tuple(tree["input_fields"]),
     )

@@ -39,8 +39,44 @@ def relative_l2(prediction: Batch, truth: Batch) -> PerSample:
     return root / torch.sqrt(size + floor)
 
 
+def h1(prediction: Batch, truth: Batch) -> PerSample:
+    """Mean squared error of the fields and of their gradients, lengths in units of the domain.
+
+    Gradients are differences of neighbours; an axis with a single point has none.
+    """
+    error = prediction - truth
+    total = error.square().flatten(1).mean(1)
+    for axis in range(2, error.dim()):
+        points = error.shape[axis]
+        if points > 1:
+            slope = torch.diff(error, dim=axis) * (points - 1)
+            total = total + slope.square().flatten(1).mean(1)
+    return total
+
+
+def weighted(loss: Loss, weights: Float32[Tensor, " channel"] | None) -> Loss:
+    """``loss`` in which the error of each channel counts by its weight; on average by 1.
+
+    Args:
+        loss: One of ``LOSSES``.
+        weights: One per channel of a prediction; None: all alike, at no cost.
+    """
+    if weights is None:
+        return loss
+    scale = weights / weights.mean()
+    if loss is not mae:  # all others are of squares
+        scale = torch.sqrt(scale)
+
+    def scaled(prediction: Batch, truth: Batch) -> PerSample:
+        factors = scale.view(-1, *[1] * (truth.dim() - 2))
+        return loss(prediction * factors, truth * factors)
+
+    return scaled
+
+
 LOSSES: Final[dict[str, Loss]] = {
     "mse": mse,
     "mae": mae,
     "relative_l2": relative_l2,
+    "h1": h1,
 }

@@ -37,6 +37,8 @@ def merge(parts: Sequence[Moments]) -> Moments:
             field_m2=field_m2,
             input_mean=input_mean,
             input_m2=input_m2,
+            step_count=merged.step_count + part.step_count,
+            step_m2=merged.step_m2 + part.step_m2,
         )
     return merged
 
@@ -64,12 +66,14 @@ class Normalization:
         field_scale: Standard deviation of each channel, in its unit.
         input_offset: Middle of each parameter's range, then of the times, in their units.
         input_scale: Half the width of each range.
+        step_scale: Root mean square change of each channel from one snapshot to the next.
     """
 
     field_offset: Float64[np.ndarray, " channel"]
     field_scale: Float64[np.ndarray, " channel"]
     input_offset: Float64[np.ndarray, " inputs"]
     input_scale: Float64[np.ndarray, " inputs"]
+    step_scale: Float64[np.ndarray, " channel"]
 
     @classmethod
     def of(cls, moments: Moments, problem: Problem) -> Self:
@@ -82,11 +86,13 @@ class Normalization:
         low = np.array([each.low for each in ranges])
         high = np.array([each.high for each in ranges])
         deviation = np.sqrt(moments.field_m2 / max(1, moments.field_count))
+        change = np.sqrt(moments.step_m2 / max(1, moments.step_count))
         return cls(
             field_offset=moments.field_mean,
             field_scale=_scale(deviation, moments.field_mean),
             input_offset=(low + high) / 2,
             input_scale=_scale((high - low) / 2, (high + low) / 2),
+            step_scale=_scale(change, moments.field_mean),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -1,65 +1,118 @@
 """What is predicted from what: turns samples into a network's inputs and targets, and back.
 
-Invariants (``tests/unit/test_trainer_tasks.py``):
+Invariants of every task (``tests/contract/test_task_contract.py``):
 
-1. The network sees normalised numbers only; ``predict`` takes and returns physical ones.
-   Seeds of random draws are not among them; the input fields that they draw are.
-2. A window of w snapshots counts as w pairs of inputs and field.
-3. What is given in is never written to.
+1. The network sees normalised numbers only; predictions are in the fields' units.
+   Seeds of random draws are not among its inputs; the input fields that they draw are.
+2. ``losses`` has one number for each sample, of the fields that are predicted.
+3. ``one_step`` puts a prediction beside its truth, for every sample.
+4. What is given in is never written to.
+
+Networks are called ``network(numbers, fields)``: ``(batch, n)`` and ``(batch, channel, *grid)``.
 """
 
-from typing import Final, final
+from typing import Final, NamedTuple, Protocol, final, runtime_checkable
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.config import ModelConfig, TrainerConfig
-from trainers.losses import LOSSES, Loss
+from trainers.config import DirectConfig, ModelConfig, OperatorConfig, TrainerConfig
+from trainers.losses import LOSSES, Loss, weighted
 from trainers.models import build_model
+from trainers.scaling import Scaling
 from trainers.state import Normalization
+
+
+class Compared(NamedTuple):
+    """Predictions and what the solver says, in the fields' units."""
+
+    prediction: Float32[Tensor, " batch snapshot channel *grid"]
+    truth: Float32[Tensor, " batch snapshot channel *grid"]
+
+
+@runtime_checkable
+class Task(Protocol):
+    """One way to use a network on the samples of a problem."""
+
+    @property
+    def problem(self) -> Problem:
+        """What is learnt."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        ...
+
+    def network(self, config: ModelConfig) -> nn.Module:
+        """A fresh network of the sizes that this task needs."""
+        ...
+
+    def losses(
+        self,
+        network: nn.Module,
+        inputs: Float32[Tensor, " batch sample_inputs"],
+        fields: Float[Tensor, " batch window channel *grid"],
+    ) -> Float32[Tensor, " batch"]:
+        """Loss of each sample, of normalised fields."""
+        ...
+
+    def one_step(
+        self,
+        network: nn.Module,
+        inputs: Float32[Tensor, " batch sample_inputs"],
+        fields: Float[Tensor, " batch window channel *grid"],
+    ) -> Compared:
+        """What one evaluation of the network says of each sample, and the truth."""
+        ...
 
 
 def build_task(
     config: TrainerConfig, problem: Problem, normalization: Normalization, device: torch.device
-) -> "Direct":
+) -> Task:
     """The task that a study asks for."""
-    assert config.task.kind == "direct"
-    return Direct(LOSSES[config.loss], problem, normalization, device)
+    from trainers.stepping import Stepping
+
+    scaling = Scaling(problem, normalization, device)
+    loss = loss_of(config, problem, device)
+    if isinstance(config.task, DirectConfig | OperatorConfig):
+        return Direct(loss, problem, scaling, device)
+    return Stepping(config.task, loss, problem, scaling, device)
+
+
+def loss_of(config: TrainerConfig, problem: Problem, device: torch.device) -> Loss:
+    """The loss of a study, with its weights."""
+    if not config.field_weights:
+        return LOSSES[config.loss]
+    names = problem.field_names[: problem.num_predicted]
+    weights = [config.field_weights.get(name, 1.0) for name in names]
+    return weighted(LOSSES[config.loss], torch.tensor(weights, device=device))
 
 
 @final
 class Direct:
-    """(parameters, time, input fields where there are any) -> fields."""
+    """(parameters, time, input fields where there are any) -> fields.
+
+    A window of w snapshots counts as w pairs of inputs and fields.
+    """
 
     def __init__(
-        self, loss: Loss, problem: Problem, normalization: Normalization, device: torch.device
+        self, loss: Loss, problem: Problem, scaling: Scaling, device: torch.device
     ) -> None:
-        def tensor(values: Float64[np.ndarray, " n"]) -> Float32[Tensor, " n"]:
-            return torch.tensor(values, dtype=torch.float32, device=device)
-
-        channels = (-1, *[1] * len(problem.shape))  # broadcast over a batch of fields
-        self.device: Final = device
         self.problem: Final = problem
-        self.num_inputs: Final = len(problem.learnt) + 1
-        self.field_shape: Final = problem.field_shape
+        self.device: Final = device
+        self._loss, self._scaling = loss, scaling
         self._parameters = len(problem.parameters)
-        seen = [place for place, each in enumerate(problem.parameters) if each.learnt]
-        self._seen = None if len(seen) == self._parameters else [*seen, self._parameters]
-        self._loss = loss
-        self._field_offset = tensor(normalization.field_offset).view(channels)
-        self._field_scale = tensor(normalization.field_scale).view(channels)
-        self._input_offset = tensor(normalization.input_offset)
-        self._input_scale = tensor(normalization.input_scale)
+        self._predicted = problem.num_predicted
 
     def network(self, config: ModelConfig) -> nn.Module:
         """A fresh network of the sizes that this task needs."""
         return build_model(
             config,
-            num_inputs=self.num_inputs,
-            field_shape=self.field_shape,
+            num_inputs=len(self.problem.learnt) + 1,
+            field_shape=self.problem.field_shape,
             given_channels=len(self.problem.input_fields),
         )
 
@@ -70,11 +123,22 @@ class Direct:
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, of normalised fields; those that are given count as inputs."""
-        window, predicted = fields.shape[1], self.field_shape[0]
-        values = (fields.flatten(0, 1).float() - self._field_offset) / self._field_scale
-        numbers = self._normalised(self._pairs(inputs, window))
-        loss = self._loss(network(numbers, values[:, predicted:]), values[:, :predicted])
+        window = fields.shape[1]
+        values = self._scaling.fields(fields.flatten(0, 1))
+        numbers = self._scaling.numbers(self._pairs(inputs, window))
+        prediction = network(numbers, values[:, self._predicted :])
+        loss = self._loss(prediction, values[:, : self._predicted])
         return loss if window == 1 else loss.view(-1, window).mean(1)
+
+    def one_step(
+        self,
+        network: nn.Module,
+        inputs: Float32[Tensor, " batch sample_inputs"],
+        fields: Float[Tensor, " batch window channel *grid"],
+    ) -> Compared:
+        """Every snapshot of the window."""
+        prediction = self.predict(network, inputs, fields[:, :, self._predicted :])
+        return Compared(prediction, fields[:, :, : self._predicted].float())
 
     def predict(
         self,
@@ -83,12 +147,10 @@ class Direct:
         given: Float[Tensor, " batch window given *grid"],
     ) -> Float32[Tensor, " batch window channel *grid"]:
         """Fields in their units, from inputs and input fields in theirs."""
-        window, predicted = inputs.shape[1] - self._parameters, self.field_shape[0]
-        offset, scale = self._field_offset, self._field_scale
-        values = (given.flatten(0, 1).float() - offset[predicted:]) / scale[predicted:]
-        prediction: Tensor = network(self._normalised(self._pairs(inputs, window)), values)
-        fields = prediction * scale[:predicted] + offset[:predicted]
-        return fields.view(-1, window, *self.field_shape)
+        window = inputs.shape[1] - self._parameters
+        numbers = self._scaling.numbers(self._pairs(inputs, window))
+        prediction: Tensor = network(numbers, self._scaling.given(given.flatten(0, 1)))
+        return self._scaling.physical(prediction).view(-1, window, *self.problem.field_shape)
 
     def _pairs(
         self, inputs: Float32[Tensor, " batch sample_inputs"], window: int
@@ -98,7 +160,3 @@ class Direct:
             return inputs
         parameters = inputs[:, None, :-window].expand(-1, window, -1)
         return torch.cat([parameters, inputs[:, -window:, None]], dim=2).flatten(0, 1)
-
-    def _normalised(self, inputs: Float32[Tensor, " pair inputs"]) -> Float32[Tensor, " pair seen"]:
-        numbers = (inputs - self._input_offset) / self._input_scale
-        return numbers if self._seen is None else numbers[:, self._seen]

@@ -55,6 +55,7 @@ class _SolverHost:
             comm=self._comm,
             downsampling=self._downsampling,
             window=self._study.sample_layout().window,
+            stride=self._study.trainer.task.stride,
             initial_state=self._study.stream.initial_state,
             flush_timeout=FLUSH_TIMEOUT_SECONDS,
             clock=time.monotonic,

@@ -185,5 +185,7 @@ def problem_of(study: StudyConfig) -> Problem:
         ),
         time=Input(name="time", unit="s", low=first, high=last),
         window=study.window,
+        time_step=every * step_seconds,
+        step_every=every,
         input_fields=spec.inputs,
     )

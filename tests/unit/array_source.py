@@ -42,6 +42,8 @@ class ArraySource:
 
     def moments(self) -> Moments:
         fields = np.moveaxis(self.fields, 2, 0).reshape(self.fields.shape[2], -1)
+        steps = np.diff(self.fields.astype(np.float64), axis=1)
+        changes = np.moveaxis(steps, 2, 0).reshape(self.fields.shape[2], -1)
         return Moments(
             count=len(self.inputs),
             field_count=fields.shape[1],
@@ -49,6 +51,8 @@ class ArraySource:
             field_m2=fields.var(1, dtype=np.float64) * fields.shape[1],
             input_mean=self.inputs.mean(0, dtype=np.float64),
             input_m2=self.inputs.var(0, dtype=np.float64) * len(self.inputs),
+            step_count=changes[0].size,
+            step_m2=(changes**2).sum(1),
         )
 
     def lease(self, batches: int, *, timeout: float) -> Lease:

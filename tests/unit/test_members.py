@@ -143,4 +143,17 @@ def test_a_failed_member_keeps_what_it_sent_and_is_not_reported_as_completed() -
 
 def test_a_member_shorter_than_the_window_yields_no_sample() -> None:
     snapshots = Ramp(steps=1).run({"slope": 1.0}, "communicator")
-    assert list(windows(snapshots, window=3, initial_state=True)) == []
+    assert list(windows(snapshots, window=3, stride=1, initial_state=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("window", "stride", "starts"),
+    [(1, 1, [0, 1, 2, 3, 4, 5, 6, 7]), (3, 2, [0, 2, 4]), (2, 3, [0, 3, 6]), (4, 4, [0, 4])],
+)
+def test_samples_start_stride_snapshots_apart(window: int, stride: int, starts: list[int]) -> None:
+    snapshots = Ramp(steps=7).run({"slope": 1.0}, "communicator")
+    cut = list(windows(snapshots, window=window, stride=stride, initial_state=True))
+    assert [[each.step for each in group] for group in cut] == [
+        list(range(start, start + window)) for start in starts
+    ]
+    assert len(cut) == (8 - window) // stride + 1

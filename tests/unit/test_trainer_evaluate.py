@@ -26,7 +26,9 @@ from trainers.tasks import Direct, build_task
 def task() -> Direct:
     problem = linear_problem()
     normalization = Normalization.of(linear_source().moments(), problem)
-    return build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
+    task = build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
+    assert isinstance(task, Direct)
+    return task
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
 from trainers.export import Surrogate, export, load_surrogate
 from trainers.state import Normalization
-from trainers.tasks import build_task
+from trainers.tasks import Direct, build_task
 
 CPU = torch.device("cpu")
 INSIDE = {"west": [120.0, 320.0, 480.0], "load": [-1.5, 0.0, 2.5]}
@@ -31,6 +31,7 @@ def folder(tmp_path: Path) -> Path:
     normalization = Normalization.of(linear_source().moments(), problem)
     torch.manual_seed(3)
     task = build_task(config, problem, normalization, CPU)
+    assert isinstance(task, Direct)
     model = task.network(config.model)
     result = ValidationResult(
         train_step=9, samples=4, mse=2.5, relative_l2=0.01, member_mse={40: 2.5}

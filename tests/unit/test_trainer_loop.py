@@ -170,6 +170,8 @@ class Nothing(ArraySource):
             field_m2=zeros[1],
             input_mean=zeros[2],
             input_m2=zeros[3],
+            step_count=0,
+            step_m2=zeros[1],
         )
 
     def lease(self, batches: int, *, timeout: float) -> Lease:

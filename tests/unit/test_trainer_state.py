@@ -13,6 +13,7 @@ def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
     values = np.moveaxis(fields, 2, 0).reshape(fields.shape[2], -1).astype(np.float64)
     count, channels = values.shape[1], len(values)
     empty = count == 0
+    steps = np.diff(fields.astype(np.float64), axis=1)
     return Moments(
         count=len(inputs),
         field_count=count,
@@ -20,12 +21,14 @@ def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
         field_m2=np.zeros(channels) if empty else values.var(1) * count,
         input_mean=np.zeros(inputs.shape[1]) if empty else inputs.mean(0, np.float64),
         input_m2=np.zeros(inputs.shape[1]) if empty else inputs.var(0, np.float64) * len(inputs),
+        step_count=count // fields.shape[1] * (fields.shape[1] - 1),
+        step_m2=(steps**2).sum((0, 1, 3, 4)),
     )
 
 
 @pytest.mark.parametrize("cuts", [[1, 2, 40], [0, 0, 77], [100], [0, 100, 100]])
 def test_merged_moments_are_those_of_all_samples_together(cuts: list[int]) -> None:
-    fields, inputs = linear_samples(np.random.default_rng(5), 101)
+    fields, inputs = linear_samples(np.random.default_rng(5), 101, window=3)
     whole = moments_of(fields, inputs)
     merged = merge(
         [
@@ -34,7 +37,8 @@ def test_merged_moments_are_those_of_all_samples_together(cuts: list[int]) -> No
         ]
     )
     assert (merged.count, merged.field_count) == (whole.count, whole.field_count)
-    for name in ("field_mean", "field_m2", "input_mean", "input_m2"):
+    assert merged.step_count == whole.step_count == 101 * 2 * 35
+    for name in ("field_mean", "field_m2", "input_mean", "input_m2", "step_m2"):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-6)
 
 

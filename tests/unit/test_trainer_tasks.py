@@ -12,7 +12,7 @@ from tests.unit.array_source import (
     linear_source,
     nothing_given,
 )
-from trainers.base import Input
+from trainers.base import Input, Problem
 from trainers.config import MlpConfig, TrainerConfig
 from trainers.state import Normalization
 from trainers.tasks import Direct, build_task
@@ -36,16 +36,22 @@ def normalization() -> Normalization:
     return Normalization.of(linear_source().moments(), linear_problem())
 
 
+def direct(problem: Problem, normalization: Normalization) -> Direct:
+    task = build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
+    assert isinstance(task, Direct)
+    return task
+
+
 def make(normalization: Normalization, window: int = 1) -> Direct:
     problem = linear_problem(window=window)
-    return build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
+    return direct(problem, normalization)
 
 
 def test_the_network_sees_normalised_inputs_and_predicts_in_field_units(
     normalization: Normalization,
 ) -> None:
     task = make(normalization)
-    network = Constant(0.5, task.field_shape)
+    network = Constant(0.5, task.problem.field_shape)
     fields = task.predict(
         network, torch.tensor([[100.0, 3.0, 0.25], [500.0, -2.0, 0.0]]), nothing_given(2)
     )
@@ -60,7 +66,7 @@ def test_the_loss_is_that_of_normalised_fields(normalization: Normalization) -> 
     fields, inputs = (
         torch.from_numpy(each) for each in linear_samples(np.random.default_rng(1), 9)
     )
-    losses = task.losses(Constant(0.25, task.field_shape), inputs, fields)
+    losses = task.losses(Constant(0.25, task.problem.field_shape), inputs, fields)
     scaled = (np.moveaxis(fields.numpy(), 2, -1) - normalization.field_offset) / (
         normalization.field_scale
     )
@@ -71,7 +77,7 @@ def test_a_window_counts_as_so_many_pairs(normalization: Normalization) -> None:
     task = make(normalization, window=3)
     rng = np.random.default_rng(1)
     fields, inputs = (torch.from_numpy(each) for each in linear_samples(rng, 4, window=3))
-    network = Constant(0.0, task.field_shape)
+    network = Constant(0.0, task.problem.field_shape)
     losses = task.losses(network, inputs, fields)
     assert losses.shape == (4,)
     assert network.seen.shape == (12, 3)
@@ -92,8 +98,8 @@ def test_what_is_given_in_is_not_written_to(normalization: Normalization) -> Non
         torch.from_numpy(each) for each in linear_samples(np.random.default_rng(1), 9)
     )
     before = fields.clone(), inputs.clone()
-    task.losses(Constant(0.0, task.field_shape), inputs, fields)
-    task.predict(Constant(0.0, task.field_shape), inputs, nothing_given(9))
+    task.losses(Constant(0.0, task.problem.field_shape), inputs, fields)
+    task.predict(Constant(0.0, task.problem.field_shape), inputs, nothing_given(9))
     assert torch.equal(before[0], fields)
     assert torch.equal(before[1], inputs)
 
@@ -108,12 +114,12 @@ def test_input_fields_are_given_and_seeds_are_not_seen() -> None:
         ),
     )
     normalization = Normalization.of(linear_source().moments(), problem)
-    task = build_task(TrainerConfig(), problem, normalization, torch.device("cpu"))
-    assert task.field_shape == (1, *GRID)
+    task = direct(problem, normalization)
+    assert task.problem.field_shape == (1, *GRID)
     fields, inputs = (
         torch.from_numpy(each) for each in linear_samples(np.random.default_rng(1), 9)
     )
-    network = Constant(0.25, task.field_shape)
+    network = Constant(0.25, task.problem.field_shape)
     losses = task.losses(network, inputs, fields)
     offset, scale = normalization.field_offset, normalization.field_scale
     assert network.seen.shape == (9, 2)  # load and time
