@@ -16,9 +16,11 @@ from solvers.base import Solver
 from solvers.config import AnySolverConfig, HeatConfig
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
+from solvers.configs.darcy import DarcyConfig
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.wave import WaveConfig
 
@@ -68,6 +70,16 @@ SOLVERS: dict[str, SolverKind] = {
         config=CavityConfig,
         target="solvers.cavity:Cavity",
         summary="flow in a 2-D cavity whose lid slides, steady or unsteady",
+    ),
+    "navier_stokes": SolverKind(
+        config=NavierStokesConfig,
+        target="solvers.navier_stokes:NavierStokes",
+        summary="forced 2-D flow on a periodic rectangle, from random initial vorticity",
+    ),
+    "darcy": SolverKind(
+        config=DarcyConfig,
+        target="solvers.darcy:Darcy",
+        summary="steady pressure in a 2-D porous medium of random permeability",
     ),
     "lorenz": SolverKind(
         config=LorenzConfig,
