@@ -122,9 +122,7 @@ def _gaussian(
     return field
 
 
-def _waves(
-    angle: Points, modes: int, boundary: Boundary
-) -> Float64[np.ndarray, " wave _points"]:
+def _waves(angle: Points, modes: int, boundary: Boundary) -> Float64[np.ndarray, " wave _points"]:
     """Orthonormal functions of one coordinate, given as the angle of the longest wave."""
     angles = np.outer(np.arange(modes + 1), angle)
     basis = np.sqrt(2) * np.cos(angles)

@@ -6,11 +6,13 @@
 """
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
+
+from pydantic import BaseModel
 
 from solvers.base import Solver
 from solvers.config import AnySolverConfig, HeatConfig
@@ -118,11 +120,6 @@ def describe(kind: str) -> str:
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
-    settings = [
-        (name, _plain(getattr(config, name)), field.description)
-        for name, field in entry.config.model_fields.items()
-        if field.description is not None
-    ]
     return "\n".join(
         (
             _docstring(entry.target),
@@ -131,9 +128,30 @@ def describe(kind: str) -> str:
             *_table(("name", "unit", "range", "what it is"), parameters),
             "",
             f"Settings (under `solver:`, with `kind: {kind}`)",
-            *_table(("name", "default", "what it is [unit]"), settings),
+            *_settings(config),
         )
     )
+
+
+def _settings(model: BaseModel) -> Iterator[str]:
+    """Every setting with its default; below them those of the sections that are among them."""
+    fields = type(model).model_fields
+    yield from _table(
+        ("name", "default", "what it is [unit]"),
+        [
+            (name, _plain(getattr(model, name)), field.description)
+            for name, field in fields.items()
+            if field.description is not None
+        ],
+    )
+    for name, field in fields.items():
+        if isinstance(getattr(model, name), BaseModel):
+            for choice in get_args(field.annotation):
+                default = getattr(model, name)
+                section = default if isinstance(default, choice) else choice()
+                yield ""
+                yield f"Settings of `{name}`, with `kind: {section.kind}`"
+                yield from _settings(section)
 
 
 def _docstring(target: str) -> str:
@@ -146,6 +164,10 @@ def _docstring(target: str) -> str:
 
 def _plain(value: object) -> str:
     """A default as it is written in a study."""
+    if isinstance(value, BaseModel):
+        return f"{{kind: {getattr(value, 'kind', '?')}, ...}}"
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != round(value) else str(value)
     if isinstance(value, tuple):
         return str(list(value))
     return '""' if value == "" else str(value)

@@ -24,10 +24,15 @@ class _SeriesConfig(_FieldConfig):
     """What makes the covariance of a Gaussian field."""
 
     length_scale: FiniteFloat = Field(
-        default=0.2, gt=0, description="length 1 / tau, beyond which values hardly belong together [m]"
+        default=0.2,
+        gt=0,
+        description="length 1 / tau, beyond which values hardly belong together [m]",
     )
     smoothness: FiniteFloat = Field(
-        default=2.0, gt=1, le=10, description="exponent of the covariance; the larger, the smoother [1]"
+        default=2.0,
+        gt=1,
+        le=10,
+        description="exponent of the covariance; the larger, the smoother [1]",
     )
     modes: StrictInt = Field(
         default=32, ge=1, le=512, description="most waves (walls: half waves) along an axis [1]"
