@@ -33,5 +33,4 @@ def jacobian(a: Ghosted, b: Ghosted, *, area: float) -> Float64[np.ndarray, " y 
     total += b[:-2, 2:] * (south - east)
     total += b[2:, :-2] * (north - west)
     total += b[:-2, :-2] * (west - south)
-    total /= 12 * area
-    return total
+    return np.asarray(total / (12 * area))

@@ -16,15 +16,16 @@ sines        amplitude * sum_j A_j sin(2 pi (l_j . x / length) + phi_j), A in [-
              l in {-waves, ..., waves} along each axis without l = 0, phi in [0, 2 pi), all uniform.
              Between walls: amplitude * sum_j A_j sin(phi_j) prod cos(pi l_j x / length).
 
-The solver says what happens at the ends of the box: `periodic`, or `neumann`, no slope across walls.
+The solver says what happens at the ends of the box: `periodic`, or `neumann`: walls without a slope
+across them.
 
 1. A seed gives the same field on every machine, whatever the grid and the number of mpi_ranks.
 2. A periodic field has the period of the box, and one between walls has no slope there.
 3. ``mean``, ``std``, ``low`` and the like scale a field and change nothing else.
 4. More modes add detail to the field of a seed; the long waves keep their shape.
 
-Source: Lindgren, Rue, Lindstroem, J. R. Stat. Soc. B 73 (2011) 423 (Matern fields and
-(-lap + tau^2)); Lord, Powell, Shardlow, An Introduction to Computational Stochastic PDEs, chapter 7.
+Source: Lindgren, Rue, Lindstroem, J. R. Stat. Soc. B 73 (2011) 423 (Matern fields and -lap +
+tau^2); Lord, Powell, Shardlow, An Introduction to Computational Stochastic PDEs (2014), chapter 7.
 """
 
 from collections.abc import Callable, Sequence
@@ -125,7 +126,7 @@ def _gaussian(
 def _waves(angle: Points, modes: int, boundary: Boundary) -> Float64[np.ndarray, " wave _points"]:
     """Orthonormal functions of one coordinate, given as the angle of the longest wave."""
     angles = np.outer(np.arange(modes + 1), angle)
-    basis = np.sqrt(2) * np.cos(angles)
+    basis = np.asarray(np.sqrt(2) * np.cos(angles))
     basis[0] = 1.0
     if boundary == "neumann":
         return basis

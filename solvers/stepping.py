@@ -28,6 +28,7 @@ __all__ = [
 # PETSc's "no limit": the largest numbers there are.
 _NO_LAST_TIME = float(np.finfo(np.float64).max)
 _NO_LAST_STEP = int(np.iinfo(np.dtype(PETSc.IntType)).max)
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 # PETSC_ERR_PYTHON: a Python callback raised.
 _CALLBACK_RAISED = 101
 # The study says these; an option would make the snapshots' times differ from what it announces.
@@ -106,7 +107,7 @@ def snapshot(
         SolverFailed: A value is not finite, on this mpi_rank or on another.
     """
     # All mpi_ranks stop, or none: the others would wait for this one in the next step.
-    if state.comm.size > 1 and not np.isfinite(state.norm()):
+    if state.comm.size > 1 and not _fits_float32(state):
         require_finite(values, step=step, time=time)
         raise SolverFailed(
             f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
@@ -190,6 +191,16 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         raise SolverFailed(
             f"time step failed at solver step {step}, time {time:g} s: {_reasons(ts)}"
         )
+
+
+def _fits_float32(state: PETSc.Vec) -> bool:
+    """Whether every value on every mpi_rank is one that a snapshot can hold; collective."""
+    root = state.norm()  # a sum, in which NaN and infinity are not lost, as in a maximum
+    if root <= _LARGEST_FLOAT32:
+        return True
+    largest = state.norm(PETSc.NormType.NORM_INFINITY)
+    assert isinstance(largest, float)
+    return bool(np.isfinite(root)) and largest <= _LARGEST_FLOAT32
 
 
 def _layout_of(dm: PETSc.DM) -> Callable[[PETSc.Vec], Float64[np.ndarray, " channel *grid"]]:

@@ -151,6 +151,15 @@ def test_fields_have_exactly_the_announced_shape_and_dtype(solver: Solver, one: 
         assert snapshot.fields.flags.c_contiguous
 
 
+def test_channels_that_are_given_are_the_same_in_every_snapshot(
+    solver: Solver, one: Values
+) -> None:
+    given = len(solver.spec.inputs)
+    snapshots = [s.fields[len(s.fields) - given :] for s in member(solver, one)]
+    for fields in snapshots:
+        np.testing.assert_array_equal(fields, snapshots[0])
+
+
 def test_the_config_announces_what_the_solver_does(kind: str, solver: Solver) -> None:
     assert solver.spec == made(kind).spec()
     assert solver.max_snapshots == made(kind).max_snapshots

@@ -1,4 +1,4 @@
-"""Darcy flow against manufactured and exact solutions: fitted orders, layers, contrast, symmetry."""
+"""Darcy flow against manufactured and exact solutions: fitted orders, layers, what flows out."""
 
 from typing import Any
 
@@ -87,9 +87,9 @@ def layered(x: Array, y: Array) -> Array:
 def ramp(x: Array, top: float) -> Array:
     """Pressure through the layers in series, from 0 at both walls to its largest at ``top``."""
 
-    def resistance(at: Any) -> Any:
+    def resistance(at: Array | float) -> Array:
         inside = np.clip(at, *INNER) - INNER[0]
-        return (at - inside) + inside / 1000.0
+        return np.asarray((at - inside) + inside / 1000.0)
 
     up, whole = resistance(x), resistance(LENGTH[1])
     peak = resistance(top)

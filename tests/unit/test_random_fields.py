@@ -192,8 +192,8 @@ def test_the_variance_between_walls_is_that_of_the_series_at_every_point() -> No
 def test_in_a_large_box_correlations_fall_like_materns() -> None:
     # In a plane, smoothness 2 is nu = 1: (r / l) K_1(r / l), with K_1 as an integral.
     length, scale = (20.0, 20.0), 0.5
-    settings = GAUSSIAN | {"modes": 60, "length_scale": scale}
-    n = settings["modes"]
+    n = 60
+    settings = GAUSSIAN | {"modes": n, "length_scale": scale}
     whole = 2 * np.pi / 20 * np.arange(-n, n + 1)
     found = (whole[:, None] ** 2 + whole**2 + scale**-2.0) ** -2.0
     for distance in (0.25, 0.5, 1.0, 2 * np.sqrt(2) * scale):
