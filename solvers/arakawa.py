@@ -8,7 +8,7 @@ is the mean of three second-order differences of it (advective, and two in flux 
    rounding, whatever a and b are.
 2. J(a, b) = -J(b, a).
 
-Source: Arakawa, J. Comput. Phys. 1 (1966) 119, section 7.
+Source: Arakawa, J. Comput. Phys. 1 (1966) 119.
 """
 
 import numpy as np

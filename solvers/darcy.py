@@ -27,7 +27,7 @@ Good values: the benchmark is a = 12 and 3, forcing 1, 421 x 421 points seen on 
              keep 2 * modes below the number of cells.
 Source:      Li et al., Fourier Neural Operator, arXiv:2010.08895, section 5.2 (the benchmark);
              Trifonov et al., ConDiff, arXiv:2406.04709 (high contrast); Eymard, Gallouet, Herbin,
-             Finite Volume Methods, Handbook of Numerical Analysis VII (2000), sections 5 and 11.
+             Finite Volume Methods, Handbook of Numerical Analysis VII (2000) (harmonic means).
 
 On several mpi_ranks each one yields its own box of the fields.
 """
