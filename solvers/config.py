@@ -21,9 +21,11 @@ from solvers.base import FieldSpec, Parameter, SolverFailed
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
 from solvers.configs.checks import options_like, three_points
+from solvers.configs.darcy import DarcyConfig
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.wave import WaveConfig
 
@@ -93,6 +95,8 @@ AnySolverConfig = (
     | WaveConfig
     | GrayScottConfig
     | CavityConfig
+    | NavierStokesConfig
+    | DarcyConfig
     | LorenzConfig
     | ProgramConfig
 )

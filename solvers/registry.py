@@ -6,19 +6,23 @@
 """
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
+
+from pydantic import BaseModel
 
 from solvers.base import Solver
 from solvers.config import AnySolverConfig, HeatConfig
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
+from solvers.configs.darcy import DarcyConfig
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.wave import WaveConfig
 
@@ -69,6 +73,16 @@ SOLVERS: dict[str, SolverKind] = {
         target="solvers.cavity:Cavity",
         summary="flow in a 2-D cavity whose lid slides, steady or unsteady",
     ),
+    "navier_stokes": SolverKind(
+        config=NavierStokesConfig,
+        target="solvers.navier_stokes:NavierStokes",
+        summary="forced 2-D flow on a periodic rectangle, from random initial vorticity",
+    ),
+    "darcy": SolverKind(
+        config=DarcyConfig,
+        target="solvers.darcy:Darcy",
+        summary="steady pressure in a 2-D porous medium of random permeability",
+    ),
     "lorenz": SolverKind(
         config=LorenzConfig,
         target="solvers.lorenz:Lorenz",
@@ -106,11 +120,6 @@ def describe(kind: str) -> str:
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
-    settings = [
-        (name, _plain(getattr(config, name)), field.description)
-        for name, field in entry.config.model_fields.items()
-        if field.description is not None
-    ]
     return "\n".join(
         (
             _docstring(entry.target),
@@ -119,9 +128,30 @@ def describe(kind: str) -> str:
             *_table(("name", "unit", "range", "what it is"), parameters),
             "",
             f"Settings (under `solver:`, with `kind: {kind}`)",
-            *_table(("name", "default", "what it is [unit]"), settings),
+            *_settings(config),
         )
     )
+
+
+def _settings(model: BaseModel) -> Iterator[str]:
+    """Every setting with its default; below them those of the sections that are among them."""
+    fields = type(model).model_fields
+    yield from _table(
+        ("name", "default", "what it is [unit]"),
+        [
+            (name, _plain(getattr(model, name)), field.description)
+            for name, field in fields.items()
+            if field.description is not None
+        ],
+    )
+    for name, field in fields.items():
+        if isinstance(getattr(model, name), BaseModel):
+            for choice in get_args(field.annotation):
+                default = getattr(model, name)
+                section = default if isinstance(default, choice) else choice()
+                yield ""
+                yield f"Settings of `{name}`, with `kind: {section.kind}`"
+                yield from _settings(section)
 
 
 def _docstring(target: str) -> str:
@@ -134,6 +164,10 @@ def _docstring(target: str) -> str:
 
 def _plain(value: object) -> str:
     """A default as it is written in a study."""
+    if isinstance(value, BaseModel):
+        return f"{{kind: {getattr(value, 'kind', '?')}, ...}}"
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != round(value) else str(value)
     if isinstance(value, tuple):
         return str(list(value))
     return '""' if value == "" else str(value)

@@ -21,13 +21,14 @@ from solvers.base import Snapshot, SolverFailed
 from solvers.petsc import PETSc, last_line, require_finite, scoped_options
 
 __all__ = [
-    "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps", "stream",
+    "Step", "fields_of", "fits_float32", "fixed_step", "restart", "snapshot", "steps", "stream",
     "take_step",
 ]  # fmt: skip
 
 # PETSc's "no limit": the largest numbers there are.
 _NO_LAST_TIME = float(np.finfo(np.float64).max)
 _NO_LAST_STEP = int(np.iinfo(np.dtype(PETSc.IntType)).max)
+_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 # PETSC_ERR_PYTHON: a Python callback raised.
 _CALLBACK_RAISED = 101
 # The study says these; an option would make the snapshots' times differ from what it announces.
@@ -106,13 +107,24 @@ def snapshot(
         SolverFailed: A value is not finite, on this mpi_rank or on another.
     """
     # All mpi_ranks stop, or none: the others would wait for this one in the next step.
-    if state.comm.size > 1 and not np.isfinite(state.norm()):
+    if state.comm.size > 1 and not fits_float32(state):
         require_finite(values, step=step, time=time)
         raise SolverFailed(
             f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
         )
     require_finite(values, step=step, time=time)
     return Snapshot(step, time, values.astype(np.float32, order="C"))
+
+
+def fits_float32(state: PETSc.Vec) -> bool:
+    """Whether every value on every mpi_rank is one that a snapshot can hold; collective."""
+    root = state.norm()  # a sum, in which NaN and infinity are not lost, as in a maximum
+    assert isinstance(root, float)
+    if root <= _LARGEST_FLOAT32:
+        return True
+    largest = state.norm(PETSc.NormType.NORM_INFINITY)
+    assert isinstance(largest, float)
+    return bool(np.isfinite(root)) and largest <= _LARGEST_FLOAT32
 
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:

@@ -31,6 +31,14 @@ SETTINGS: dict[str, dict[str, object]] = {
         "spots": 2,
     },
     "cavity": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "navier_stokes": {
+        "grid": [12, 20],
+        "steps": 7,
+        "dt": 0.5,
+        "length": [0.8, 1.3],
+        "initial": {"kind": "gaussian", "modes": 5},
+    },
+    "darcy": {"grid": [12, 20], "length": [0.8, 1.3], "coefficient": {"kind": "voronoi"}},
     "lorenz": {"steps": 7, "dt": 0.02},
 }
 DIVERGING: dict[str, dict[str, object]] = {
@@ -40,6 +48,8 @@ DIVERGING: dict[str, dict[str, object]] = {
     "wave": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
     "gray_scott": {"petsc_options": "-ts_type cn -ksp_max_it 1 -pc_type none"},
     "cavity": {"petsc_options": "-snes_max_it 1"},
+    "navier_stokes": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "darcy": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
     "lorenz": {"petsc_options": "-ts_type theta -snes_max_it 1 -snes_rtol 1e-14"},
 }
 REASON = {
@@ -49,6 +59,8 @@ REASON = {
     "wave": "DIVERGED_ITS",
     "gray_scott": ".*DIVERGED_LINEAR_SOLVE",
     "cavity": "DIVERGED_MAX_IT",
+    "navier_stokes": ".*DIVERGED_ITS",
+    "darcy": ".*DIVERGED_ITS",
     "lorenz": "DIVERGED_NONLINEAR_SOLVE",
 }
 
@@ -59,6 +71,8 @@ ITERATIVE = {
     "wave": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
     "gray_scott": "-ts_type cn -ksp_type gmres -pc_type jacobi",
     "cavity": "-ksp_type gmres -pc_type ilu -ksp_rtol 1e-3",
+    "navier_stokes": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "darcy": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
     "lorenz": "-ts_type theta -ksp_type gmres -pc_type jacobi -ksp_rtol 1e-3",
 }
 
@@ -137,6 +151,15 @@ def test_fields_have_exactly_the_announced_shape_and_dtype(solver: Solver, one: 
         assert snapshot.fields.flags.c_contiguous
 
 
+def test_channels_that_are_given_are_the_same_in_every_snapshot(
+    solver: Solver, one: Values
+) -> None:
+    given = len(solver.spec.inputs)
+    snapshots = [s.fields[len(s.fields) - given :] for s in member(solver, one)]
+    for fields in snapshots:
+        np.testing.assert_array_equal(fields, snapshots[0])
+
+
 def test_the_config_announces_what_the_solver_does(kind: str, solver: Solver) -> None:
     assert solver.spec == made(kind).spec()
     assert solver.max_snapshots == made(kind).max_snapshots
@@ -176,7 +199,7 @@ def test_a_member_given_up_half_way_leaves_no_trace(
 ) -> None:
     expected = member(solver, one)
     given_up = solver.run(another, self_communicator())
-    for _ in range(3):
+    for _ in range(min(3, solver.max_snapshots - 1)):
         next(given_up)
     assert_same(member(solver, one), expected)
 

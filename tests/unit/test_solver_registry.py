@@ -66,6 +66,16 @@ def test_the_table_of_heat() -> None:
     assert "  grid           [64, 64]    cells (y, x), at least 3 each [1]\n" in describe("heat")
 
 
+def test_sections_among_the_settings_are_described_for_every_choice() -> None:
+    text = describe("darcy")
+    assert "  coefficient    {kind: two_phase, ...}  two_phase, voronoi or lognormal" in text
+    # The solver's own defaults for the choice that it makes, the choice's own for the others.
+    assert "\nSettings of `coefficient`, with `kind: two_phase`\n" in text
+    assert "  length_scale  0.333333  length 1 / tau" in text
+    assert "\nSettings of `coefficient`, with `kind: lognormal`\n" in text
+    assert "  length_scale  0.2      length 1 / tau" in text
+
+
 def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:
     program = (
         "import sys; from solvers.registry import SOLVERS, describe\n"

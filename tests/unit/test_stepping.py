@@ -10,7 +10,15 @@ import pytest
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.petsc import Owned, PETSc, self_communicator
-from solvers.stepping import fields_of, fixed_step, restart, steps, stream, take_step
+from solvers.stepping import (
+    fields_of,
+    fits_float32,
+    fixed_step,
+    restart,
+    steps,
+    stream,
+    take_step,
+)
 
 pytestmark = pytest.mark.petsc
 
@@ -272,3 +280,20 @@ def test_the_message_names_the_time_that_it_is_given(owned: Owned) -> None:
     ts = implicit(owned, "-snes_max_it 1 -snes_rtol 1e-14")
     with pytest.raises(SolverFailed, match=r"solver step 7, time 3 s: DIVERGED"):
         take_step(ts, step=7, time=3.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ([0.0, -2.0, 3e38, 3e38], True),  # though their norm is too large for float32
+        ([0.0, 1e100], False),  # though their norm is finite
+        ([0.0, -3.5e38], False),
+        ([0.0, np.inf], False),
+        ([np.nan, 0.0, 1.0], False),
+        ([1.0, 0.0, 1e200, np.nan], False),
+    ],
+)
+def test_what_a_snapshot_can_hold(values: list[float], fits: bool, owned: Owned) -> None:
+    vec = owned(PETSc.Vec().createSeq(len(values), comm=PETSc.COMM_SELF))
+    vec.setArray(values)
+    assert fits_float32(vec) is fits
