@@ -46,7 +46,7 @@ from jaxtyping import Float32, Float64, Int64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.cavity import CavityConfig
-from solvers.newton import newton_solver, solve_newton
+from solvers.newton import iterations_of, newton_solver, solve_newton
 from solvers.petsc import (
     Owned,
     PETSc,
@@ -160,7 +160,7 @@ class Cavity:
                 flow.first_step(time)
             else:
                 flow.next_step(step, time)
-            yield Snapshot(step, time, flow.fields(step, time))
+            yield Snapshot(step, time, flow.fields(step, time), flow.iterations)
 
     def _flow_on(self, comm: object) -> "_Flow":
         if self._flow is not None and not self._flow.is_on(comm):
@@ -178,6 +178,7 @@ class _Flow:
         self._config = config
         (self._ny, self._nx), self._width = config.grid, config.length[1]
         self._hy, self._hx = (h / self._width for h in config.spec().spacing)
+        self.iterations = 0  # of the linear solver, in the newest step
         self._owned = Owned()
         try:
             self._set_up(comm=comm, prefix=prefix)
@@ -271,18 +272,20 @@ class _Flow:
             state.set(psi)
         self._derive()
         self._rebuild, self._keep = True, unsteady
+        self.iterations = 0
 
     def steady_step(self, step: int, time: float) -> None:
         """The steady flow at share ``time`` of the lid speed."""
+        self.iterations = 0
         self._lid = time * self._profile
         self._right = self._sources(time)
         self._advance()
-        solve_newton(self._snes, self._now.vec, step=step, time=time)
+        self._newton(step, time)
         self._derive()
 
     def first_step(self, time: float) -> None:
         """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step."""
-        before = self._vorticity
+        self.iterations, before = 0, self._vorticity
         for share in (2 / 3, 4 / 3):
             self._right = self._rate * self._vorticity + self._sources(share * time)
             self._solve_in_time(1, time)
@@ -293,6 +296,7 @@ class _Flow:
 
     def next_step(self, step: int, time: float) -> None:
         """BDF2."""
+        self.iterations = 0
         history = (4 * self._vorticity - self._vorticity_before) / 3
         self._right = self._rate * history + self._sources(time)
         self._advance()
@@ -323,15 +327,22 @@ class _Flow:
         """Newton's method with an old factorisation, and with a new one an iteration if need be."""
         self._now.vec.copy(self._guess.vec)
         try:
-            iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+            iterations = self._newton(step, time)
         except SolverFailed:
             self._guess.vec.copy(self._now.vec)
             self._keep = False
             try:
-                iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+                iterations = self._newton(step, time)
             finally:
                 self._keep = True
         self._rebuild = iterations > _QUICK
+
+    def _newton(self, step: int, time: float) -> int:
+        """How many iterations it took; its linear ones count even if it fails."""
+        try:
+            return solve_newton(self._snes, self._now.vec, step=step, time=time)
+        finally:
+            self.iterations += iterations_of(self._snes)
 
     def _derive(self) -> None:
         """Velocity and vorticity of the newest state; those of the last step's are kept."""

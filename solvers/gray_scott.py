@@ -240,7 +240,7 @@ class _Dish:
         """The newest state; u and v are taken apart as float32, which is half the bytes."""
         time = step.number * self._config.dt  # PETSc's own is a sum, with its rounding
         side_by_side = step.state.array_r.reshape(*self._product.shape, 2)
-        newest = snapshot(step.number, time, step.state, side_by_side)
+        newest = snapshot(step.number, time, step.state, side_by_side, step.effort)
         fields = np.empty((2, *self._product.shape), np.float32)
         fields[0], fields[1] = newest.fields[..., 0], newest.fields[..., 1]
         return newest._replace(fields=fields)
