@@ -176,7 +176,10 @@ class PeriodicLine:
     def snapshot(self, step: int, time: float) -> Snapshot:
         """The state as it stands, as an array that is the receiver's."""
         values = self._state.array_r.reshape(1, -1)
-        return snapshot(step, time, self._state, values, self._effort)
+        newest = snapshot(step, time, self._state, values, self._effort)
+        # For the next step, which finds it with PETSc: the state is in the cache now.
+        self._state.norm(PETSc.NormType.NORM_INFINITY)
+        return newest
 
     @property
     def values(self) -> Values:

@@ -134,8 +134,9 @@ def snapshot(
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:
     """This mpi_rank's box of a DMDA's vector, as a view: ``(dof, x)``, ``(dof, y, x)``, ..."""
-    shape = tuple(end - start for start, end in da.getRanges())
-    return np.moveaxis(state.array_r.reshape(*shape[::-1], da.getDof()), -1, 0)
+    points = [end - start for start, end in reversed(da.getRanges())]
+    side_by_side = state.array_r.reshape(*points, da.getDof())
+    return side_by_side.transpose(len(points), *range(len(points)))
 
 
 def fixed_step(
