@@ -1,4 +1,4 @@
-"""Prints, as JSON, the PETSc objects that live before a solver, after 2 and 100 members, and closed.
+"""Prints, as JSON, how many PETSc objects live: before, after 2 and 100 members, and when closed.
 
 A process of its own: PETSc lists its objects only when it was started with ``-objects_dump``.
 """
