@@ -235,7 +235,7 @@ def require_finite(
     """
     # One pass without a temporary, false for NaN; a huge sum needs the exact look below. `vdot`,
     # because NumPy's other products warn when they overflow.
-    flat = values.reshape(-1)
+    flat = values.ravel(order="K")  # as it lies in memory: channels may be side by side
     for start in range(0, flat.size, _UNTHREADED):
         part = flat[start : start + _UNTHREADED]
         if not np.vdot(part, part) < _LARGEST_FLOAT32:

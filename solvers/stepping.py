@@ -9,9 +9,11 @@ is a ``TSSolve`` of one step, so events, adaptivity, pre- and post-steps work as
 3. An exception in a Python callback comes out as it was raised, with its traceback.
 4. A TS that knows neither a last time nor a last step is refused: it would stream for ever.
 5. The TS keeps its limits, and stays the caller's to destroy, however the sequence ends.
+6. Iterations and refused steps are PETSc's own counts, those since the last snapshot.
 """
 
 from collections.abc import Callable, Iterator
+from operator import sub
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -21,8 +23,8 @@ from solvers.base import Snapshot, SolverFailed
 from solvers.petsc import PETSc, last_line, require_finite, scoped_options
 
 __all__ = [
-    "Step", "fields_of", "fits_float32", "fixed_step", "restart", "snapshot", "steps", "stream",
-    "take_step",
+    "NO_EFFORT", "Effort", "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps",
+    "stream", "take_step",
 ]  # fmt: skip
 
 # PETSc's "no limit": the largest numbers there are.
@@ -38,12 +40,23 @@ _SAID_BY_THE_STUDY = (
 )  # fmt: skip
 
 
+class Effort(NamedTuple):
+    """What it took to get from one snapshot to the next; as in ``Snapshot``."""
+
+    iterations: int = 0
+    refused: int = 0
+
+
+NO_EFFORT = Effort()
+
+
 class Step(NamedTuple):
     """What a TS has reached."""
 
     number: int  # 0 for the initial state
     time: float  # in the TS's unit
     state: PETSc.Vec  # the TS's own: it changes with the next step
+    effort: Effort = NO_EFFORT
 
 
 def steps(ts: PETSc.TS) -> Iterator[Step]:
@@ -69,8 +82,8 @@ def steps(ts: PETSc.TS) -> Iterator[Step]:
         while ts.getStepNumber() < last_step and ts.getTime() < last_time:
             number = ts.getStepNumber() - first + 1
             ts.setMaxSteps(ts.getStepNumber() + 1)
-            take_step(ts, step=number)
-            yield Step(number, ts.getSolveTime(), ts.getSolution())
+            effort = take_step(ts, step=number)
+            yield Step(number, ts.getSolveTime(), ts.getSolution(), effort)
             if _reason(ts) != PETSc.TS.ConvergedReason.CONVERGED_ITS:
                 return
     finally:
@@ -94,12 +107,16 @@ def stream(
         TypeError: There is no ``fields``, and the TS has no DMDA that says how to lay them out.
     """
     layout = fields if fields is not None else _layout_of(ts.getDM())
-    for number, time, state in steps(ts):
-        yield snapshot(number, time, state, layout(state))
+    for number, time, state, effort in steps(ts):
+        yield snapshot(number, time, state, layout(state), effort)
 
 
 def snapshot(
-    step: int, time: float, state: PETSc.Vec, values: Float64[np.ndarray, " channel *grid"]
+    step: int,
+    time: float,
+    state: PETSc.Vec,
+    values: Float64[np.ndarray, " channel *grid"],
+    effort: Effort = NO_EFFORT,
 ) -> Snapshot:
     """A snapshot that is the receiver's, of ``values`` that are this mpi_rank's part of ``state``.
 
@@ -113,24 +130,14 @@ def snapshot(
             f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
         )
     require_finite(values, step=step, time=time)
-    return Snapshot(step, time, values.astype(np.float32, order="C"))
-
-
-def fits_float32(state: PETSc.Vec) -> bool:
-    """Whether every value on every mpi_rank is one that a snapshot can hold; collective."""
-    root = state.norm()  # a sum, in which NaN and infinity are not lost, as in a maximum
-    assert isinstance(root, float)
-    if root <= _LARGEST_FLOAT32:
-        return True
-    largest = state.norm(PETSc.NormType.NORM_INFINITY)
-    assert isinstance(largest, float)
-    return bool(np.isfinite(root)) and largest <= _LARGEST_FLOAT32
+    return Snapshot(step, time, values.astype(np.float32, order="C"), *effort)
 
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:
     """This mpi_rank's box of a DMDA's vector, as a view: ``(dof, x)``, ``(dof, y, x)``, ..."""
-    shape = tuple(end - start for start, end in da.getRanges())
-    return np.moveaxis(state.array_r.reshape(*shape[::-1], da.getDof()), -1, 0)
+    points = [end - start for start, end in reversed(da.getRanges())]
+    side_by_side = state.array_r.reshape(*points, da.getDof())
+    return side_by_side.transpose(len(points), *range(len(points)))
 
 
 def fixed_step(
@@ -176,8 +183,8 @@ def restart(ts: PETSc.TS, *, dt: float) -> None:
     ts.setTimeStep(dt)
 
 
-def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
-    """Run ``ts`` to its next stop.
+def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> Effort:
+    """Run ``ts`` to its next stop, and say what it took.
 
     Args:
         ts: With the stop set, as a last step or a last time.
@@ -188,6 +195,7 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         SolverFailed: It did not get there; the message says so with PETSc's reasons.
     """
     time = ts.getTime() + ts.getTimeStep() if time is None else time
+    before = _counts(ts) if ts.getStepNumber() > 0 else (0, 0, 0)  # TSSolve starts anew at step 0
     ts.setErrorIfStepFails(False)  # the reason is told below, and PETSc keeps the monitors
     try:
         ts.solve()
@@ -202,6 +210,13 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         raise SolverFailed(
             f"time step failed at solver step {step}, time {time:g} s: {_reasons(ts)}"
         )
+    linear, nonlinear, refused = map(sub, _counts(ts), before)
+    return Effort(linear if linear > 0 else nonlinear, refused)
+
+
+def _counts(ts: PETSc.TS) -> tuple[int, int, int]:
+    """Linear iterations, nonlinear ones and refused steps, so far."""
+    return ts.getKSPIterations(), ts.getSNESIterations(), ts.getStepRejections()
 
 
 def _layout_of(dm: PETSc.DM) -> Callable[[PETSc.Vec], Float64[np.ndarray, " channel *grid"]]:
