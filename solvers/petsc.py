@@ -40,10 +40,10 @@ MAX_LINEAR_ITERATIONS = 1000
 # OpenBLAS wakes all its threads for a dot product above 10,000 numbers. Where other processes use
 # the cores, waiting for those threads takes milliseconds, a hundred times the product itself.
 _UNTHREADED = 8192
-_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
+LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
-    "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "last_line",
+    "LARGEST_FLOAT32", "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "last_line",
     "linear_solver", "require_finite", "scoped_options", "self_communicator", "solve",
     "unique_prefix",
 ]  # fmt: skip
@@ -197,8 +197,11 @@ def linear_solver(matrix: PETSc.Mat, *, prefix: str, options: str, owned: Owned)
     return ksp
 
 
-def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, time: float) -> None:
+def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, time: float) -> int:
     """Solve into ``solution``, whose content is the first guess of an iterative solver.
+
+    Returns:
+        How many iterations it took; a direct solver has one.
 
     Raises:
         SolverFailed: PETSc did not converge; ``solution`` is not to be used.
@@ -216,6 +219,7 @@ def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, tim
             f"{_REASONS.get(reason, f'reason {reason}')} after {ksp.getIterationNumber()} "
             f"iterations (-ksp_type {ksp.getType()} -pc_type {ksp.pc.getType()})"
         )
+    return int(ksp.getIterationNumber())
 
 
 def require_finite(
@@ -231,15 +235,15 @@ def require_finite(
     flat = values.reshape(-1)
     for start in range(0, flat.size, _UNTHREADED):
         part = flat[start : start + _UNTHREADED]
-        if not np.vdot(part, part) < _LARGEST_FLOAT32:
+        if not np.vdot(part, part) < LARGEST_FLOAT32:
             break
     else:
         return
-    wrong = int(np.count_nonzero(~(np.abs(values) <= _LARGEST_FLOAT32)))
+    wrong = int(np.count_nonzero(~(np.abs(values) <= LARGEST_FLOAT32)))
     if wrong:
         raise SolverFailed(
             f"field is not finite at solver step {step}, time {time:g} s: "
-            f"{wrong} of {values.size} values are NaN, infinite or above {_LARGEST_FLOAT32:.2g}"
+            f"{wrong} of {values.size} values are NaN, infinite or above {LARGEST_FLOAT32:.2g}"
         )
 
 

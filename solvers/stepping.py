@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import PETSc, last_line, require_finite, scoped_options
+from solvers.petsc import LARGEST_FLOAT32, PETSc, last_line, require_finite, scoped_options
 
 __all__ = [
     "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps", "stream",
@@ -98,21 +98,27 @@ def stream(
 
 
 def snapshot(
-    step: int, time: float, state: PETSc.Vec, values: Float64[np.ndarray, " channel *grid"]
+    step: int,
+    time: float,
+    state: PETSc.Vec,
+    values: Float64[np.ndarray, " channel *grid"],
+    *,
+    iterations: int = 0,
 ) -> Snapshot:
     """A snapshot that is the receiver's, of ``values`` that are this mpi_rank's part of ``state``.
 
     Raises:
-        SolverFailed: A value is not finite, on this mpi_rank or on another.
+        SolverFailed: A value is not finite or not for float32, on this mpi_rank or on another.
     """
-    # All mpi_ranks stop, or none: the others would wait for this one in the next step.
-    if state.comm.size > 1 and not np.isfinite(state.norm()):
+    # All mpi_ranks stop, or none: the others would wait for this one in the next step. A norm is
+    # never below its largest value, and false for NaN.
+    if state.comm.size > 1 and not state.norm() < LARGEST_FLOAT32:  # type: ignore[operator]
         require_finite(values, step=step, time=time)
         raise SolverFailed(
             f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
         )
     require_finite(values, step=step, time=time)
-    return Snapshot(step, time, values.astype(np.float32, order="C"))
+    return Snapshot(step, time, values.astype(np.float32, order="C"), iterations)
 
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.heat import Heat
 from solvers.petsc import PETSc
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.heat import Heat, Perturbation
 from solvers.petsc import self_communicator
 

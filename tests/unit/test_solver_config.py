@@ -6,7 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from solvers.base import Parameter, SolverFailed
-from solvers.config import AnySolverConfig, HeatConfig, SolverConfig, member_values
+from solvers.config import AnySolverConfig, SolverConfig, member_values
+from solvers.configs.heat import HeatConfig
 
 SOLVER = TypeAdapter[AnySolverConfig](SolverConfig)
 
@@ -45,7 +46,7 @@ def test_configs_are_frozen_and_hashable() -> None:
             "need at least 3 points per axis (y, x). Give at least [3, 64]",
         ),
         ({"grid": [64, -1]}, "Give at least [64, 3]"),
-        ({"grid": [64, 64, 64]}, "grid=[64, 64, 64]: "),
+        ({"grid": [64] * 4}, "grid=[64, 64, 64, 64]: "),
         ({"grid": [64, 64.0]}, "grid.1=64.0: Input should be a valid integer"),
         ({"steps": 0}, "steps=0: Input should be greater than or equal to 1"),
         ({"steps": True}, "steps=True: Input should be a valid integer"),

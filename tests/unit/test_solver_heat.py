@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solvers.base import SolverFailed
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.heat import Heat
 from solvers.petsc import PETSc, linear_solver, self_communicator
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.registry import SOLVERS, build, describe, known
 
 
@@ -63,7 +63,7 @@ def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
 
 def test_the_table_of_heat() -> None:
     assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in describe("heat")
-    assert "  grid           [64, 64]    cells (y, x), at least 3 each [1]\n" in describe("heat")
+    assert "  grid           [64, 64]    cells (x), (y, x) or (z, y, x), at least 3" in describe("heat")
 
 
 def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:
