@@ -48,9 +48,15 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.heat import WALLS, HeatConfig
-from solvers.petsc import Owned, field_vector, linear_solver, solve, unique_prefix
+from solvers.petsc import (
+    Owned,
+    field_vector,
+    linear_solver,
+    require_finite_everywhere,
+    solve,
+    unique_prefix,
+)
 from solvers.star_stencil import Box, Cells
-from solvers.stepping import snapshot
 from solvers.turns import Turns
 
 # BDF2 reads u' = (3 u_new - 4 u + u_old) / (2 dt): divided by 3/2, the matrix is I + 2/3 dt L.
@@ -167,8 +173,13 @@ class _Plate:
         self.box: Box = self._cells.box
         # A wall is h / 2 away.
         matrix = self._cells.matrix(self._weights, wall=1.0)
-        options = self._config.petsc_options
-        self._ksp = linear_solver(matrix, prefix=prefix, options=options, owned=self._owned)
+        self._ksp = linear_solver(
+            matrix,
+            prefix=prefix,
+            options=self._config.petsc_options,
+            owned=self._owned,
+            factorise=len(self._config.grid) < 3,
+        )
         self._now, self._before, self._spare, self._rhs, self._given = (
             field_vector((1, *self._cells.shape), comm=comm, owned=self._owned) for _ in range(5)
         )
@@ -240,9 +251,11 @@ class _Plate:
 
     def snapshot(self, step: int, time: float, iterations: int) -> Snapshot:
         """This mpi_rank's box of the newest state."""
-        now = self._now
-        values = now.values if self._source is None else np.concatenate([now.values, self._source])
-        return snapshot(step, time, now.vec, values, iterations=iterations)
+        values = self._now.values
+        require_finite_everywhere(self._now.vec, values, step=step, time=time)
+        if self._source is not None:
+            values = np.concatenate([values, self._source])
+        return Snapshot(step, time, values.astype(np.float32), iterations)
 
 
 def _gaussian(

@@ -58,9 +58,9 @@ class Cells:
 
     def centres(self, spacing: Sequence[float]) -> list[Float64[np.ndarray, "..."]]:
         """Coordinates of the cell centres, x first; each varies along its own axis only."""
-        return [
-            (index + 0.5) * h for index, h in zip(np.ogrid[self.box], spacing, strict=True)
-        ][::-1]
+        return [(index + 0.5) * h for index, h in zip(np.ogrid[self.box], spacing, strict=True)][
+            ::-1
+        ]
 
     def at_walls(self) -> list[tuple[Bool[np.ndarray, "..."], Bool[np.ndarray, "..."]]]:
         """Which cells lie at the first and at the last wall of each axis; as ``centres``."""

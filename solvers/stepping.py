@@ -18,7 +18,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import LARGEST_FLOAT32, PETSc, last_line, require_finite, scoped_options
+from solvers.petsc import (
+    PETSc,
+    last_line,
+    require_finite,
+    require_finite_everywhere,
+    scoped_options,
+)
 
 __all__ = [
     "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps", "stream",
@@ -110,13 +116,8 @@ def snapshot(
     Raises:
         SolverFailed: A value is not finite or not for float32, on this mpi_rank or on another.
     """
-    # All mpi_ranks stop, or none: the others would wait for this one in the next step. A norm is
-    # never below its largest value, and false for NaN.
-    if state.comm.size > 1 and not state.norm() < LARGEST_FLOAT32:  # type: ignore[operator]
-        require_finite(values, step=step, time=time)
-        raise SolverFailed(
-            f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
-        )
+    if state.comm.size > 1:
+        require_finite_everywhere(state, values, step=step, time=time)
     require_finite(values, step=step, time=time)
     return Snapshot(step, time, values.astype(np.float32, order="C"), iterations)
 

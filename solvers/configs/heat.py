@@ -134,8 +134,6 @@ class HeatConfig(BaseModel):
             names=("temperature", *inputs),
             units=("K", "K/s")[: 1 + len(inputs)],
             shape=self.grid,
-            spacing=tuple(
-                side / cells for side, cells in zip(self.length, self.grid, strict=True)
-            ),
+            spacing=tuple(side / cells for side, cells in zip(self.length, self.grid, strict=True)),
             inputs=inputs,
         )

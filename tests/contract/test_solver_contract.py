@@ -17,9 +17,19 @@ from solvers.registry import SOLVERS, build
 
 pytestmark = pytest.mark.petsc
 
-# Small and with unequal axes; `diverging` makes the solver's own solve fail.
+# Small and with unequal axes; `diverging` makes the solver's own solve fail. A second line for a
+# kind says after it what is special.
 SETTINGS: dict[str, dict[str, object]] = {
     "heat": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "heat 1-D": {"grid": [20], "steps": 7, "dt": 0.02, "source": "gaussian"},
+    "heat 3-D": {
+        "grid": [5, 6, 8],
+        "steps": 7,
+        "dt": 0.02,
+        "length": [0.5, 0.8, 1.3],
+        "source": "gaussian",
+        "source_field": True,
+    },
     "burgers": {"grid": [20], "steps": 7, "dt": 0.02},
     "kuramoto_sivashinsky": {"grid": [24], "steps": 7, "dt": 0.02, "length": 12.0},
     "wave": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
@@ -35,6 +45,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 DIVERGING: dict[str, dict[str, object]] = {
     "heat": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "heat 1-D": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "heat 3-D": {"petsc_options": "-ksp_max_it 1"},
     "burgers": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
     "kuramoto_sivashinsky": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
     "wave": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
@@ -44,6 +56,8 @@ DIVERGING: dict[str, dict[str, object]] = {
 }
 REASON = {
     "heat": "DIVERGED_ITS",
+    "heat 1-D": "DIVERGED_ITS",
+    "heat 3-D": "DIVERGED_ITS",
     "burgers": "DIVERGED_NONLINEAR_SOLVE",
     "kuramoto_sivashinsky": "DIVERGED_NONLINEAR_SOLVE",
     "wave": "DIVERGED_ITS",
@@ -54,6 +68,8 @@ REASON = {
 
 ITERATIVE = {
     "heat": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "heat 1-D": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "heat 3-D": "-ksp_rtol 1e-3",
     "burgers": "-ksp_type gmres -pc_type jacobi -ksp_rtol 1e-3",
     "kuramoto_sivashinsky": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
     "wave": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
@@ -66,7 +82,7 @@ Values = dict[str, float]
 
 
 def made(kind: str, **changed: object) -> AnySolverConfig:
-    return SOLVERS[kind].config.model_validate(SETTINGS[kind] | changed)
+    return SOLVERS[kind.partition(" ")[0]].config.model_validate(SETTINGS[kind] | changed)
 
 
 def values_at(parameters: tuple[Parameter, ...], shares: list[float]) -> Values:
@@ -112,7 +128,7 @@ def assert_same(left: list[Snapshot], right: list[Snapshot]) -> None:
 def test_every_kind_is_covered() -> None:
     assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys() == ITERATIVE.keys()
     # A foreign program runs in other processes: tests/integration/test_program.py.
-    assert SOLVERS.keys() == SETTINGS.keys() | {"program"}
+    assert SOLVERS.keys() == {kind.partition(" ")[0] for kind in SETTINGS} | {"program"}
 
 
 def test_steps_count_up_and_time_increases_from_the_initial_state(
@@ -135,6 +151,15 @@ def test_fields_have_exactly_the_announced_shape_and_dtype(solver: Solver, one: 
         assert snapshot.fields.shape == solver.spec.sample_shape
         assert snapshot.fields.dtype == np.float32
         assert snapshot.fields.flags.c_contiguous
+
+
+def test_given_channels_are_the_same_in_every_snapshot_of_a_member(
+    solver: Solver, one: Values
+) -> None:
+    computed = len(solver.spec.names) - len(solver.spec.inputs)
+    first, *later = (snapshot.fields[computed:] for snapshot in member(solver, one))
+    for given in later:
+        np.testing.assert_array_equal(given, first)
 
 
 def test_the_config_announces_what_the_solver_does(kind: str, solver: Solver) -> None:
@@ -235,7 +260,7 @@ def test_close_may_be_called_twice_and_before_any_member(
 def test_every_petsc_object_is_destroyed(kind: str, project: Path) -> None:
     script = Path(__file__).with_name("count_petsc_objects.py")
     done = subprocess.run(
-        [sys.executable, str(script), kind, json.dumps(SETTINGS[kind])],
+        [sys.executable, str(script), made(kind).kind, json.dumps(SETTINGS[kind])],
         cwd=project,
         env={"PYTHONPATH": str(project), "PATH": ""},
         capture_output=True,

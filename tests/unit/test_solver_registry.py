@@ -62,8 +62,9 @@ def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
 
 
 def test_the_table_of_heat() -> None:
-    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in describe("heat")
-    assert "  grid           [64, 64]    cells (x), (y, x) or (z, y, x), at least 3" in describe("heat")
+    text = describe("heat")
+    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in text
+    assert "  grid           [64, 64]    cells (x), (y, x) or (z, y, x), at least 3" in text
 
 
 def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:
