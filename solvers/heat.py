@@ -35,8 +35,9 @@ Good values: a = 0.1 m^2/s, 1 m x 1 m, 100 steps of 0.01 s: 52 % of the slowest 
 Source:      Hairer, Wanner, Solving Ordinary Differential Equations II, chapter V (BDF2); Thomee,
              Galerkin Finite Element Methods for Parabolic Problems, chapter 10 (non-smooth data).
 
-The matrix never changes: parameters enter through the right-hand side and the initial state only.
-On several mpi_ranks each one yields its own box of the field.
+The matrix never changes: parameters enter through the right-hand side and the initial state only. A
+rod or a plate on one mpi_rank is factorised once; a block is solved with conjugate gradients. On
+several mpi_ranks each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -83,7 +84,7 @@ class Heat:
         self._perturbation = perturbation
         self._spec = config.spec()
         self._prefix = unique_prefix(config.kind)
-        self._plate: _Plate | None = None
+        self._body: _Body | None = None
         self._turns = Turns()
 
     @property
@@ -116,45 +117,43 @@ class Heat:
                 f"source_width={values['source_width']:g} m: a source needs a width > 0, better at "
                 f"least 2 cells ({2 * max(self._spec.spacing):g} m)"
             )
-        plate = self._plate_on(comm)
-        return self._member(plate, values, self._turns.begin())
+        body = self._body_on(comm)
+        return self._member(body, values, self._turns.begin())
 
     def box(self, comm: object) -> Box:
         """Where this mpi_rank's part of a snapshot lies in the whole grid."""
-        return self._plate_on(comm).box
+        return self._body_on(comm).box
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors. Safe to call twice."""
         self._turns.begin()
-        if self._plate is not None:
-            self._plate.close()
-            self._plate = None
+        if self._body is not None:
+            self._body.close()
+            self._body = None
 
-    def _member(
-        self, plate: "_Plate", values: Mapping[str, float], turn: int
-    ) -> Iterator[Snapshot]:
+    def _member(self, body: "_Body", values: Mapping[str, float], turn: int) -> Iterator[Snapshot]:
         for step in range(self.max_snapshots):
             self._turns.check(turn, step=step)
             time = step * self._config.dt
             if step == 0:
-                iterations = plate.start(values, self._perturbation)
+                iterations = body.start(values, self._perturbation)
             elif step == 1:
-                iterations = plate.first_step(time)
+                iterations = body.first_step(time)
             else:
-                iterations = plate.next_step(step, time)
-            yield plate.snapshot(step, time, iterations)
+                iterations = body.next_step(step, time)
+            yield body.snapshot(step, time, iterations)
 
-    def _plate_on(self, comm: object) -> "_Plate":
-        if self._plate is not None and not self._plate.is_on(comm):
+    def _body_on(self, comm: object) -> "_Body":
+        if self._body is not None and not self._body.is_on(comm):
             self.close()
-        if self._plate is None:
-            self._plate = _Plate(self._config, comm=comm, prefix=self._prefix)
-        return self._plate
+        if self._body is None:
+            self._body = _Body(self._config, comm=comm, prefix=self._prefix)
+        return self._body
 
 
 @final
-class _Plate:
-    """The discretised plate on one communicator: all that is kept from member to member."""
+class _Body:
+    """The discretised body on one communicator: all that is kept from member to member."""
 
     def __init__(self, config: HeatConfig, *, comm: object, prefix: str) -> None:
         self._config = config
