@@ -15,11 +15,12 @@ from typing import cast, get_args
 from pydantic import BaseModel
 
 from solvers.base import Solver
-from solvers.config import AnySolverConfig, HeatConfig
+from solvers.config import AnySolverConfig
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
 from solvers.configs.darcy import DarcyConfig
 from solvers.configs.gray_scott import GrayScottConfig
+from solvers.configs.heat import HeatConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.navier_stokes import NavierStokesConfig
@@ -46,7 +47,7 @@ SOLVERS: dict[str, SolverKind] = {
     "heat": SolverKind(
         config=HeatConfig,
         target="solvers.heat:Heat",
-        summary="heat conduction in a 2-D plate between four walls of constant temperature",
+        summary="heat conduction in 1-D, 2-D or 3-D between walls of constant temperature",
     ),
     "burgers": SolverKind(
         config=BurgersConfig,

@@ -20,7 +20,13 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import PETSc, last_line, require_finite, scoped_options
+from solvers.petsc import (
+    PETSc,
+    last_line,
+    require_finite,
+    require_finite_everywhere,
+    scoped_options,
+)
 
 __all__ = [
     "NO_EFFORT", "Effort", "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps",
@@ -30,7 +36,6 @@ __all__ = [
 # PETSc's "no limit": the largest numbers there are.
 _NO_LAST_TIME = float(np.finfo(np.float64).max)
 _NO_LAST_STEP = int(np.iinfo(np.dtype(PETSc.IntType)).max)
-_LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 # PETSC_ERR_PYTHON: a Python callback raised.
 _CALLBACK_RAISED = 101
 # The study says these; an option would make the snapshots' times differ from what it announces.
@@ -121,14 +126,11 @@ def snapshot(
     """A snapshot that is the receiver's, of ``values`` that are this mpi_rank's part of ``state``.
 
     Raises:
-        SolverFailed: A value is not finite, on this mpi_rank or on another.
+        SolverFailed: A value is not finite or not for float32, on this mpi_rank or on another.
     """
     # All mpi_ranks stop, or none: the others would wait for this one in the next step.
-    if state.comm.size > 1 and not fits_float32(state):
-        require_finite(values, step=step, time=time)
-        raise SolverFailed(
-            f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
-        )
+    if state.comm.size > 1:
+        require_finite_everywhere(state, values, step=step, time=time)
     require_finite(values, step=step, time=time)
     return Snapshot(step, time, values.astype(np.float32, order="C"), *effort)
 

@@ -11,7 +11,7 @@ from tests.contract.test_solver_contract import ITERATIVE, Values, made, values_
 
 pytestmark = pytest.mark.petsc
 
-COUNTED = ("burgers", "kuramoto_sivashinsky", "gray_scott", "cavity", "lorenz")
+COUNTED = ("heat", "wave", "burgers", "kuramoto_sivashinsky", "gray_scott", "cavity", "lorenz")
 
 
 def counted(kind: str, members: int, log: Path) -> tuple[list[Snapshot], int]:

@@ -17,9 +17,19 @@ from solvers.registry import SOLVERS, build
 
 pytestmark = pytest.mark.petsc
 
-# Small and with unequal axes; `diverging` makes the solver's own solve fail.
+# Small and with unequal axes; `diverging` makes the solver's own solve fail. A second line for a
+# kind says after it what is special.
 SETTINGS: dict[str, dict[str, object]] = {
     "heat": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
+    "heat 1-D": {"grid": [20], "steps": 7, "dt": 0.02, "source": "gaussian"},
+    "heat 3-D": {
+        "grid": [5, 6, 8],
+        "steps": 7,
+        "dt": 0.02,
+        "length": [0.5, 0.8, 1.3],
+        "source": "gaussian",
+        "source_field": True,
+    },
     "burgers": {"grid": [20], "steps": 7, "dt": 0.02},
     "kuramoto_sivashinsky": {"grid": [24], "steps": 7, "dt": 0.02, "length": 12.0},
     "wave": {"grid": [12, 20], "steps": 7, "dt": 0.02, "length": [0.8, 1.3]},
@@ -43,6 +53,8 @@ SETTINGS: dict[str, dict[str, object]] = {
 }
 DIVERGING: dict[str, dict[str, object]] = {
     "heat": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "heat 1-D": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
+    "heat 3-D": {"petsc_options": "-ksp_max_it 1"},
     "burgers": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
     "kuramoto_sivashinsky": {"petsc_options": "-ksp_type gmres -pc_type none -ksp_max_it 1"},
     "wave": {"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1"},
@@ -54,6 +66,8 @@ DIVERGING: dict[str, dict[str, object]] = {
 }
 REASON = {
     "heat": "DIVERGED_ITS",
+    "heat 1-D": "DIVERGED_ITS",
+    "heat 3-D": "DIVERGED_ITS",
     "burgers": "DIVERGED_NONLINEAR_SOLVE",
     "kuramoto_sivashinsky": "DIVERGED_NONLINEAR_SOLVE",
     "wave": "DIVERGED_ITS",
@@ -66,6 +80,8 @@ REASON = {
 
 ITERATIVE = {
     "heat": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "heat 1-D": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
+    "heat 3-D": "-ksp_rtol 1e-3",
     "burgers": "-ksp_type gmres -pc_type jacobi -ksp_rtol 1e-3",
     "kuramoto_sivashinsky": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
     "wave": "-ksp_type cg -pc_type jacobi -ksp_rtol 1e-3",
@@ -80,7 +96,7 @@ Values = dict[str, float]
 
 
 def made(kind: str, **changed: object) -> AnySolverConfig:
-    return SOLVERS[kind].config.model_validate(SETTINGS[kind] | changed)
+    return SOLVERS[kind.partition(" ")[0]].config.model_validate(SETTINGS[kind] | changed)
 
 
 def values_at(parameters: tuple[Parameter, ...], shares: list[float]) -> Values:
@@ -126,7 +142,7 @@ def assert_same(left: list[Snapshot], right: list[Snapshot]) -> None:
 def test_every_kind_is_covered() -> None:
     assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys() == ITERATIVE.keys()
     # A foreign program runs in other processes: tests/integration/test_program.py.
-    assert SOLVERS.keys() == SETTINGS.keys() | {"program"}
+    assert SOLVERS.keys() == {kind.partition(" ")[0] for kind in SETTINGS} | {"program"}
 
 
 def test_steps_count_up_and_time_increases_from_the_initial_state(
@@ -258,7 +274,7 @@ def test_close_may_be_called_twice_and_before_any_member(
 def test_every_petsc_object_is_destroyed(kind: str, project: Path) -> None:
     script = Path(__file__).with_name("count_petsc_objects.py")
     done = subprocess.run(
-        [sys.executable, str(script), kind, json.dumps(SETTINGS[kind])],
+        [sys.executable, str(script), made(kind).kind, json.dumps(SETTINGS[kind])],
         cwd=project,
         env={"PYTHONPATH": str(project), "PATH": ""},
         capture_output=True,

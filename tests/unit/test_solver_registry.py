@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.registry import SOLVERS, build, describe, known
 
 
@@ -62,8 +62,9 @@ def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
 
 
 def test_the_table_of_heat() -> None:
-    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in describe("heat")
-    assert "  grid           [64, 64]    cells (y, x), at least 3 each [1]\n" in describe("heat")
+    text = describe("heat")
+    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in text
+    assert "  grid           [64, 64]    cells (x), (y, x) or (z, y, x), at least 3" in text
 
 
 def test_sections_among_the_settings_are_described_for_every_choice() -> None:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import Owned, PETSc, self_communicator
+from solvers.petsc import Owned, PETSc, fits_float32, self_communicator
 from solvers.stepping import (
     fields_of,
-    fits_float32,
     fixed_step,
     restart,
     steps,
