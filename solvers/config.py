@@ -25,6 +25,7 @@ from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.program import ProgramConfig
+from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
 
 # Fields are yielded as float32, which ends at 3.4e38: this leaves room for the walls' source terms.
@@ -94,6 +95,7 @@ AnySolverConfig = (
     | GrayScottConfig
     | CavityConfig
     | LorenzConfig
+    | ShallowWaterConfig
     | ProgramConfig
 )
 
