@@ -9,7 +9,8 @@ Domain:      0 < x < length x, 0 < y < length y; 0 < t <= steps * dt.
 Boundary:    walls: reflecting (the mirror image of water and bottom lies beyond). Or periodic.
 Initial:     at rest, h = max(surface - b, 0). dam: the surface is level_left for x < dam_position,
              and level_right beyond. hump: it is level + height * exp(-r^2 / (2 width^2)), r the
-             distance from (x, y). It is dry where the bottom is higher.
+             distance from (x, y). It is dry where the bottom is higher. Where the boundary is
+             periodic the distance is the shortest one, and the two ends of a dam are a second dam.
 Bottom:      flat: b = 0. bump: a Gaussian hill, as the hump. slope: 0 up to x = bottom_start, from
              there a straight line to bottom_height at the east wall.
 Grid:        cell centres, x_i = (i + 1/2) hx, y_j = (j + 1/2) hy, with h = length / cells; a wall
@@ -51,6 +52,7 @@ from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.hydrostatic import GHOSTS, Sweep, factor_of_velocity
 from solvers.petsc import Owned, PETSc, communicator
 from solvers.stepping import snapshot
+from solvers.still_water import Start, X, Y, at_rest
 from solvers.turns import Turns
 
 __all__ = ["ShallowWater"]
@@ -61,12 +63,7 @@ _LIMIT = 0.5
 _COURANT = 0.45
 
 Box = tuple[slice, slice]
-X = Float64[np.ndarray, " 1 x"]
-Y = Float64[np.ndarray, " y 1"]
-Plane = Float64[np.ndarray, " y x"]
 Rates = Float64[np.ndarray, "3 y x"]
-# Given x and y of the cell centres [m]: depth, discharges and bottom at time 0.
-Start = Callable[[X, Y], Float64[np.ndarray, "4 y x"]]
 # Given time [s], x and y: what is added to the rates of depth and discharges.
 Source = Callable[[float, X, Y], Rates]
 
@@ -122,7 +119,7 @@ class ShallowWater:
             ValueError: Wrong parameter names.
         """
         values = member_values(self._config.parameters(), parameters)
-        start = _start_of(self._config, values) if self._start is None else self._start
+        start = at_rest(self._config, values) if self._start is None else self._start
         basin = self._basin_on(comm)
         return self._member(basin, start, self._turns.begin())
 
@@ -153,58 +150,6 @@ class ShallowWater:
         if self._basin is None:
             self._basin = _Basin(self._config, self._source, comm=comm)
         return self._basin
-
-
-def _start_of(config: ShallowWaterConfig, values: Mapping[str, float]) -> Start:
-    """Water at rest, as the parameters say."""
-    lx, cell = config.length[1], max(config.spec().spacing)
-    for name in ("width", "bottom_width"):
-        if values.get(name, 1.0) <= 0:
-            raise SolverFailed(
-                f"{name}={values[name]:g} m: need a width > 0, better at least 3 cells "
-                f"({3 * cell:g} m)"
-            )
-    if values.get("bottom_start", 0.0) >= lx:
-        raise SolverFailed(
-            f"bottom_start={values['bottom_start']:g} m: the beach must start before the east "
-            f"wall at {lx:g} m"
-        )
-
-    def start(x: X, y: Y) -> Float64[np.ndarray, "4 y x"]:
-        state = np.zeros((4, y.size, x.size))
-        state[3] = _bottom(config, values, x, y)
-        np.maximum(_surface(config, values, x, y) - state[3], 0.0, out=state[0])
-        return state
-
-    return start
-
-
-def _bottom(config: ShallowWaterConfig, values: Mapping[str, float], x: X, y: Y) -> Plane | X:
-    if config.bottom == "flat":
-        return 0 * x
-    height = values["bottom_height"]
-    if config.bottom == "slope":
-        foot = values["bottom_start"]
-        return height * np.maximum((x - foot) / (config.length[1] - foot), 0.0)
-    return _round(
-        x - values["bottom_x"], y - values["bottom_y"], values["bottom_width"], height=height
-    )
-
-
-def _surface(config: ShallowWaterConfig, values: Mapping[str, float], x: X, y: Y) -> Plane | X:
-    if config.initial == "hump":
-        hump = _round(x - values["x"], y - values["y"], values["width"], height=values["height"])
-        return values["level"] + hump
-    # A cell that the dam stands in has the mean of both sides.
-    spacing = config.spec().spacing[1]
-    east = np.clip((x - values["dam_position"]) / spacing + 0.5, 0.0, 1.0)
-    return values["level_left"] + (values["level_right"] - values["level_left"]) * east
-
-
-def _round(x: X, y: Y, width: float, *, height: float) -> Plane:
-    """A Gaussian around (0, 0)."""
-    across, up = np.exp(-0.5 * (x / width) ** 2), np.exp(-0.5 * (y / width) ** 2)
-    return height * up * across
 
 
 @final

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.petsc import self_communicator
-from solvers.shallow_water import ShallowWater, Start
+from solvers.shallow_water import ShallowWater
+from solvers.still_water import Start
 
 pytestmark = pytest.mark.petsc
 

@@ -134,6 +134,17 @@ def test_a_hump_and_a_hill_lie_where_their_parameters_say() -> None:
 
 
 @pytest.mark.petsc
+def test_a_hump_goes_on_at_the_other_side_where_that_is_the_neighbour() -> None:
+    values = HUMP | {"x": 1.975, "y": 0.025}
+    depth = first(values, bottom="flat", boundary="periodic").fields[0]
+    assert depth[0, 39] == pytest.approx(0.8)
+    assert depth[0, 1] == depth[2, 39] == depth[18, 39] == pytest.approx(0.5 + 0.3 * math.exp(-0.5))
+    between_walls = first(values, bottom="flat").fields[0]
+    assert between_walls[2, 39] == depth[2, 39]
+    assert between_walls[0, 1] == between_walls[18, 39] == 0.5
+
+
+@pytest.mark.petsc
 def test_a_beach_rises_from_its_foot_to_the_wall() -> None:
     values = DAM | {"bottom_height": 2.0, "bottom_start": 1.0}
     depth, _, _, bottom = first(values, initial="dam", bottom="slope").fields
