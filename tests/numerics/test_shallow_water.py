@@ -169,6 +169,31 @@ def test_a_tsunami_floods_the_beach_and_runs_back() -> None:
     assert wet[-1] < max(wet)
 
 
+def test_no_depth_is_negative_however_thin_the_water() -> None:
+    # Films of 1e-17 m on a bottom whose own round-off is 1e-16 m: a face sees more than there is.
+    def start(x: Array, y: Array) -> Array:
+        rng = np.random.default_rng(3)
+        state = rng.uniform(0.5, 1.0, (4, y.size, x.size))
+        state[0] *= 1e-17
+        state[1:3] = 0.0
+        return state
+
+    config = ShallowWaterConfig(grid=(13, 20), length=(13.0, 20.0), steps=10, dt=1e7)
+    assert min(s.fields[0].min() for s in member(config, {}, start=start)) >= 0.0
+
+
+def test_thin_water_keeps_no_discharge() -> None:
+    def start(x: Array, y: Array) -> Array:
+        film, discharge, nothing = 1e-6, 1e-3, 0.0
+        return np.stack([value + 0 * x * y for value in (film, discharge, -discharge, nothing)])
+
+    config = ShallowWaterConfig(grid=(5, 6), length=(5.0, 6.0), steps=1, dt=1e-6, thin=1e-4)
+    first, last = member(config, {}, start=start)
+    np.testing.assert_allclose(first.fields[1], 1e-3)
+    np.testing.assert_allclose(last.fields[1], 2e-7, rtol=1e-2)  # 2 h^2 / (h^2 + thin^2) of it
+    np.testing.assert_allclose(last.fields[2], -2e-7, rtol=1e-2)
+
+
 def test_it_is_the_same_in_both_directions() -> None:
     settings: dict[str, object] = {"bottom": "bump", "steps": 20}
     lying = ShallowWaterConfig.model_validate({"grid": (20, 32), "length": (70, 100)} | settings)
