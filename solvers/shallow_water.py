@@ -315,7 +315,7 @@ class _Basin:
                 near[there][turned : turned + 1] *= -1.0
 
     def _dry(self) -> None:
-        """Take away depths that round-off made negative, and discharge that thin water cannot have."""
+        """Take away negative depths (round-off), and discharge that thin water cannot have."""
         depth, thin = self._fields[0], self._config.thin
         if depth.min() >= thin:
             return
