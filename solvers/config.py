@@ -20,6 +20,7 @@ from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.program import ProgramConfig
+from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
 
 # Fields are yielded as float32, which ends at 3.4e38: this leaves room for the walls' source terms.
@@ -35,6 +36,7 @@ AnySolverConfig = (
     | NavierStokesConfig
     | DarcyConfig
     | LorenzConfig
+    | ShallowWaterConfig
     | ProgramConfig
 )
 

@@ -25,6 +25,7 @@ from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.program import ProgramConfig
+from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
 
 
@@ -88,6 +89,11 @@ SOLVERS: dict[str, SolverKind] = {
         config=LorenzConfig,
         target="solvers.lorenz:Lorenz",
         summary="the Lorenz system, three ordinary differential equations",
+    ),
+    "shallow_water": SolverKind(
+        config=ShallowWaterConfig,
+        target="solvers.shallow_water:ShallowWater",
+        summary="shallow water over a bottom: breaking dams and tsunamis, 2-D",
     ),
     "program": SolverKind(
         config=ProgramConfig,
