@@ -94,7 +94,7 @@ class Snapshot(NamedTuple):
     step: int
     time: float  # seconds
     fields: Float32[np.ndarray, " channel *grid"]
-    iterations: int = 0  # of linear solvers; of nonlinear ones where they solve no linear system
+    iterations: int = 0  # of linear solvers, or else of nonlinear ones, or else explicit steps
     refused: int = 0  # steps that were tried, and tried again with a smaller one
 
 

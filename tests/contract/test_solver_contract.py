@@ -203,13 +203,6 @@ def test_the_receiver_may_write_to_the_array(solver: Solver, one: Values) -> Non
         snapshot.fields[:] = np.nan
 
 
-def test_what_is_given_is_the_same_in_every_snapshot(solver: Solver, one: Values) -> None:
-    given = len(solver.spec.inputs)
-    first, *others = (s.fields[solver.spec.sample_shape[0] - given :] for s in member(solver, one))
-    for other in others:
-        np.testing.assert_array_equal(other, first)
-
-
 def test_the_same_parameters_give_the_same_snapshots_in_any_member(
     kind: str, solver: Solver, one: Values, another: Values
 ) -> None:
