@@ -24,6 +24,7 @@ from solvers.configs.checks import options_like, three_points
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.own import OwnConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.wave import WaveConfig
 
@@ -95,6 +96,7 @@ AnySolverConfig = (
     | CavityConfig
     | LorenzConfig
     | ProgramConfig
+    | OwnConfig
 )
 
 SolverConfig = Annotated[AnySolverConfig, Field(discriminator="kind")]

@@ -19,6 +19,7 @@ from solvers.configs.cavity import CavityConfig
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.own import OwnConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.wave import WaveConfig
 
@@ -78,6 +79,11 @@ SOLVERS: dict[str, SolverKind] = {
         config=ProgramConfig,
         target="solvers.program:Program",
         summary="any PETSc program, unmodified, streaming through a named pipe",
+    ),
+    "own": SolverKind(
+        config=OwnConfig,
+        target="solvers.own:Own",
+        summary="a class in your own Python file, around a petsc4py TS that you already have",
     ),
 }
 
