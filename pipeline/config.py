@@ -212,8 +212,11 @@ def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     solver = tree.get("solver")
     if isinstance(solver, str) and ".py" in solver:
         solver = {"path": solver}
-    own = isinstance(solver, dict) and solver.get("kind", "own" if "path" in solver else "") == "own"
-    return {**tree, "solver": _tuples(with_announcement(solver, folder))} if own else tree
+    if not isinstance(solver, dict):
+        return tree
+    if solver.get("kind", "own" if "path" in solver else "") != "own":
+        return tree
+    return {**tree, "solver": _tuples(with_announcement(solver, folder))}
 
 
 def _problems_of(rest: Mapping[str, Any]) -> list[str]:

@@ -109,7 +109,7 @@ def _main(answer: Path) -> None:
     file = Path(path)
     try:
         made = make(load_class(file, name), settings, file)
-        found = {"announced": announced(made, settings, file).model_dump(mode="json")}
+        found: dict[str, Any] = {"announced": announced(made, settings, file).model_dump()}
     except Unusable as error:
         found = {"problems": error.problems}
     part = answer.with_suffix(".part")

@@ -32,6 +32,8 @@ from solvers.user_file import Unusable, load_class, make, user_part
 
 # Another try may go well: a full disk, a licence server, memory that others use.
 _PASSING = (OSError, MemoryError)
+# Of the last time: steps of dt are summed up with rounding.
+_TIME_TOLERANCE = 1e-6
 
 
 @final
@@ -107,26 +109,35 @@ class Own:
                 theirs.close()
 
     def _checked(self, given: object, step: int, before: float) -> Snapshot:
+        """What the class yielded, when it is what it announced."""
+        run = f"{self._config.class_}.run yielded"
         if not isinstance(given, Snapshot):
-            raise TypeError(
-                f"{self._config.class_}.run yielded a {type(given).__name__}, not a "
-                "solvers.base.Snapshot(step, time, fields). See solvers.stepping.stream"
+            raise SolverBug(
+                f"{run} a {type(given).__name__}, not a solvers.base.Snapshot(step, time, fields). "
+                "Write 'yield from stream(ts)', with stream from solvers.stepping"
             )
         fields = np.asarray(given.fields)
         if fields.shape != self._spec.sample_shape:
-            raise ValueError(
-                f"{self._config.class_}.run yielded fields of shape {fields.shape} in snapshot "
-                f"{step}, but spec announces (channel, *grid) = {self._spec.sample_shape}"
+            raise SolverBug(
+                f"{run} fields of shape {fields.shape} in snapshot {step}, but its spec announces "
+                f"(channel, *grid) = {self._spec.sample_shape}. Make the two agree"
             )
         if given.step != step or not given.time > before:
-            raise ValueError(
-                f"{self._config.class_}.run yielded step {given.step}, time {given.time:g} s after "
-                f"time {before:g} s: steps must be 0, 1, 2, ... (here {step}), and times grow"
+            raise SolverBug(
+                f"{run} step {given.step} and time {given.time:g} s after time {before:g} s, but "
+                f"steps are 0, 1, 2, ... (now {step}), and times grow. Number them so"
             )
         if step >= self.max_snapshots:
-            raise ValueError(
-                f"{self._config.class_}.run yielded more than the {self.max_snapshots} snapshots "
-                "that it announced (the initial state and one for each of its steps)"
+            raise SolverBug(
+                f"{run} more than the {self.max_snapshots} snapshots that it announced (the "
+                "initial state, and one for each of its steps). Raise steps, or stop earlier"
+            )
+        if given.time > (1.0 + _TIME_TOLERANCE) * self._config.end_time:
+            raise SolverBug(
+                f"{run} time {given.time:g} s in snapshot {step}, but announced "
+                f"{self._config.end_time:g} s as the last (steps * dt, or end_time). Does the TS "
+                "choose its own steps, as rk does? Give it equal ones: "
+                "PETSc.Options()['ts_adapt_type'] = 'none' before ts.setFromOptions()"
             )
         require_finite(fields.astype(np.float64), step=step, time=given.time)
         return given._replace(fields=np.array(fields, np.float32, order="C"))

@@ -107,25 +107,35 @@ def build(config: AnySolverConfig) -> Solver:
 
 def describe(kind: str) -> str:
     """What the solver computes, its parameters and its settings, for a person to read."""
-    entry = known(kind)
-    config = entry.config()
+    return describe_config(known(kind).config(), value="default")
+
+
+def describe_config(config: AnySolverConfig, *, value: str = "value") -> str:
+    """The same for a solver with the settings of a study; ``value`` heads their column."""
+    entry = known(config.kind)
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
     settings = [
-        (name, _plain(getattr(config, name)), field.description)
+        (field.alias or name, _plain(getattr(config, name)), field.description)
         for name, field in entry.config.model_fields.items()
         if field.description is not None
     ]
+    about = _docstring(entry.target)
+    if isinstance(config, OwnConfig) and config.announced.parameters:
+        about = config.announced.about
+        settings += [
+            (name, text, "argument of __init__") for name, text in config.announced.settings.items()
+        ]
     return "\n".join(
         (
-            _docstring(entry.target),
+            about,
             "",
             "Parameters (under `parameters:`)",
             *_table(("name", "unit", "range", "what it is"), parameters),
             "",
-            f"Settings (under `solver:`, with `kind: {kind}`)",
-            *_table(("name", "default", "what it is [unit]"), settings),
+            f"Settings (under `solver:`, with `kind: {config.kind}`)",
+            *_table(("name", value, "what it is [unit]"), settings),
         )
     )
 

@@ -1,9 +1,9 @@
 """Asks an object of somebody's own class what it simulates, before anything runs.
 
-The class (``docs/own_solver.md``) has ``parameters``, ``spec``, ``steps`` and ``dt`` (or, instead of
-these two, ``max_snapshots`` and ``end_time``), and a method ``run(parameters, comm)``.
+The class (``docs/own_solver.md``) has ``parameters``, ``spec``, ``steps`` and ``dt`` (or, instead
+of these two, ``max_snapshots`` and ``end_time``), and a method ``run(parameters, comm)``.
 
-1. All that is missing or wrong is said at once, each with the file, the class's line and an example.
+1. All that is missing or wrong is said at once, with the file, the class's line and an example.
 """
 
 import ast

@@ -76,7 +76,9 @@ def _check_source(file: Path, name: str) -> None:
         raise Unusable([line]) from None
     except (SyntaxError, ValueError) as error:
         where = f"{file}:{getattr(error, 'lineno', 1)}"
-        raise Unusable([f"{where}: SyntaxError: {getattr(error, 'msg', error)}. Correct it"]) from None
+        raise Unusable(
+            [f"{where}: SyntaxError: {getattr(error, 'msg', error)}. Correct it"]
+        ) from None
     classes = [node.name for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
     assigned = {
         alias.asname or alias.name
@@ -130,7 +132,8 @@ def _checked_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, 
                 f"{cls.__name__}.__init__({known[name]}). {said}"
             )
     problems += [
-        f"solver.{name}=nothing: required by {cls.__name__}.__init__, but missing. Add '{name}: ...'"
+        f"solver.{name}=nothing: required by {cls.__name__}.__init__, but missing. Add '{name}: ..."
+        f"' to the study, or a default value to __init__"
         for name, argument in known.items()
         if argument.default is argument.empty and name not in settings
     ]
