@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from solvers.configs.own import OWN_KEYS
+from solvers.configs.own import OWN_KEYS, Announced
 from solvers.user_class import announced
 from solvers.user_file import Unusable, load_class, make
 
@@ -103,13 +103,16 @@ def with_announcement(section: Mapping[str, Any], folder: Path) -> dict[str, Any
     }
 
 
+def ask(file: Path, name: str, settings: Mapping[str, Any]) -> Announced:
+    """Like ``announce``, but in this process."""
+    return announced(make(load_class(file, name), settings, file), settings, file)
+
+
 def _main(answer: Path) -> None:
     """Read the question from standard input, and write the answer into a file."""
     path, name, settings = json.load(sys.stdin)
-    file = Path(path)
     try:
-        made = make(load_class(file, name), settings, file)
-        found: dict[str, Any] = {"announced": announced(made, settings, file).model_dump()}
+        found: dict[str, Any] = {"announced": ask(Path(path), name, settings).model_dump()}
     except Unusable as error:
         found = {"problems": error.problems}
     part = answer.with_suffix(".part")

@@ -112,7 +112,8 @@ def assert_same(left: list[Snapshot], right: list[Snapshot]) -> None:
 def test_every_kind_is_covered() -> None:
     assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys() == ITERATIVE.keys()
     # A foreign program runs in other processes: tests/integration/test_program.py.
-    assert SOLVERS.keys() == SETTINGS.keys() | {"program"}
+    # Somebody's own class: tests/integration/test_own_solver.py.
+    assert SOLVERS.keys() == SETTINGS.keys() | {"program", "own"}
 
 
 def test_steps_count_up_and_time_increases_from_the_initial_state(
