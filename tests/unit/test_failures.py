@@ -13,7 +13,8 @@ from solvers.base import SolverBug, SolverFailed
 
 
 def raised(cause: Exception) -> RayTaskError:
-    return RayTaskError("run", f"Traceback ...\n{type(cause).__name__}: {cause}", cause)
+    said = f"Traceback ...\n{type(cause).__name__}: {cause}"
+    return RayTaskError("run", said, cause)  # type: ignore[no-untyped-call]
 
 
 def test_a_solver_that_gave_up_is_final() -> None:

@@ -146,7 +146,7 @@ def test_a_file_that_ends_the_process_is_refused(tmp_path: Path) -> None:
 def test_wrong_settings_are_refused(
     tmp_path: Path, changed: dict[str, object], words: tuple[str, ...]
 ) -> None:
-    line = refusal(tmp_path, **changed)
+    line = refusal(tmp_path, "", "", **changed)
     for word in words:
         assert word in line
 

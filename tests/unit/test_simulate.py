@@ -14,7 +14,6 @@ from typer.testing import CliRunner, Result
 
 from deploy import cli, strips
 from deploy.costs import description, listing
-from pipeline import one_member
 from pipeline.config import parse
 from pipeline.design import design_of
 from pipeline.errors import ConfigError
@@ -204,7 +203,7 @@ def test_a_cost_is_of_the_whole_member() -> None:
 
 def test_a_cost_that_is_cut_short_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr(one_member.time, "perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("pipeline.one_member.time.perf_counter", lambda: float(next(ticks)))
     config = HeatConfig(grid=(8, 9), steps=2000)
     cost = cost_of(config, typical_parameters(config))
     # A second for each snapshot: the second one is beyond the limit.
