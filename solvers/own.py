@@ -97,6 +97,11 @@ class Own:
                 snapshot = self._checked(given, expected, before)
                 expected, before = snapshot.step + 1, snapshot.time
                 yield snapshot
+            if expected == 0:
+                raise SolverBug(
+                    f"{self._config.class_}.run yielded nothing. The initial state comes first, "
+                    "then a snapshot for each step"
+                )
         except (SolverFailed, GeneratorExit):
             raise
         except PETSc.Error as error:

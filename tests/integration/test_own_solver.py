@@ -77,6 +77,7 @@ def test_the_receiver_owns_the_array(tmp_path: Path) -> None:
         ("(step, time,", "(step, 0.05,", 1, "time 0.05 s after time 0.05 s"),
         ("self.steps + 1):", "self.steps + 2):", 8, "more than the 8 snapshots that it announced"),
         ("step * self.dt", "step * 2 * self.dt", 4, "time 0.8 s in snapshot 4, but announced 0.7"),
+        ("in range(self.steps + 1)", "in ()", 0, "Decay.run yielded nothing"),
         ("yield Snapshot(", "yield (", 0, "yielded a tuple, not a solvers.base.Snapshot"),
         ("value = np.exp(", "value = np.nan * (", 0, "field is not finite at solver step 0"),
     ],
@@ -101,6 +102,20 @@ def test_an_exception_is_told_with_the_line_of_the_file(tmp_path: Path) -> None:
     assert not error.passing
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.story, again.passing) == (str(error), error.story, error.passing)
+
+
+def test_an_exception_of_their_own_class_needs_no_file_of_theirs(tmp_path: Path) -> None:
+    own = "class Odd(Exception): pass\n\n\nclass Decay:"
+    (tmp_path / "a").mkdir()
+    text = written(tmp_path / "a", "class Decay:", own).read_text()
+    path = tmp_path / "decay.py"
+    path.write_text(text.replace("value = np.exp(", "raise Odd('seven'); value = np.exp("))
+    made = build(OwnConfig.model_validate(with_announcement({"path": f"{path}:Decay"}, tmp_path)))
+    with pytest.raises(SolverBug) as caught:
+        list(made.run({"rate": 1.0}, self_communicator()))
+    data = pickle.dumps(caught.value)
+    assert b"Odd: seven" in data
+    assert b"headrace_own" not in data  # the module that only this process has loaded
 
 
 @pytest.mark.parametrize(
