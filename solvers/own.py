@@ -97,11 +97,6 @@ class Own:
                 snapshot = self._checked(given, expected, before)
                 expected, before = snapshot.step + 1, snapshot.time
                 yield snapshot
-            if expected == 0:
-                raise SolverBug(
-                    f"{self._config.class_}.run yielded nothing. The initial state comes first, "
-                    "then a snapshot for each step"
-                )
         except (SolverFailed, GeneratorExit):
             raise
         except PETSc.Error as error:
@@ -112,6 +107,11 @@ class Own:
             # What is left of a member that is given up half way goes now, not some time.
             if theirs is not None and hasattr(theirs, "close"):
                 theirs.close()
+        if expected == 0:
+            raise SolverBug(
+                f"{self._config.class_}.run yielded nothing. The initial state comes first, then "
+                "a snapshot for each step"
+            )
 
     def _checked(self, given: object, step: int, before: float) -> Snapshot:
         """What the class yielded, when it is what it announced."""
