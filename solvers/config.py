@@ -19,6 +19,7 @@ from solvers.configs.heat import HeatConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.navier_stokes import NavierStokesConfig
+from solvers.configs.own import OwnConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
@@ -38,6 +39,7 @@ AnySolverConfig = (
     | LorenzConfig
     | ShallowWaterConfig
     | ProgramConfig
+    | OwnConfig
 )
 
 SolverConfig = Annotated[AnySolverConfig, Field(discriminator="kind")]

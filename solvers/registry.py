@@ -24,6 +24,7 @@ from solvers.configs.heat import HeatConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
 from solvers.configs.navier_stokes import NavierStokesConfig
+from solvers.configs.own import OwnConfig
 from solvers.configs.program import ProgramConfig
 from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
@@ -100,6 +101,11 @@ SOLVERS: dict[str, SolverKind] = {
         target="solvers.program:Program",
         summary="any PETSc program, unmodified, streaming through a named pipe",
     ),
+    "own": SolverKind(
+        config=OwnConfig,
+        target="solvers.own:Own",
+        summary="a class in your own Python file, around a petsc4py TS that you already have",
+    ),
 }
 
 
@@ -122,35 +128,45 @@ def build(config: AnySolverConfig) -> Solver:
 
 def describe(kind: str) -> str:
     """What the solver computes, its parameters and its settings, for a person to read."""
-    entry = known(kind)
-    config = entry.config()
+    return describe_config(known(kind).config(), value="default")
+
+
+def describe_config(config: AnySolverConfig, *, value: str = "value") -> str:
+    """The same for a solver with the settings of a study; ``value`` heads their column."""
+    entry = known(config.kind)
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
+    about, arguments = _docstring(entry.target), []
+    if isinstance(config, OwnConfig) and config.announced.parameters:
+        about = config.announced.about
+        arguments = [
+            (name, text, "argument of __init__") for name, text in config.announced.settings.items()
+        ]
     return "\n".join(
         (
-            _docstring(entry.target),
+            about,
             "",
             "Parameters (under `parameters:`)",
             *_table(("name", "unit", "range", "what it is"), parameters),
             "",
-            f"Settings (under `solver:`, with `kind: {kind}`)",
-            *_settings(config),
+            f"Settings (under `solver:`, with `kind: {config.kind}`)",
+            *_settings(config, value, arguments),
         )
     )
 
 
-def _settings(model: BaseModel) -> Iterator[str]:
-    """Every setting with its default; below them those of the sections that are among them."""
+def _settings(
+    model: BaseModel, value: str, arguments: Sequence[tuple[str, str, str]] = ()
+) -> Iterator[str]:
+    """Every setting with its value; below them those of the sections that are among them."""
     fields = type(model).model_fields
-    yield from _table(
-        ("name", "default", "what it is [unit]"),
-        [
-            (name, _plain(getattr(model, name)), field.description)
-            for name, field in fields.items()
-            if field.description is not None
-        ],
-    )
+    own = [
+        (field.alias or name, _plain(getattr(model, name)), field.description)
+        for name, field in fields.items()
+        if field.description is not None
+    ]
+    yield from _table(("name", value, "what it is [unit]"), [*own, *arguments])
     for name, field in fields.items():
         if isinstance(getattr(model, name), BaseModel):
             for choice in get_args(field.annotation):
@@ -158,7 +174,7 @@ def _settings(model: BaseModel) -> Iterator[str]:
                 section = default if isinstance(default, choice) else choice()
                 yield ""
                 yield f"Settings of `{name}`, with `kind: {section.kind}`"
-                yield from _settings(section)
+                yield from _settings(section, value)
 
 
 def _docstring(target: str) -> str:

@@ -147,7 +147,9 @@ def test_every_kind_is_covered() -> None:
     assert SETTINGS.keys() == DIVERGING.keys() == REASON.keys()
     assert SETTINGS.keys() == ITERATIVE.keys() | {"shallow_water"}
     # A foreign program runs in other processes: tests/integration/test_program.py.
-    assert SOLVERS.keys() == {kind.partition(" ")[0] for kind in SETTINGS} | {"program"}
+    # Somebody's own class: tests/integration/test_own_solver.py.
+    kinds = {kind.partition(" ")[0] for kind in SETTINGS}
+    assert SOLVERS.keys() == kinds | {"program", "own"}
 
 
 def test_steps_count_up_and_time_increases_from_the_initial_state(
