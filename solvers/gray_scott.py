@@ -14,15 +14,16 @@ Space:       five-point stencil. Second order.
 Time:        classical Runge-Kutta scheme of PETSc's TS (-ts_type rk -ts_rk_type 4). Fourth order.
              Explicit, because on usual grids diffusion limits dt no more than the reaction does.
              Implicit schemes have an exact Jacobian: `petsc_options: "-ts_type cn -pc_type ilu"`.
-Stability:   dt <= 2.785 / (4 max(D_u, D_v) (1/hx^2 + 1/hy^2)), checked when a study is loaded, and
-             dt <= 2.785 / (v^2 + F), which is the weaker one (v stays below about 0.5).
+Stability:   dt <= 2.785 / (4 max(D_u, D_v) (1/hx^2 + 1/hy^2) + v^2 + F): diffusion and reaction use
+             up u together. Checked when a study is loaded, with 0.3 for v^2 + F, because v stays
+             below about 0.5. Beyond it u becomes a checkerboard long before anything overflows.
 Behaviour:   without v, u = 1 is stable: spots with a standard deviation below about 0.025 die out.
              Larger ones grow, by 0.5e-4 to 2e-4 per unit of time in each direction, and become
              stripes or split into spots about 0.1 wide. Five of them fill a period of 1 after
              about 1500 units of time. The mean of u + v changes by F (1 - mean u) - (F + k) mean v,
              whatever diffuses and reacts.
 Good values: D_u = 2e-5, D_v = 1e-5, F = 0.04, k = 0.06 (Pearson, 256 x 256 points of 2.5 x 2.5).
-             A period of 1 with 64 x 64 points and dt = 3: six cells to a spot, and no fewer.
+             A period of 1 with 64 x 64 points and dt = 2.5: six cells to a spot, and no fewer.
 Source:      Pearson, Complex Patterns in a Simple System, Science 261 (1993), 189-192.
 
 On several mpi_ranks each one yields its own box of the field.
