@@ -24,7 +24,7 @@ from petsc4py import PETSc  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from solvers.config import HeatConfig  # noqa: E402
+from solvers.configs.heat import HeatConfig  # noqa: E402
 
 MEMBERS, ROUNDS = 5, 15
 PARAMETERS = {"initial": 300.0, "west": 120.0, "east": 480.0, "south": 200.0, "north": 410.0}

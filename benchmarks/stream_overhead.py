@@ -77,7 +77,7 @@ def _take_turns(
     points: int, endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, result: Connection
 ) -> None:
     from benchmarks.bare_heat import PARAMETERS, run_bare
-    from solvers.config import HeatConfig
+    from solvers.configs.heat import HeatConfig
     from solvers.heat import Heat
     from solvers.petsc import self_communicator
 

@@ -14,13 +14,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import launch, overview, slurm
+from deploy import costs, launch, overview, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.shared_files import remove_stale
-from solvers import registry
 
 RUNS = Path("runs")
 
@@ -176,26 +175,76 @@ def check(
 def describe(
     solver: Annotated[
         str | None,
-        typer.Argument(metavar="[SOLVER]", help="Its kind, e.g. heat. Default: list all."),
+        typer.Argument(
+            metavar="[SOLVER]",
+            help="A kind, e.g. heat; your own FILE.py:CLASS; or a study. Default: list all kinds.",
+        ),
+    ] = None,
+    *,
+    cost: Annotated[
+        bool | None,
+        typer.Option(
+            "--cost/--no-cost",
+            help="Measure what one member costs on this machine: about a second for each solver. "
+            "Default: yes for one solver, no for the list.",
+        ),
     ] = None,
 ) -> None:
-    """Explain a solver: equation, scheme, parameters, settings and their units.
+    """Explain a solver: equation, scheme, parameters, settings, units, and cost of a member.
 
     Examples:
       headrace describe
 
       headrace describe heat
+
+      headrace describe cavity.py:Cavity
+
+      headrace describe study.yaml      with its settings, and the cost of all its members
     """
     with exit_codes():
         if solver is None:
-            width = max(map(len, registry.SOLVERS))
-            for kind, entry in registry.SOLVERS.items():
-                sys.stdout.write(f"{kind:<{width}}  {entry.summary}\n")
-            return
-        if solver not in registry.SOLVERS:
-            known = ", ".join(registry.SOLVERS)
-            raise ConfigError([f"SOLVER={solver}: there is no such solver. Choose one of {known}"])
-        sys.stdout.write(registry.describe(solver) + "\n")
+            for line in costs.listing(measured=cost is True):
+                sys.stdout.write(line + "\n")
+        else:
+            for text in costs.description(solver, measured=cost is not False):
+                sys.stdout.write(text + "\n")
+
+
+@app.command()
+def simulate(
+    study: Study,
+    *,
+    member: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            help="Its number. Validation members have the lowest, then come the training members.",
+        ),
+    ] = 0,
+    overrides: Overrides = None,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw snapshots into NAME-member-N.png.")
+    ] = False,
+    animate: Annotated[
+        bool, typer.Option("--animate", help="Draw a film into NAME-member-N.gif.")
+    ] = False,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the pictures.")] = Path(),
+) -> None:
+    """Simulate one member of a study alone, here and now, and show its snapshots.
+
+    It has exactly the parameters that it has in a run. Nothing is trained, no Ray is started.
+
+    Examples:
+      headrace simulate study.yaml --member 3 --plot
+
+      headrace simulate study.yaml --set solver.dt=0.005 --animate --out pictures
+    """
+    from deploy.simulate import Pictures
+    from deploy.simulate import simulate as show
+
+    with exit_codes():
+        config = load(study, overrides or [])
+        show(config, member, Pictures(folder=out, plot=plot, animate=animate))
 
 
 @app.command()

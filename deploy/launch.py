@@ -9,6 +9,7 @@
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -21,12 +22,14 @@ from rich.console import Console
 
 from deploy import overview
 from deploy.speaking import Terminated, say
-from pipeline import machine, rundir
+from pipeline import journal, machine, rundir
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
 
 if TYPE_CHECKING:
     from pipeline.driver import Observer
+
+MAX_STORIES = 3
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -127,11 +130,27 @@ def run_study(study: StudyConfig, folder: Path, *, source: str, watching: Watchi
         with sigterm_unwinds(), observers(study, unit, watching) as watch:
             result = run(study, out=folder, source_text=source, observers=watch)
     except StudyFailed:
+        say_failures(folder)
         say(f"report: {write_report(folder)}")
         raise
+    say_failures(folder)
     report = write_report(folder)
     Console().print(overview.summary(result.summary, unit=unit))
     sys.stdout.write(f"report  {report}\nmodel   {folder / 'model'}\n")
+
+
+def say_failures(folder: Path) -> None:
+    """Say why members failed, each reason once: those that come with a story of their own."""
+    told: dict[str, tuple[int, str]] = {}
+    path = folder / "journal.jsonl"
+    for event in journal.read(path) if path.is_file() else ():
+        if event["event"] == "failed" and "details" in event:
+            told.setdefault(str(event["details"]), (int(event["member"]), str(event["reason"])))
+    for details, (member, reason) in list(told.items())[:MAX_STORIES]:
+        say(f"member {member} failed: {reason}")
+        say(textwrap.indent(details.rstrip(), "    "))
+    if len(told) > MAX_STORIES:
+        say(f"{len(told) - MAX_STORIES} more kinds of failures are in {path}")
 
 
 @contextmanager

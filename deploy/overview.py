@@ -10,6 +10,7 @@ from deploy.figures import count, number, percent, seconds, squared
 from pipeline.config import StudyConfig
 from pipeline.sections import CsvDesign
 from pipeline.stats import Summary
+from solvers.configs.own import OwnConfig
 
 
 def table(study: StudyConfig) -> Table:
@@ -19,7 +20,9 @@ def table(study: StudyConfig) -> Table:
     spec = study.spec
     grid = " x ".join(map(str, spec.shape))
     design = ensemble.design
-    rows.add_row("solver", f"{study.solver.kind}, {grid} points, {', '.join(spec.names)}")
+    solver = study.solver
+    kind = f"{solver.class_} in {solver.path}" if isinstance(solver, OwnConfig) else solver.kind
+    rows.add_row("solver", f"{kind}, {grid} points, {', '.join(spec.names)}")
     rows.add_row(
         "members",
         f"{count(ensemble.members)} to train on + {count(ensemble.validation)} to validate, "

@@ -147,7 +147,7 @@ def _phases(axes: Axes, series: Series, *, label: bool) -> None:
     """A dotted line where the study went on to its next phase, named where there is room."""
     moments = _changes(series)
     end = float(np.max(series.elapsed, initial=0.0))
-    ends = [moment for _, moment in moments[1:]] + [end]
+    ends = [*(moment for _, moment in moments[1:]), end][: len(moments)]
     for (phase, moment), until in zip(moments, ends, strict=True):
         axes.axvline(moment, color=INK, lw=0.7, ls=(0, (1, 2)), alpha=0.7)
         if label and until - moment > PHASE_LABEL_SHARE * end:

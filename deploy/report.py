@@ -47,7 +47,8 @@ def failures(out: Path) -> list[str]:
             found.insert(0, f"{figures.clock(event['at'])} the study: {event['reason']}")
         elif event["event"] in ("failed", "lost") and len(found) < MAX_FAILURES:
             place = f"member {event.get('member')}, attempt {event.get('attempt')}"
-            found.append(f"{figures.clock(event['at'])} {place}: {event.get('reason')}")
+            more = f"\n{event['details']}" if "details" in event else ""
+            found.append(f"{figures.clock(event['at'])} {place}: {event.get('reason')}{more}")
     return found
 
 
@@ -230,9 +231,15 @@ def _picture_cards(run: RunFiles) -> Iterator[str]:
         )
 
 
+def _failure(text: str) -> str:
+    """One line, and a traceback below it where there is one."""
+    line, _, details = text.partition("\n")
+    return f"<li>{escape(line)}{f'<pre>{escape(details)}</pre>' if details else ''}</li>"
+
+
 def _text_cards(run: RunFiles, failed: list[str]) -> Iterator[str]:
     if failed:
-        items = "".join(f"<li>{escape(line)}</li>" for line in failed)
+        items = "".join(_failure(text) for text in failed)
         yield _card("What failed", "", f"<ul>{items}</ul>", wide=True)
     if run.source:
         yield (

@@ -8,6 +8,7 @@ Invariants (``tests/unit/test_study_config.py``):
 2. All errors are listed at once, each with path, value, limit and remedy.
 3. What is resolved reads back from its own JSON unchanged, and needs no other file for it.
 4. Nothing heavy is imported: a study can be checked on a machine without Ray, torch or PETSc.
+5. Somebody's own solver is asked once what it is, by ``parse``; what it said is kept in the study.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,8 +33,10 @@ from pipeline.sections import (
 )
 from pipeline.streamed import streamed_spec
 from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
+from solvers.announce import with_announcement
 from solvers.base import FieldSpec
 from solvers.config import SolverConfig
+from solvers.user_file import Unusable
 from trainers.config import TrainerConfig
 
 if TYPE_CHECKING:
@@ -186,7 +189,13 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     Raises:
         ConfigError: With every error.
     """
-    tree = _with_absolute_paths(tree, Path(folder).resolve())
+    folder = Path(folder).resolve()
+    tree = _with_absolute_paths(tree, folder)
+    try:
+        tree = _with_own_solver(tree, folder)
+    except Unusable as error:
+        rest = {name: section for name, section in tree.items() if name != "solver"}
+        raise ConfigError(error.problems + _problems_of(rest)) from None
     try:
         study = StudyConfig.model_validate(tree, strict=True)
     except ValidationError as error:
@@ -199,6 +208,32 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     if found:
         raise ConfigError(found)
     return study
+
+
+def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The same study with what a solver of the user's own announces, where it has one.
+
+    Raises:
+        Unusable: With everything that is wrong with that solver.
+    """
+    solver = tree.get("solver")
+    if isinstance(solver, str) and ".py" in solver:
+        solver = {"path": solver}
+    if not isinstance(solver, dict):
+        return tree
+    if solver.get("kind", "own" if "path" in solver else "") != "own":
+        return tree
+    return {**tree, "solver": _tuples(with_announcement(solver, folder))}
+
+
+def _problems_of(rest: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a study that has no solver, besides that."""
+    try:
+        StudyConfig.model_validate(rest, strict=True)
+    except ValidationError as error:
+        found = from_validation(error, rest, StudyConfig) + checks.problems(_sections_of(rest))
+        return [line for line in found if not line.startswith("solver=")]
+    return []
 
 
 def _read(path: Path) -> dict[str, Any]:

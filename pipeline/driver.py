@@ -32,11 +32,11 @@ from pipeline.controller import (
     WorkerReady,
 )
 from pipeline.errors import StudyFailed
+from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
 from pipeline.watch import Watch
-from solvers.base import SolverFailed
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -136,10 +136,10 @@ class Driver:
             self._starting[self._solvers[start.worker].ready.remote()] = start.worker
             return [WorkerLost(start.worker, f"solver process died: {last_line(error)}")]
         except RayTaskError as error:
-            final = isinstance(error.cause, SolverFailed)
-            reason = last_line(error.cause if final else error)
-            self._journal.write("failed", at=self._clock(), **failed, reason=reason)
-            return [MemberFailed(start.worker, reason, final=final)]
+            failure = failure_of(error)
+            told = {} if failure.details is None else {"details": failure.details}
+            self._journal.write("failed", at=self._clock(), **failed, reason=failure.reason, **told)
+            return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
         self._journal.write(

@@ -31,6 +31,23 @@ class SolverFailed(Exception):
     """
 
 
+class SolverBug(SolverFailed):
+    """A Python exception in somebody's own solver.
+
+    Attributes:
+        story: The traceback through their files.
+        passing: Whether another attempt may go well. Otherwise the same parameters would raise it
+            at the same line again.
+    """
+
+    def __init__(self, message: str, story: str = "", passing: bool = False) -> None:
+        super().__init__(message, story, passing)
+        self.story, self.passing = story, passing
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Parameter:
     """One physical input of a solver.
@@ -94,7 +111,7 @@ class Snapshot(NamedTuple):
     step: int
     time: float  # seconds
     fields: Float32[np.ndarray, " channel *grid"]
-    iterations: int = 0  # of linear solvers; of nonlinear ones where they solve no linear system
+    iterations: int = 0  # of linear solvers, or else of nonlinear ones, or else explicit steps
     refused: int = 0  # steps that were tried, and tried again with a smaller one
 
 

@@ -41,12 +41,12 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import final
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64
 
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.cavity import CavityConfig
-from solvers.newton import newton_solver, solve_newton
+from solvers.newton import iterations_of, newton_solver, solve_newton
 from solvers.petsc import (
     Owned,
     PETSc,
@@ -55,20 +55,15 @@ from solvers.petsc import (
     require_finite,
     unique_prefix,
 )
+from solvers.stream_function import GHOSTS, Flow, StreamFunction, couplings
 
 # Iterations with an old factorisation (a residual and two triangular solves each) that together
 # cost less than a new one.
 _QUICK = 5
 # Newton's method from a good guess takes 3 to 6 iterations, at the edge of what converges some 20.
 _MAX_ITERATIONS = 50
-_GHOSTS = 2
-# (y, x) of the points that an equation knows: a point's neighbours and their neighbours.
-_OFFSETS = np.array(
-    [(j, i) for j in range(-2, 3) for i in range(-2, 3) if abs(j) + abs(i) <= 2], dtype=np.int64
-)
 
 Box = tuple[slice, slice]
-Indices = Int64[np.ndarray, " offset y x"]
 Plane = Float64[np.ndarray, " y x"]
 Row = Float64[np.ndarray, " 1 x"]
 Column = Float64[np.ndarray, " y 1"]
@@ -160,7 +155,7 @@ class Cavity:
                 flow.first_step(time)
             else:
                 flow.next_step(step, time)
-            yield Snapshot(step, time, flow.fields(step, time))
+            yield Snapshot(step, time, flow.fields(step, time), flow.iterations)
 
     def _flow_on(self, comm: object) -> "_Flow":
         if self._flow is not None and not self._flow.is_on(comm):
@@ -178,6 +173,7 @@ class _Flow:
         self._config = config
         (self._ny, self._nx), self._width = config.grid, config.length[1]
         self._hy, self._hx = (h / self._width for h in config.spec().spacing)
+        self.iterations = 0  # of the linear solver, in the newest step
         self._owned = Owned()
         try:
             self._set_up(comm=comm, prefix=prefix)
@@ -192,7 +188,7 @@ class _Flow:
                 sizes=(self._nx, self._ny),
                 dof=1,
                 boundary_type=(ghosted, ghosted),
-                stencil_width=_GHOSTS,
+                stencil_width=GHOSTS,
                 stencil_type=PETSc.DMDA.StencilType.BOX,  # type: ignore[arg-type]  # the stub's type
                 comm=communicator(comm),
             )
@@ -200,11 +196,13 @@ class _Flow:
         (west, east), (south, north) = self._da.getRanges()
         self.box: Box = (slice(south, north), slice(west, east))
         self._shape = (north - south, east - west)
-        self._at_walls = (south == 0, north == self._ny, west == 0, east == self._nx)
-        local = np.zeros((north - south + 2 * _GHOSTS, east - west + 2 * _GHOSTS))
-        self._psi: Plane = local
-        self._psi_vec = self._owned(
-            PETSc.Vec().createWithArray(local.reshape(-1), comm=PETSc.COMM_SELF)  # type: ignore[arg-type]  # the stub's type
+        self._local = StreamFunction(
+            self._shape,
+            spacing=(self._hy, self._hx),
+            at_walls=(south == 0, north == self._ny, west == 0, east == self._nx),
+        )
+        self._local_vec = self._owned(
+            PETSc.Vec().createWithArray(self._local.psi.reshape(-1), comm=PETSc.COMM_SELF)  # type: ignore[arg-type]  # the stub's type
         )
         self._now, self._before, self._guess = (
             field_vector((1, *self._shape), comm=comm, owned=self._owned) for _ in range(3)
@@ -222,18 +220,15 @@ class _Flow:
 
     def _matrix(self) -> PETSc.Mat:
         """Thirteen entries a row. A column on a wall is left out, one beyond it is the mirrored."""
-        j, i = np.mgrid[self.box]
-        dj, di = (offset[:, None, None] for offset in _OFFSETS.T)
-        row, column = j + dj, i + di
-        outside = (row == -1) | (row == self._ny) | (column == -1) | (column == self._nx)
-        row, column = _mirrored(row, self._ny), _mirrored(column, self._nx)
+        row, column, on_wall = couplings(self.box, self._config.grid)
         (west, east), (south, _) = self._da.getGhostRanges()
         local = (row - south) * (east - west) + (column - west)
         mapping = self._da.getLGMap()
         columns = mapping.apply(local.ravel().astype(PETSc.IntType))
-        columns[outside.ravel()] = -1
+        columns[on_wall.ravel()] = -1
+        j, i = np.mgrid[self.box]
         own = (j - south) * (east - west) + (i - west)
-        rows = np.tile(mapping.apply(own.ravel().astype(PETSc.IntType)), len(_OFFSETS))
+        rows = np.tile(mapping.apply(own.ravel().astype(PETSc.IntType)), len(row))
         matrix = self._owned(PETSc.Mat().create(self._da.getComm()))
         size = (int(np.prod(self._shape)), PETSc.DETERMINE)
         matrix.setSizes((size, size))
@@ -271,18 +266,20 @@ class _Flow:
             state.set(psi)
         self._derive()
         self._rebuild, self._keep = True, unsteady
+        self.iterations = 0
 
     def steady_step(self, step: int, time: float) -> None:
         """The steady flow at share ``time`` of the lid speed."""
+        self.iterations = 0
         self._lid = time * self._profile
         self._right = self._sources(time)
         self._advance()
-        solve_newton(self._snes, self._now.vec, step=step, time=time)
+        self._newton(step, time)
         self._derive()
 
     def first_step(self, time: float) -> None:
         """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step."""
-        before = self._vorticity
+        self.iterations, before = 0, self._vorticity
         for share in (2 / 3, 4 / 3):
             self._right = self._rate * self._vorticity + self._sources(share * time)
             self._solve_in_time(1, time)
@@ -293,6 +290,7 @@ class _Flow:
 
     def next_step(self, step: int, time: float) -> None:
         """BDF2."""
+        self.iterations = 0
         history = (4 * self._vorticity - self._vorticity_before) / 3
         self._right = self._rate * history + self._sources(time)
         self._advance()
@@ -323,67 +321,41 @@ class _Flow:
         """Newton's method with an old factorisation, and with a new one an iteration if need be."""
         self._now.vec.copy(self._guess.vec)
         try:
-            iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+            iterations = self._newton(step, time)
         except SolverFailed:
             self._guess.vec.copy(self._now.vec)
             self._keep = False
             try:
-                iterations = solve_newton(self._snes, self._now.vec, step=step, time=time)
+                iterations = self._newton(step, time)
             finally:
                 self._keep = True
         self._rebuild = iterations > _QUICK
 
+    def _newton(self, step: int, time: float) -> int:
+        """How many iterations it took; its linear ones count even if it fails."""
+        try:
+            return solve_newton(self._snes, self._now.vec, step=step, time=time)
+        finally:
+            self.iterations += iterations_of(self._snes)
+
     def _derive(self) -> None:
         """Velocity and vorticity of the newest state; those of the last step's are kept."""
         self._vorticity_before = self._vorticity
-        u, v, vorticity = self._velocity_and_vorticity(self._now.vec)
+        u, v, vorticity = self._flow_of(self._now.vec)
         self._velocity = (u[:, 1:-1], v[1:-1])
         self._vorticity = vorticity[1:-1, 1:-1].copy()
 
-    def _velocity_and_vorticity(
-        self, state: PETSc.Vec
-    ) -> tuple[
-        Float64[np.ndarray, " y columns"],
-        Float64[np.ndarray, " rows x"],
-        Float64[np.ndarray, " rows columns"],
-    ]:
-        """u, v and w where fluxes need them.
-
-        Returns:
-            u at the points and west and east of them, v at the points and south and north of them,
-            w on all four sides; the outermost values may belong to a wall or to another mpi_rank.
-        """
-        psi = self._psi
-        self._da.globalToLocal(state, self._psi_vec)
-        south, north, west, east = self._at_walls
-        if south:
-            psi[1], psi[0, 2:-2] = 0.0, psi[2, 2:-2]
-        if north:
-            psi[-2], psi[-1, 2:-2] = 0.0, psi[-3, 2:-2] + 2 * self._hy * self._lid
-        if west:
-            psi[:, 1], psi[2:-2, 0] = 0.0, psi[2:-2, 2]
-        if east:
-            psi[:, -2], psi[2:-2, -1] = 0.0, psi[2:-2, -3]
-        u = (psi[3:-1, 1:-1] - psi[1:-3, 1:-1]) / (2 * self._hy)
-        v = (psi[1:-1, 1:-3] - psi[1:-1, 3:-1]) / (2 * self._hx)
-        kx, ky = 1 / self._hx**2, 1 / self._hy**2
-        vorticity = (2 * kx + 2 * ky) * psi[1:-1, 1:-1]
-        vorticity -= kx * (psi[1:-1, :-2] + psi[1:-1, 2:])
-        vorticity -= ky * (psi[:-2, 1:-1] + psi[2:, 1:-1])
-        return u, v, vorticity
+    def _flow_of(self, state: PETSc.Vec) -> Flow:
+        """Velocity and vorticity on this mpi_rank's box, with what neighbours and walls add."""
+        self._da.globalToLocal(state, self._local_vec)
+        return self._local.flow(self._lid)
 
     def _residual(self, snes: PETSc.SNES, state: PETSc.Vec, out: PETSc.Vec) -> None:
         """The vorticity equation; not finite where the state is too large, which PETSc detects."""
         with np.errstate(over="ignore", invalid="ignore"):
-            u, v, w = self._velocity_and_vorticity(state)
-            rx, ry = self._viscosity / self._hx**2, self._viscosity / self._hy**2
-            value = (self._rate + 2 * rx + 2 * ry) * w[1:-1, 1:-1] - self._right
-            value -= rx * (w[1:-1, 2:] + w[1:-1, :-2])
-            value -= ry * (w[2:, 1:-1] + w[:-2, 1:-1])
-            u *= w[1:-1]
-            v *= w[:, 1:-1]
-            value += (u[:, 2:] - u[:, :-2]) / (2 * self._hx)
-            value += (v[2:] - v[:-2]) / (2 * self._hy)
+            value = self._local.residual(
+                self._flow_of(state), self._right, rate=self._rate, viscosity=self._viscosity
+            )
         out.setArray(value.ravel())  # type: ignore[arg-type]  # the stub's type
 
     def _jacobian(
@@ -393,44 +365,9 @@ class _Flow:
         if self._keep and not self._rebuild:
             return
         self._rebuild = False
-        entries = self._entries(state)
+        entries = self._local.entries(
+            self._flow_of(state), rate=self._rate, viscosity=self._viscosity
+        )
         preconditioner.setValuesCOO(entries.ravel(), PETSc.InsertMode.INSERT_VALUES)  # type: ignore[arg-type]  # the stub's type
         if matrix != preconditioner:  # -snes_mf_operator
             matrix.assemble()
-
-    def _entries(self, state: PETSc.Vec) -> Float64[np.ndarray, " offset y x"]:
-        """Derivatives of the vorticity equation by psi at ``_OFFSETS`` from the point."""
-        hx, hy = self._hx, self._hy
-        u, v, w = self._velocity_and_vorticity(state)
-        rx, ry = self._viscosity / hx**2, self._viscosity / hy**2
-        # What the equation has of w at a point and its four neighbours, ...
-        centre = self._rate + 2 * rx + 2 * ry
-        east, west = u[:, 2:] / (2 * hx) - rx, -u[:, :-2] / (2 * hx) - rx
-        north, south = v[2:] / (2 * hy) - ry, -v[:-2] / (2 * hy) - ry
-        # ... what w has of psi there, ...
-        own, beside, above = 2 / hx**2 + 2 / hy**2, -1 / hx**2, -1 / hy**2
-        # ... and what the velocities that carry it have of psi.
-        w = w / (4 * hx * hy)
-        w_east, w_west, w_north, w_south = w[1:-1, 2:], w[1:-1, :-2], w[2:, 1:-1], w[:-2, 1:-1]
-        entries = {
-            (0, 0): centre * own + beside * (east + west) + above * (north + south),
-            (0, 1): centre * beside + east * own,
-            (0, -1): centre * beside + west * own,
-            (1, 0): centre * above + north * own,
-            (-1, 0): centre * above + south * own,
-            (0, 2): east * beside,
-            (0, -2): west * beside,
-            (2, 0): north * above,
-            (-2, 0): south * above,
-            (1, 1): east * above + north * beside + w_east - w_north,
-            (1, -1): west * above + north * beside - w_west + w_north,
-            (-1, 1): east * above + south * beside - w_east + w_south,
-            (-1, -1): west * above + south * beside + w_west - w_south,
-        }
-        return np.stack([entries[j, i] for j, i in _OFFSETS.tolist()])
-
-
-def _mirrored(index: Indices, points: int) -> Indices:
-    """Indices beyond a wall, mirrored at it."""
-    last = points - 1
-    return np.where(index < 0, -2 - index, np.where(index > last, 2 * last + 2 - index, index))

@@ -14,15 +14,16 @@ Space:       five-point stencil. Second order.
 Time:        classical Runge-Kutta scheme of PETSc's TS (-ts_type rk -ts_rk_type 4). Fourth order.
              Explicit, because on usual grids diffusion limits dt no more than the reaction does.
              Implicit schemes have an exact Jacobian: `petsc_options: "-ts_type cn -pc_type ilu"`.
-Stability:   dt <= 2.785 / (4 max(D_u, D_v) (1/hx^2 + 1/hy^2)), checked when a study is loaded, and
-             dt <= 2.785 / (v^2 + F), which is the weaker one (v stays below about 0.5).
+Stability:   dt <= 2.785 / (4 max(D_u, D_v) (1/hx^2 + 1/hy^2) + v^2 + F): diffusion and reaction use
+             up u together. Checked when a study is loaded, with 0.3 for v^2 + F, because v stays
+             below about 0.5. Beyond it u becomes a checkerboard long before anything overflows.
 Behaviour:   without v, u = 1 is stable: spots with a standard deviation below about 0.025 die out.
              Larger ones grow, by 0.5e-4 to 2e-4 per unit of time in each direction, and become
              stripes or split into spots about 0.1 wide. Five of them fill a period of 1 after
              about 1500 units of time. The mean of u + v changes by F (1 - mean u) - (F + k) mean v,
              whatever diffuses and reacts.
 Good values: D_u = 2e-5, D_v = 1e-5, F = 0.04, k = 0.06 (Pearson, 256 x 256 points of 2.5 x 2.5).
-             A period of 1 with 64 x 64 points and dt = 3: six cells to a spot, and no fewer.
+             A period of 1 with 64 x 64 points and dt = 2.5: six cells to a spot, and no fewer.
 Source:      Pearson, Complex Patterns in a Simple System, Science 261 (1993), 189-192.
 
 On several mpi_ranks each one yields its own box of the field.
@@ -32,12 +33,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping
 from typing import final
 
 import numpy as np
-from jaxtyping import Float64, Integer
+from jaxtyping import Float64
 
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
+from solvers.reaction import Reaction
 from solvers.spots import State, spots
 from solvers.stepping import Step, fixed_step, restart, snapshot, steps
 from solvers.turns import Turns
@@ -45,8 +47,6 @@ from solvers.turns import Turns
 __all__ = ["GrayScott"]
 
 Box = tuple[slice, slice]
-Row = Float64[np.ndarray, " two_x"]
-Rows = Float64[np.ndarray, " y two_x"]
 # Given time, x and y: what is added to u_t and v_t.
 Source = Callable[
     [float, Float64[np.ndarray, " 1 x"], Float64[np.ndarray, " y 1"]],
@@ -139,11 +139,7 @@ class GrayScott:
 
 @final
 class _Dish:
-    """The discretised reaction on one communicator: all that is kept from member to member.
-
-    PETSc keeps u and v of a point side by side. So a row of points is a row of twice as many
-    numbers, on which the stencil works for both at once: a neighbour in x is two numbers away.
-    """
+    """The discretised reaction on one communicator: all that is kept from member to member."""
 
     def __init__(
         self,
@@ -171,13 +167,14 @@ class _Dish:
             )
             (west, east), (south, north) = self._da.getRanges()
             self.box: Box = (slice(south, north), slice(west, east))
-            self._shape = (north - south, 2 * (east - west))
+            self._points = (north - south, east - west)
             j, i = np.ogrid[self.box]
             self._x, self._y = i * hx, j * hy
-            diffusion: Row = np.tile([config.diffusion_u, config.diffusion_v], east - west)
-            self._rx: Row = diffusion / hx**2
-            self._ry: Row = diffusion / hy**2
-            self._sum, self._product = np.empty(self._shape), np.empty((north - south, east - west))
+            self._reaction = Reaction(
+                self._points,
+                diffusion=(config.diffusion_u, config.diffusion_v),
+                spacing=(hy, hx),
+            )
             self._set_up(state, prefix)
         except BaseException:
             self._owned.close()
@@ -202,7 +199,7 @@ class _Dish:
         ts = self._ts
         if not ts.isImplicit():
             return
-        self._columns = self._stencil()
+        self._columns = self._reaction.columns().astype(PETSc.IntType)
         matrix = self._owned(self._da.createMat())
         ts.setRHSJacobian(self._jacobian, matrix, matrix)
         self._begin(feed=0.0, kill=0.0)
@@ -231,75 +228,37 @@ class _Dish:
             yield self._snapshot(step)
 
     def _begin(self, *, feed: float, kill: float) -> None:
-        self._rates_of_change(feed=feed, kill=kill)
+        self._reaction.choose(feed=feed, kill=kill)
         self._initial.copy(self._now)
         self._ts.setMaxSteps(self._config.steps)
         restart(self._ts, dt=self._config.dt)
 
     def _snapshot(self, step: Step) -> Snapshot:
-        """The newest state; u and v are taken apart as float32, which is half the bytes."""
+        """The newest state, u and v taken apart."""
         time = step.number * self._config.dt  # PETSc's own is a sum, with its rounding
-        side_by_side = step.state.array_r.reshape(*self._product.shape, 2)
-        newest = snapshot(step.number, time, step.state, side_by_side)
-        fields = np.empty((2, *self._product.shape), np.float32)
-        fields[0], fields[1] = newest.fields[..., 0], newest.fields[..., 1]
-        return newest._replace(fields=fields)
-
-    def _rates_of_change(self, *, feed: float, kill: float) -> None:
-        """What a member's parameters say: F, and the factors of u and v in their own equations."""
-        self._feed = feed
-        losses = np.tile([feed, feed + kill], self._shape[1] // 2)
-        self._own = -2 * (self._rx + self._ry) - losses
+        side_by_side = step.state.array_r.reshape(*self._points, 2)
+        fields = side_by_side.transpose(2, 0, 1)
+        return snapshot(step.number, time, step.state, fields, step.effort)
 
     def _rates(self, ts: PETSc.TS, time: float, state: PETSc.Vec, rates: PETSc.Vec) -> None:
         """The right-hand side; with ghosts there is a neighbour on every side."""
         self._da.globalToLocal(state, self._with_ghosts)
-        ny, width = self._shape
-        near: Rows = self._with_ghosts.array_r.reshape(ny + 2, width + 4)
-        out: Rows = rates.array_w.reshape(self._shape)
-        here = near[1:-1, 2:-2]
+        ny, width = self._reaction.shape
+        near = self._with_ghosts.array_r.reshape(ny + 2, width + 4)
+        out = rates.array_w.reshape(ny, width)
         # A step past the limit may overflow: what follows is refused as a snapshot.
         with np.errstate(over="ignore", invalid="ignore"):
-            np.add(near[1:-1, :-4], near[1:-1, 4:], out=out)
-            out *= self._rx
-            np.add(near[:-2, 2:-2], near[2:, 2:-2], out=self._sum)
-            self._sum *= self._ry
-            out += self._sum
-            np.multiply(here, self._own, out=self._sum)
-            out += self._sum
-            u, v, reaction = here[:, ::2], here[:, 1::2], self._product
-            np.multiply(v, v, out=reaction)
-            reaction *= u
-            out[:, 1::2] += reaction
-            reaction -= self._feed
-            out[:, ::2] -= reaction
+            self._reaction.rates(near, out)
             if self._source is not None:
                 added = self._source(time, self._x, self._y)
-                out += np.moveaxis(added, 0, -1).reshape(self._shape)
-
-    def _stencil(self) -> Integer[np.ndarray, " row entry"]:
-        """Columns of the Jacobian, with ghosts: itself, four neighbours, the other chemical."""
-        ny, width = self._shape
-        row = np.add.outer(np.arange(1, ny + 1) * (width + 4), np.arange(2, width + 2)).ravel()
-        other = row + 1 - 2 * (row % 2)
-        columns = np.stack([row, row - 2, row + 2, row - width - 4, row + width + 4, other], axis=1)
-        return columns.astype(PETSc.IntType)
+                out += np.moveaxis(added, 0, -1).reshape(out.shape)
 
     def _jacobian(
         self, ts: PETSc.TS, time: float, state: PETSc.Vec, jacobian: PETSc.Mat, matrix: PETSc.Mat
     ) -> None:
         """Derivatives of ``_rates``: six entries a row."""
-        here: Rows = state.array_r.reshape(self._shape)
         columns = self._columns
-        u, v = here[:, ::2], here[:, 1::2]
-        entries = np.empty((*self._shape, columns.shape[1]))
-        entries[..., 0] = self._own
-        entries[..., 1] = entries[..., 2] = self._rx
-        entries[..., 3] = entries[..., 4] = self._ry
-        entries[:, ::2, 0] -= v * v
-        entries[:, 1::2, 0] += 2 * u * v
-        entries[:, ::2, 5] = -2 * u * v
-        entries[:, 1::2, 5] = v * v
+        entries = self._reaction.entries(state.array_r.reshape(self._reaction.shape))
         starts = np.arange(0, columns.size + 1, columns.shape[1], dtype=PETSc.IntType)
         matrix.setValuesLocalIJV(starts, columns.ravel(), entries.ravel(), rowmap=columns[:, 0])  # type: ignore[arg-type]
         matrix.assemble()

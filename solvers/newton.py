@@ -20,7 +20,7 @@ from solvers.petsc import (
     scoped_options,
 )
 
-__all__ = ["newton_solver", "solve_newton"]
+__all__ = ["iterations_of", "newton_solver", "solve_newton"]
 
 # Of the last full step against the solution: below the float32 resolution of a snapshot (6e-8).
 # Residuals are not asked: a good first guess leaves nothing that they could be compared with.
@@ -101,6 +101,12 @@ def solve_newton(snes: PETSc.SNES, solution: PETSc.Vec, *, step: int, time: floa
             )
         raise SolverFailed(f"{where}: {message}")
     return int(iterations)
+
+
+def iterations_of(snes: PETSc.SNES) -> int:
+    """Linear iterations of the last solve; nonlinear ones where it solved no linear system."""
+    linear = int(snes.getLinearSolveIterations())
+    return linear if linear > 0 else int(snes.getIterationNumber())
 
 
 def _name(reasons: type, value: int) -> str:

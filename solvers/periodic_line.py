@@ -21,7 +21,7 @@ from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.petsc import Owned, PETSc, communicator
-from solvers.stepping import fixed_step, restart, snapshot, take_step
+from solvers.stepping import NO_EFFORT, fixed_step, restart, snapshot, take_step
 
 # Neighbours on either side that a stencil reaches.
 REACH = 3
@@ -55,6 +55,7 @@ class PeriodicLine:
         self._owned = Owned()
         self._explicit: Explicit | None = None
         self._stencil: Stencil | None = None
+        self._effort = NO_EFFORT
         self._shift = np.nan
         self.factorisations = 0
         try:
@@ -140,7 +141,7 @@ class PeriodicLine:
 
     def start(self, initial: Values, explicit: Explicit, *, dt: float) -> None:
         """Begin a member with this mpi_rank's part of its initial state."""
-        self._explicit = explicit
+        self._explicit, self._effort = explicit, NO_EFFORT
         self._state.setArray(initial)  # type: ignore[arg-type]  # the stub's type
         restart(self._ts, dt=dt)
 
@@ -170,11 +171,15 @@ class PeriodicLine:
         self._ts.setMaxSteps(self._ts.getStepNumber() + parts)
         # A state on its way to infinity is told by PETSc or by the snapshot, not by NumPy.
         with np.errstate(all="ignore"):
-            take_step(self._ts, step=step, time=step * dt)
+            self._effort = take_step(self._ts, step=step, time=step * dt)
 
     def snapshot(self, step: int, time: float) -> Snapshot:
         """The state as it stands, as an array that is the receiver's."""
-        return snapshot(step, time, self._state, self._state.array_r.reshape(1, -1))
+        values = self._state.array_r.reshape(1, -1)
+        newest = snapshot(step, time, self._state, values, self._effort)
+        # For the next step, which finds it with PETSc: the state is in the cache now.
+        self._state.norm(PETSc.NormType.NORM_INFINITY)
+        return newest
 
     @property
     def values(self) -> Values:

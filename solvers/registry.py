@@ -6,20 +6,27 @@
 """
 
 import ast
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
+
+from pydantic import BaseModel
 
 from solvers.base import Solver
-from solvers.config import AnySolverConfig, HeatConfig
+from solvers.config import AnySolverConfig
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.cavity import CavityConfig
+from solvers.configs.darcy import DarcyConfig
 from solvers.configs.gray_scott import GrayScottConfig
+from solvers.configs.heat import HeatConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.configs.lorenz import LorenzConfig
+from solvers.configs.navier_stokes import NavierStokesConfig
+from solvers.configs.own import OwnConfig
 from solvers.configs.program import ProgramConfig
+from solvers.configs.shallow_water import ShallowWaterConfig
 from solvers.configs.wave import WaveConfig
 
 
@@ -42,7 +49,7 @@ SOLVERS: dict[str, SolverKind] = {
     "heat": SolverKind(
         config=HeatConfig,
         target="solvers.heat:Heat",
-        summary="heat conduction in a 2-D plate between four walls of constant temperature",
+        summary="heat conduction in 1-D, 2-D or 3-D between walls of constant temperature",
     ),
     "burgers": SolverKind(
         config=BurgersConfig,
@@ -69,15 +76,35 @@ SOLVERS: dict[str, SolverKind] = {
         target="solvers.cavity:Cavity",
         summary="flow in a 2-D cavity whose lid slides, steady or unsteady",
     ),
+    "navier_stokes": SolverKind(
+        config=NavierStokesConfig,
+        target="solvers.navier_stokes:NavierStokes",
+        summary="forced 2-D flow on a periodic rectangle, from random initial vorticity",
+    ),
+    "darcy": SolverKind(
+        config=DarcyConfig,
+        target="solvers.darcy:Darcy",
+        summary="steady pressure in a 2-D porous medium of random permeability",
+    ),
     "lorenz": SolverKind(
         config=LorenzConfig,
         target="solvers.lorenz:Lorenz",
         summary="the Lorenz system, three ordinary differential equations",
     ),
+    "shallow_water": SolverKind(
+        config=ShallowWaterConfig,
+        target="solvers.shallow_water:ShallowWater",
+        summary="shallow water over a bottom: breaking dams and tsunamis, 2-D",
+    ),
     "program": SolverKind(
         config=ProgramConfig,
         target="solvers.program:Program",
         summary="any PETSc program, unmodified, streaming through a named pipe",
+    ),
+    "own": SolverKind(
+        config=OwnConfig,
+        target="solvers.own:Own",
+        summary="a class in your own Python file, around a petsc4py TS that you already have",
     ),
 }
 
@@ -101,27 +128,53 @@ def build(config: AnySolverConfig) -> Solver:
 
 def describe(kind: str) -> str:
     """What the solver computes, its parameters and its settings, for a person to read."""
-    entry = known(kind)
-    config = entry.config()
+    return describe_config(known(kind).config(), value="default")
+
+
+def describe_config(config: AnySolverConfig, *, value: str = "value") -> str:
+    """The same for a solver with the settings of a study; ``value`` heads their column."""
+    entry = known(config.kind)
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
-    settings = [
-        (name, _plain(getattr(config, name)), field.description)
-        for name, field in entry.config.model_fields.items()
-        if field.description is not None
-    ]
+    about, arguments = _docstring(entry.target), []
+    if isinstance(config, OwnConfig) and config.announced.parameters:
+        about = config.announced.about
+        arguments = [
+            (name, text, "argument of __init__") for name, text in config.announced.settings.items()
+        ]
     return "\n".join(
         (
-            _docstring(entry.target),
+            about,
             "",
             "Parameters (under `parameters:`)",
             *_table(("name", "unit", "range", "what it is"), parameters),
             "",
-            f"Settings (under `solver:`, with `kind: {kind}`)",
-            *_table(("name", "default", "what it is [unit]"), settings),
+            f"Settings (under `solver:`, with `kind: {config.kind}`)",
+            *_settings(config, value, arguments),
         )
     )
+
+
+def _settings(
+    model: BaseModel, value: str, arguments: Sequence[tuple[str, str, str]] = ()
+) -> Iterator[str]:
+    """Every setting with its value; below them those of the sections that are among them."""
+    fields = type(model).model_fields
+    own = [
+        (field.alias or name, _plain(getattr(model, name)), field.description)
+        for name, field in fields.items()
+        if field.description is not None
+    ]
+    yield from _table(("name", value, "what it is [unit]"), [*own, *arguments])
+    for name, field in fields.items():
+        if isinstance(getattr(model, name), BaseModel):
+            for choice in get_args(field.annotation):
+                default = getattr(model, name)
+                section = default if isinstance(default, choice) else choice()
+                yield ""
+                yield f"Settings of `{name}`, with `kind: {section.kind}`"
+                yield from _settings(section, value)
 
 
 def _docstring(target: str) -> str:
@@ -134,6 +187,10 @@ def _docstring(target: str) -> str:
 
 def _plain(value: object) -> str:
     """A default as it is written in a study."""
+    if isinstance(value, BaseModel):
+        return f"{{kind: {getattr(value, 'kind', '?')}, ...}}"
+    if isinstance(value, float):
+        return f"{value:.6g}" if value != round(value) else str(value)
     if isinstance(value, tuple):
         return str(list(value))
     return '""' if value == "" else str(value)

@@ -25,6 +25,20 @@ Terms = Float64[np.ndarray, " terms"]
 LARGEST_SEED = 2.0**53
 
 
+def generator(seed: float) -> np.random.Generator:
+    """The random numbers of a seed, of which the whole part counts.
+
+    Raises:
+        SolverFailed: The seed is negative or too large to have a whole part of its own.
+    """
+    if not 0.0 <= seed < LARGEST_SEED:
+        raise SolverFailed(
+            f"seed={seed:g}: need 0 <= seed < 2^53 = {LARGEST_SEED:.0f}. Draw it uniformly "
+            "from a range such as [0, 1000000]; its whole part counts"
+        )
+    return np.random.default_rng(int(seed))
+
+
 @final
 @dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Sines:
@@ -58,12 +72,7 @@ class Sines:
         Raises:
             SolverFailed: The seed is negative or too large to have a whole part of its own.
         """
-        if not 0.0 <= seed < LARGEST_SEED:
-            raise SolverFailed(
-                f"seed={seed:g}: need 0 <= seed < 2^53 = {LARGEST_SEED:.0f}. Draw it uniformly "
-                "from a range such as [0, 1000000]; its whole part counts"
-            )
-        rng = np.random.default_rng(int(seed))
+        rng = generator(seed)
         return cls(
             amplitudes=amplitude * rng.uniform(-1.0, 1.0, terms),
             frequencies=frequency * rng.uniform(-1.0, 1.0, terms),

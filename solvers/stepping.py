@@ -9,20 +9,28 @@ is a ``TSSolve`` of one step, so events, adaptivity, pre- and post-steps work as
 3. An exception in a Python callback comes out as it was raised, with its traceback.
 4. A TS that knows neither a last time nor a last step is refused: it would stream for ever.
 5. The TS keeps its limits, and stays the caller's to destroy, however the sequence ends.
+6. Iterations and refused steps are PETSc's own counts, those since the last snapshot.
 """
 
 from collections.abc import Callable, Iterator
+from operator import sub
 from typing import NamedTuple, cast
 
 import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import PETSc, last_line, require_finite, scoped_options
+from solvers.petsc import (
+    PETSc,
+    last_line,
+    require_finite,
+    require_finite_everywhere,
+    scoped_options,
+)
 
 __all__ = [
-    "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps", "stream",
-    "take_step",
+    "NO_EFFORT", "Effort", "Step", "fields_of", "fixed_step", "restart", "snapshot", "steps",
+    "stream", "take_step",
 ]  # fmt: skip
 
 # PETSc's "no limit": the largest numbers there are.
@@ -37,12 +45,23 @@ _SAID_BY_THE_STUDY = (
 )  # fmt: skip
 
 
+class Effort(NamedTuple):
+    """What it took to get from one snapshot to the next; as in ``Snapshot``."""
+
+    iterations: int = 0
+    refused: int = 0
+
+
+NO_EFFORT = Effort()
+
+
 class Step(NamedTuple):
     """What a TS has reached."""
 
     number: int  # 0 for the initial state
     time: float  # in the TS's unit
     state: PETSc.Vec  # the TS's own: it changes with the next step
+    effort: Effort = NO_EFFORT
 
 
 def steps(ts: PETSc.TS) -> Iterator[Step]:
@@ -68,8 +87,8 @@ def steps(ts: PETSc.TS) -> Iterator[Step]:
         while ts.getStepNumber() < last_step and ts.getTime() < last_time:
             number = ts.getStepNumber() - first + 1
             ts.setMaxSteps(ts.getStepNumber() + 1)
-            take_step(ts, step=number)
-            yield Step(number, ts.getSolveTime(), ts.getSolution())
+            effort = take_step(ts, step=number)
+            yield Step(number, ts.getSolveTime(), ts.getSolution(), effort)
             if _reason(ts) != PETSc.TS.ConvergedReason.CONVERGED_ITS:
                 return
     finally:
@@ -93,32 +112,34 @@ def stream(
         TypeError: There is no ``fields``, and the TS has no DMDA that says how to lay them out.
     """
     layout = fields if fields is not None else _layout_of(ts.getDM())
-    for number, time, state in steps(ts):
-        yield snapshot(number, time, state, layout(state))
+    for number, time, state, effort in steps(ts):
+        yield snapshot(number, time, state, layout(state), effort)
 
 
 def snapshot(
-    step: int, time: float, state: PETSc.Vec, values: Float64[np.ndarray, " channel *grid"]
+    step: int,
+    time: float,
+    state: PETSc.Vec,
+    values: Float64[np.ndarray, " channel *grid"],
+    effort: Effort = NO_EFFORT,
 ) -> Snapshot:
     """A snapshot that is the receiver's, of ``values`` that are this mpi_rank's part of ``state``.
 
     Raises:
-        SolverFailed: A value is not finite, on this mpi_rank or on another.
+        SolverFailed: A value is not finite or not for float32, on this mpi_rank or on another.
     """
     # All mpi_ranks stop, or none: the others would wait for this one in the next step.
-    if state.comm.size > 1 and not np.isfinite(state.norm()):
-        require_finite(values, step=step, time=time)
-        raise SolverFailed(
-            f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
-        )
+    if state.comm.size > 1:
+        require_finite_everywhere(state, values, step=step, time=time)
     require_finite(values, step=step, time=time)
-    return Snapshot(step, time, values.astype(np.float32, order="C"))
+    return Snapshot(step, time, values.astype(np.float32, order="C"), *effort)
 
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:
     """This mpi_rank's box of a DMDA's vector, as a view: ``(dof, x)``, ``(dof, y, x)``, ..."""
-    shape = tuple(end - start for start, end in da.getRanges())
-    return np.moveaxis(state.array_r.reshape(*shape[::-1], da.getDof()), -1, 0)
+    points = [end - start for start, end in reversed(da.getRanges())]
+    side_by_side = state.array_r.reshape(*points, da.getDof())
+    return side_by_side.transpose(len(points), *range(len(points)))
 
 
 def fixed_step(
@@ -164,8 +185,8 @@ def restart(ts: PETSc.TS, *, dt: float) -> None:
     ts.setTimeStep(dt)
 
 
-def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
-    """Run ``ts`` to its next stop.
+def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> Effort:
+    """Run ``ts`` to its next stop, and say what it took.
 
     Args:
         ts: With the stop set, as a last step or a last time.
@@ -176,6 +197,7 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         SolverFailed: It did not get there; the message says so with PETSc's reasons.
     """
     time = ts.getTime() + ts.getTimeStep() if time is None else time
+    before = _counts(ts) if ts.getStepNumber() > 0 else (0, 0, 0)  # TSSolve starts anew at step 0
     ts.setErrorIfStepFails(False)  # the reason is told below, and PETSc keeps the monitors
     try:
         ts.solve()
@@ -190,6 +212,13 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> None:
         raise SolverFailed(
             f"time step failed at solver step {step}, time {time:g} s: {_reasons(ts)}"
         )
+    linear, nonlinear, refused = map(sub, _counts(ts), before)
+    return Effort(linear if linear > 0 else nonlinear, refused)
+
+
+def _counts(ts: PETSc.TS) -> tuple[int, int, int]:
+    """Linear iterations, nonlinear ones and refused steps, so far."""
+    return ts.getKSPIterations(), ts.getSNESIterations(), ts.getStepRejections()
 
 
 def _layout_of(dm: PETSc.DM) -> Callable[[PETSc.Vec], Float64[np.ndarray, " channel *grid"]]:

@@ -45,12 +45,12 @@ from solvers.petsc import (
     solve,
     unique_prefix,
 )
-from solvers.stepping import snapshot
+from solvers.star_stencil import Box, Cells
+from solvers.stepping import Effort, snapshot
 from solvers.turns import Turns
 
 __all__ = ["Wave"]
 
-Box = tuple[slice, slice]
 # Given x and y of the cell centres [m]: displacement [m] and velocity [m/s].
 State = Callable[
     [Float64[np.ndarray, " 1 x"], Float64[np.ndarray, " y 1"]], Float64[np.ndarray, " 2 y x"]
@@ -126,10 +126,10 @@ class Wave:
             self._turns.check(turn, step=step)
             time = step * self._config.dt
             if step == 0:
-                membrane.start(_bump(values) if self._state is None else self._state)
+                iterations = membrane.start(_bump(values) if self._state is None else self._state)
             else:
-                membrane.next_step(step, time)
-            yield membrane.snapshot(step, time)
+                iterations = membrane.next_step(step, time)
+            yield membrane.snapshot(step, time, iterations)
 
     def _membrane_on(self, comm: object) -> "_Membrane":
         if self._membrane is not None and not self._membrane.is_on(comm):
@@ -159,13 +159,13 @@ class _Membrane:
     """The discretised membrane on one communicator: all that is kept from member to member."""
 
     def __init__(self, config: WaveConfig, *, comm: object, prefix: str) -> None:
-        (self._ny, self._nx), (self._hy, self._hx) = config.grid, config.spec().spacing
-        self._dt = config.dt
+        self._grid, self._spacing, self._dt = config.grid, config.spec().spacing, config.dt
+        # The matrix is I + (c dt / 2)^2 K.
         share = (config.speed * config.dt / 2) ** 2
-        self._ry, self._rx = share / self._hy**2, share / self._hx**2
+        self._weights = [share / h**2 for h in self._spacing]
         # Beyond a wall lies the mirror image: with the other sign it keeps 0 there, with the same
         # sign no slope.
-        self._at_wall = {"fixed": 1.0, "free": -1.0}[config.walls]
+        self._wall = {"fixed": 1.0, "free": -1.0}[config.walls]
         self._owned = Owned()
         try:
             self._set_up(config.petsc_options, comm=comm, prefix=prefix)
@@ -174,86 +174,49 @@ class _Membrane:
             raise
 
     def _set_up(self, options: str, *, comm: object, prefix: str) -> None:
-        self._da = self._owned(
-            PETSc.DMDA().create(
-                sizes=(self._nx, self._ny),
-                dof=1,
-                stencil_width=1,
-                stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
-        )
-        (west, east), (south, north) = self._da.getRanges()
-        self.box: Box = (slice(south, north), slice(west, east))
-        self._shape = (north - south, east - west)
-        matrix = self._owned(self._da.createMat())
-        self._fill(matrix)
+        self._cells = Cells(self._grid, comm=comm, owned=self._owned)
+        self.box: Box = self._cells.box
+        matrix = self._cells.matrix(self._weights, wall=self._wall)
         self._ksp = linear_solver(matrix, prefix=prefix, options=options, owned=self._owned)
         # Both in one piece of memory, so that a snapshot is one conversion.
-        self._fields = np.zeros((2, *self._shape))
+        self._fields = np.zeros((2, *self._cells.shape))
         self._displacement, self._velocity, self._middle, self._rhs = (
             self._owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
             for values in (*self._fields, *np.zeros_like(self._fields))
         )
 
-    def _fill(self, matrix: PETSc.Mat) -> None:
-        """I + (c dt / 2)^2 K, five entries a row; a negative column is "outside" and skipped."""
-        j, i = (index.ravel() for index in np.mgrid[self.box])
-        (ghost_west, ghost_east), (ghost_south, _) = self._da.getGhostRanges()
-        width = ghost_east - ghost_west
-        row = (j - ghost_south) * width + (i - ghost_west)
-        at_west, at_east, at_south, at_north = i == 0, i == self._nx - 1, j == 0, j == self._ny - 1
-        columns = np.stack(
-            [
-                row,
-                np.where(at_west, -1, row - 1),
-                np.where(at_east, -1, row + 1),
-                np.where(at_south, -1, row - width),
-                np.where(at_north, -1, row + width),
-            ],
-            axis=1,
-        )
-        entries = np.empty(columns.shape)
-        entries[:, 1:3], entries[:, 3:5] = -self._rx, -self._ry
-        walls_x, walls_y = at_west * 1.0 + at_east, at_south * 1.0 + at_north
-        entries[:, 0] = (
-            1.0
-            + self._rx * (2.0 + self._at_wall * walls_x)
-            + self._ry * (2.0 + self._at_wall * walls_y)
-        )
-        starts = np.arange(0, columns.size + 1, 5, dtype=PETSc.IntType)
-        row, columns = row.astype(PETSc.IntType), columns.ravel().astype(PETSc.IntType)
-        matrix.setValuesLocalIJV(starts, columns, entries.ravel(), rowmap=row)  # type: ignore[arg-type]
-        matrix.assemble()
-        matrix.setOption(PETSc.Mat.Option.SPD, True)  # type: ignore[arg-type]  # the stub's type
-
     def is_on(self, comm: object) -> bool:
         """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
+        return self._cells.is_on(comm)
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors."""
         self._owned.close()
 
-    def start(self, state: State) -> None:
-        """Set the initial state of a member."""
-        j, i = np.ogrid[self.box]
-        displacement, velocity = state((i + 0.5) * self._hx, (j + 0.5) * self._hy)
+    def start(self, state: State) -> int:
+        """Set the initial state of a member, which takes no iterations."""
+        displacement, velocity = state(*self._cells.centres(self._spacing))
         self._displacement.setArray(displacement.ravel())
         self._velocity.setArray(velocity.ravel())
+        return 0
 
-    def next_step(self, step: int, time: float) -> None:
-        """With u' = v in the middle of the step, (I + (c dt / 2)^2 K) middle = u + dt / 2 v."""
+    def next_step(self, step: int, time: float) -> int:
+        """With u' = v in the middle of the step, (I + (c dt / 2)^2 K) middle = u + dt / 2 v.
+
+        Returns:
+            Iterations of the linear solver.
+        """
         u, v, middle = self._displacement, self._velocity, self._middle
         self._rhs.waxpy(self._dt / 2, v, u)
         # The first guess of an iterative solver, which must not depend on the last member.
         self._rhs.copy(middle)
-        solve(self._ksp, self._rhs, middle, step=step, time=time)
+        iterations = solve(self._ksp, self._rhs, middle, step=step, time=time)
         # Both run on in a straight line through the middle: new = 2 middle - old.
         v.axpby(4 / self._dt, -1.0, middle)
         v.axpy(-4 / self._dt, u)
         u.axpby(2.0, -1.0, middle)
+        return iterations
 
-    def snapshot(self, step: int, time: float) -> Snapshot:
+    def snapshot(self, step: int, time: float, iterations: int) -> Snapshot:
         """This mpi_rank's box of the newest state."""
-        return snapshot(step, time, self._velocity, self._fields)
+        return snapshot(step, time, self._velocity, self._fields, Effort(iterations, 0))

@@ -4,17 +4,21 @@
 """
 
 from collections.abc import Callable
+from typing import TypeVar
+
+_Grid = TypeVar("_Grid", bound=tuple[int, ...])
 
 
-def three_points(grid: tuple[int, int]) -> tuple[int, int]:
+def three_points(grid: _Grid) -> _Grid:
     """The grid, when no axis is too short for a difference stencil.
 
     Raises:
         ValueError: An axis has fewer than three points.
     """
     if min(grid) < 3:
+        axes = ", ".join("zyx"[-len(grid) :])
         raise ValueError(
-            "need at least 3 points per axis (y, x). "
+            f"need at least 3 points per axis ({axes}). "
             f"Give at least {[max(3, points) for points in grid]}"
         )
     return grid

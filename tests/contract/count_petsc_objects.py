@@ -1,4 +1,4 @@
-"""Prints, as JSON, how many PETSc objects live before a solver, after 2 and 20 members, and closed.
+"""Prints, as JSON, how many PETSc objects live: before, after 2 and 100 members, and when closed.
 
 A process of its own: PETSc lists its objects only when it was started with ``-objects_dump``.
 """
@@ -42,7 +42,7 @@ def live_bytes() -> int:
 
 
 def main(kind: str, settings: str) -> None:
-    """Run 20 members and count on the way; every third is given up half way."""
+    """Run 100 members and count on the way; every third is given up half way."""
     config = known(kind).config.model_validate_json(settings)
     parameters = {p.name: p.low for p in config.parameters()}
     comm = self_communicator()
@@ -52,11 +52,11 @@ def main(kind: str, settings: str) -> None:
 
     counts = {"before": (live_objects(), live_bytes())}
     solver = build(config)
-    for member in range(1, 21):
+    for member in range(1, 101):
         snapshots = solver.run(parameters, comm)
         for _ in islice(snapshots, 2 if member % 3 == 0 else None):
             pass
-        if member in (2, 20):
+        if member in (2, 100):
             counts[f"after {member}"] = (live_objects(), live_bytes())
     kept = {name: getattr(solver, name) for name in vars(solver)}  # no help from reference counts
     solver.close()

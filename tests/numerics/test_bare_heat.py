@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.heat import Heat
 from solvers.petsc import self_communicator
 

@@ -88,7 +88,9 @@ def test_help_says_how_to_start() -> None:
         assert words in text
 
 
-@pytest.mark.parametrize("command", ["run", "check", "describe", "init", "clean", "slurm"])
+@pytest.mark.parametrize(
+    "command", ["run", "check", "describe", "simulate", "init", "clean", "slurm"]
+)
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = headrace(command, "--help")
     assert result.exit_code == 0

@@ -69,9 +69,11 @@ def test_what_is_refused(settings: dict[str, object], message: str) -> None:
 def test_a_step_past_the_limit_is_refused_with_the_limit_and_what_to_do() -> None:
     message = refusal(grid=[128, 128], dt=1.5)
     assert "dt=1.5 is unstable" in message
-    assert "= 1.06 (hy=0.00781, hx=0.00781, D=2e-05). Reduce dt or the grid" in message
+    assert "= 0.953 (hy=0.00781, hx=0.00781, D=2e-05). Reduce dt or the grid" in message
     assert "hy=0.0156, hx=0.00781" in refusal(grid=[64, 128], dt=2.0)
     assert "D=0.0005" in refusal(diffusion_v=5e-4)
+    # Diffusion alone would allow 4.25; with the reaction u becomes a checkerboard from t=192 on.
+    assert "dt=4 is unstable" in refusal(grid=[32, 32], length=[0.5, 0.5], dt=4.0)
 
 
 @pytest.mark.parametrize("options", ["-ts_type cn", "-ts_rk_type 3bs"])
@@ -152,7 +154,7 @@ def test_an_implicit_step_that_diverges_fails_with_petscs_reasons(
     for _ in range(2):
         snapshots = solver.run(PEARSON, self_communicator())
         assert next(snapshots).step == 0
-        with pytest.raises(SolverFailed, match=f"solver step 1, time 3 s: .*{reason}"):
+        with pytest.raises(SolverFailed, match=f"solver step 1, time 2.5 s: .*{reason}"):
             next(snapshots)
     solver.close()
 

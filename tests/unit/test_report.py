@@ -212,6 +212,14 @@ def test_a_failed_study_says_why(tmp_run: Path) -> None:
     assert "too many &lt;members&gt;" in text
 
 
+def test_a_study_that_fails_while_it_starts_has_a_report(tmp_run: Path) -> None:
+    out = write_run(tmp_run, until=0.0)
+    lines = [stats_at(0.5, phase="starting"), stats_at(1.0, phase="failed")]
+    text = "".join(json.dumps(stats.as_json()) + "\n" for stats in lines)
+    (out / "metrics.jsonl").write_text(text, encoding="utf-8")
+    assert "Reservoirs" in report(out)[0]
+
+
 def test_the_pictures_are_the_best_the_median_and_the_worst_member(tmp_run: Path) -> None:
     shown = runfiles.read(write_run(tmp_run)).pictures
     assert [(one.place, one.member) for one in shown] == [

@@ -6,7 +6,8 @@ import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from solvers.base import Parameter, SolverFailed
-from solvers.config import AnySolverConfig, HeatConfig, SolverConfig, member_values
+from solvers.config import AnySolverConfig, SolverConfig, member_values
+from solvers.configs.heat import HeatConfig
 
 SOLVER = TypeAdapter[AnySolverConfig](SolverConfig)
 
@@ -30,6 +31,14 @@ def test_json_round_trip() -> None:
     assert SOLVER.validate_json(config.model_dump_json()) == config
 
 
+@pytest.mark.parametrize("grid", [[24], [24, 40], [5, 24, 40]])
+def test_without_a_length_every_axis_is_a_metre_long(grid: list[int]) -> None:
+    config = HeatConfig.model_validate({"grid": grid})
+    assert config.length == (1.0,) * len(grid)
+    assert config.spec().spacing == tuple(1.0 / cells for cells in grid)
+    assert SOLVER.validate_json(config.model_dump_json()) == config
+
+
 def test_configs_are_frozen_and_hashable() -> None:
     config = HeatConfig()
     with pytest.raises(ValidationError, match="frozen"):
@@ -45,7 +54,18 @@ def test_configs_are_frozen_and_hashable() -> None:
             "need at least 3 points per axis (y, x). Give at least [3, 64]",
         ),
         ({"grid": [64, -1]}, "Give at least [64, 3]"),
-        ({"grid": [64, 64, 64]}, "grid=[64, 64, 64]: "),
+        ({"grid": [64] * 4}, "grid=[64, 64, 64, 64]: Value error, 4 axes: need 1 to 3. Give the"),
+        ({"grid": []}, "grid=[]: Value error, 0 axes: need 1 to 3"),
+        ({"grid": [2]}, "need at least 3 points per axis (x). Give at least [3]"),
+        ({"grid": [2, 5, 1]}, "need at least 3 points per axis (z, y, x). Give at least [3, 5, 3]"),
+        (
+            {"grid": [9], "length": [1.0, 2.0]},
+            "length=[1.0, 2.0]: need one number per axis of grid=[9]. Give 1, or leave length out",
+        ),
+        ({"length": [1.0]}, "length=[1.0]: need one number per axis of grid=[64, 64]. Give 2, or"),
+        ({"source": "square"}, "source='square': Input should be 'none' or 'gaussian'"),
+        ({"source_field": True}, "source_field=true, but there is no source to show. Write source"),
+        ({"source_field": 1}, "source_field=1: Input should be a valid boolean"),
         ({"grid": [64, 64.0]}, "grid.1=64.0: Input should be a valid integer"),
         ({"steps": 0}, "steps=0: Input should be greater than or equal to 1"),
         ({"steps": True}, "steps=True: Input should be a valid integer"),
@@ -83,6 +103,40 @@ def test_five_temperatures_from_100_to_500_kelvin() -> None:
     assert [p.name for p in parameters] == ["initial", "west", "east", "south", "north"]
     assert {(p.unit, p.low, p.high) for p in parameters} == {("K", 100.0, 500.0)}
     assert len({p.description for p in parameters}) == 5
+
+
+@pytest.mark.parametrize(
+    ("grid", "names"),
+    [
+        ((9,), ["initial", "west", "east"]),
+        ((8, 9), ["initial", "west", "east", "south", "north"]),
+        ((7, 8, 9), ["initial", "west", "east", "south", "north", "bottom", "top"]),
+    ],
+)
+def test_two_walls_per_axis_and_the_place_of_a_source(
+    grid: tuple[int, ...], names: list[str]
+) -> None:
+    assert [p.name for p in HeatConfig(grid=grid).parameters()] == names
+    length = (3.0, 0.5, 2.0)[-len(grid) :]
+    heated = HeatConfig(grid=grid, length=length, source="gaussian").parameters()
+    place = [f"source_{axis}" for axis in "xyz"[: len(grid)]]
+    assert [p.name for p in heated] == [*names, "source_rate", *place, "source_width"]
+    assert len({p.description for p in heated}) == len(heated)
+    found = {p.name: p for p in heated}
+    assert found["source_rate"].unit == "K/s"
+    assert found["source_width"].low > 0
+    for name, side in zip(place, length[::-1], strict=True):
+        assert (found[name].unit, found[name].low, found[name].high) == ("m", side / 4, 0.75 * side)
+
+
+def test_the_source_is_a_given_channel_if_it_is_asked_for() -> None:
+    spec = HeatConfig(grid=(7, 8, 9), source="gaussian", source_field=True).spec()
+    assert (spec.names, spec.units, spec.inputs) == (
+        ("temperature", "source"),
+        ("K", "K/s"),
+        ("source",),
+    )
+    assert HeatConfig(source="gaussian").spec() == HeatConfig().spec()
 
 
 def test_the_initial_state_is_a_snapshot_too() -> None:

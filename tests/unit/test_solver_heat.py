@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from solvers.base import SolverFailed
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.heat import Heat
 from solvers.petsc import PETSc, linear_solver, self_communicator
 
@@ -78,6 +78,44 @@ def test_a_perturbation_is_added_at_the_cell_centres() -> None:
     np.testing.assert_allclose(first[0, 0, 0], 450.0 + 10 * 0.0325 + 0.8 / 24, rtol=1e-6)
     np.testing.assert_allclose(first[0, 11, 19], 450.0 + 10 * 1.2675 + 0.8 * 23 / 24, rtol=1e-6)
     solver.close()
+
+
+def test_a_source_without_width_fails_the_member() -> None:
+    config = HeatConfig(grid=(10,), source="gaussian")
+    values = {p.name: p.high for p in config.parameters()}
+    solver = Heat(config)
+    for width in (0.0, -0.1):
+        expected = rf"source_width={width:g} m: .* at least 2 cells \(0.2 m\)"
+        with pytest.raises(SolverFailed, match=expected):
+            solver.run(values | {"source_width": width}, self_communicator())
+    solver.close()
+
+
+def test_a_source_may_cool() -> None:
+    config = HeatConfig(grid=(5, 6, 7), steps=3, source="gaussian")
+    values = {p.name: 300.0 for p in config.parameters()}
+    spot = {"source_x": 0.5, "source_y": 0.5, "source_z": 0.5, "source_width": 0.1}
+    solver = Heat(config)
+    *_, last = solver.run(values | spot | {"source_rate": -500.0}, self_communicator())
+    solver.close()
+    assert last.fields[0, 2].min() < 295.0
+    assert last.fields.max() <= 300.0 + 1e-4
+
+
+def iterations(options: str) -> list[int]:
+    solver = Heat(CONFIG.model_copy(update={"petsc_options": options}))
+    counts = [snapshot.iterations for snapshot in solver.run(VALUES, self_communicator())]
+    solver.close()
+    return counts
+
+
+def test_a_snapshot_says_how_many_iterations_it_took() -> None:
+    # The first step has two solves, of which a direct solver takes one iteration each.
+    assert iterations("") == [0, 2, *[1] * (CONFIG.steps - 1)]
+    start, *few = iterations("-ksp_type cg -pc_type icc")
+    _, *many = iterations("-ksp_type cg -pc_type none")
+    assert start == 0
+    assert all(1 < a < b for a, b in zip(few, many, strict=True))
 
 
 def test_a_field_that_is_not_finite_is_never_yielded() -> None:

@@ -14,6 +14,7 @@ from solvers.petsc import (
     field_vector,
     linear_solver,
     require_finite,
+    require_finite_everywhere,
     scoped_options,
     self_communicator,
     solve,
@@ -153,6 +154,24 @@ def test_a_value_that_float32_cannot_hold_is_refused(bad: float) -> None:
 
 def test_every_value_that_float32_can_hold_is_accepted() -> None:
     require_finite(np.full((1, 3, 5), 3.4e38), step=0, time=0.0)
+
+
+def everywhere(values: np.ndarray) -> None:
+    with Owned() as owned:
+        field = field_vector(values.shape, comm=self_communicator(), owned=owned)
+        field.set(values)
+        require_finite_everywhere(field.vec, field.values, step=3, time=0.5)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, 1e39, -1e200])
+def test_a_field_of_all_mpi_ranks_is_refused_for_the_same_values(bad: float) -> None:
+    everywhere(np.full((2, 3, 5), 300.0))
+    everywhere(np.full((2, 3, 5), -3.4e38))
+    for place in (0, 14, 29):
+        values = np.full((2, 3, 5), 300.0)
+        values.flat[place] = bad
+        with pytest.raises(SolverFailed, match=r"step 3, time 0\.5 s: 1 of 30 values are NaN, inf"):
+            everywhere(values)
 
 
 def test_petsc_installs_no_signal_handler_and_reads_no_petscrc(

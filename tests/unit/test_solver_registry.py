@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from solvers.config import HeatConfig
+from solvers.configs.heat import HeatConfig
 from solvers.registry import SOLVERS, build, describe, known
 
 
@@ -33,6 +33,15 @@ def test_build_gives_the_solver_of_the_config() -> None:
 INSTEAD = {
     "cavity": {"Time:": "Unsteady:"},
     "lorenz": {"Boundary:": "Initial:", "Grid:": "Time:", "Space:": "Time:"},
+    "own": {
+        "Domain:": "Equation:",
+        "Boundary:": "Equation:",
+        "Initial:": "Equation:",
+        "Grid:": "Class:",
+        "Space:": "Order:",
+        "Time:": "Order:",
+        "Stability:": "Order:",
+    },
     "program": {
         "Domain:": "Layout:",
         "Boundary:": "Stream:",
@@ -57,13 +66,25 @@ def test_a_description_says_all_that_a_user_needs(kind: str) -> None:
     rows = [line.split() for line in text.splitlines()]
     for parameter in config.parameters():
         assert any(row[:2] == [parameter.name, parameter.unit] for row in rows)
-    for name in set(type(config).model_fields) - {"kind"}:
-        assert any(row[:1] == [name] for row in rows), name
+    for name, field in type(config).model_fields.items():
+        if name not in ("kind", "announced"):  # these are not written into a study
+            assert any(row[:1] == [field.alias or name] for row in rows), name
 
 
 def test_the_table_of_heat() -> None:
-    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in describe("heat")
-    assert "  grid           [64, 64]    cells (y, x), at least 3 each [1]\n" in describe("heat")
+    text = describe("heat")
+    assert "  west     K     [100, 500]  temperature of the wall at x = 0\n" in text
+    assert "  grid           [64, 64]    cells (x), (y, x) or (z, y, x), at least 3" in text
+
+
+def test_sections_among_the_settings_are_described_for_every_choice() -> None:
+    text = describe("darcy")
+    assert "  coefficient    {kind: two_phase, ...}  two_phase, voronoi or lognormal" in text
+    # The solver's own defaults for the choice that it makes, the choice's own for the others.
+    assert "\nSettings of `coefficient`, with `kind: two_phase`\n" in text
+    assert "  length_scale  0.333333  length 1 / tau" in text
+    assert "\nSettings of `coefficient`, with `kind: lognormal`\n" in text
+    assert "  length_scale  0.2      length 1 / tau" in text
 
 
 def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:

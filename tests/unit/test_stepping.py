@@ -9,8 +9,15 @@ import numpy as np
 import pytest
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import Owned, PETSc, self_communicator
-from solvers.stepping import fields_of, fixed_step, restart, steps, stream, take_step
+from solvers.petsc import Owned, PETSc, fits_float32, self_communicator
+from solvers.stepping import (
+    fields_of,
+    fixed_step,
+    restart,
+    steps,
+    stream,
+    take_step,
+)
 
 pytestmark = pytest.mark.petsc
 
@@ -268,7 +275,68 @@ def test_options_that_are_refused(options: str, message: str, owned: Owned) -> N
     assert set(PETSc.Options().getAll()) == before
 
 
+def test_iterations_are_what_petsc_itself_counts(owned: Owned) -> None:
+    options = "-ksp_type gmres -pc_type none -ksp_rtol 1e-3"
+    alone, streamed = implicit(owned, options), implicit(owned, options)
+    alone.solve()
+    counts = [s.iterations for s in stream(streamed)]
+    assert counts[0] == 0
+    assert min(counts[1:]) > 0
+    assert sum(counts) == alone.getKSPIterations()
+    streamed.setMaxSteps(6)  # it goes on: PETSc's count does not start anew, ours does
+    more = [s.iterations for s in stream(streamed)]
+    assert sum(more) == streamed.getKSPIterations() - alone.getKSPIterations()
+    streamed.getSolution().set(1.0)
+    restart(streamed, dt=0.25)
+    streamed.setMaxSteps(4)
+    assert [s.iterations for s in stream(streamed)] == counts
+
+
+def test_without_linear_systems_nonlinear_iterations_count(owned: Owned) -> None:
+    options = "-snes_type anderson -snes_rtol 1e-6"
+    alone = implicit(owned, options)
+    alone.solve()
+    assert alone.getKSPIterations() == 0
+    counts = [s.iterations for s in stream(implicit(owned, options))]
+    assert sum(counts) == alone.getSNESIterations() > 4
+
+
+def test_refused_steps_are_what_petsc_itself_counts(owned: Owned) -> None:
+    def stiff() -> PETSc.TS:  # adaptive, with a first step that is much too long
+        ts = decay(owned)
+        rate = owned(ts.getSolution().duplicate())
+        ts.setRHSFunction(lambda _ts, _t, u, f: f.axpby(-50.0, 0.0, u), rate)
+        ts.setRKType("5dp")
+        ts.setTolerances(rtol=1e-6, atol=1e-6)
+        ts.setMaxSteps(20)
+        return ts
+
+    alone = stiff()
+    alone.solve()
+    refused = [s.refused for s in stream(stiff())]
+    assert refused[1] > 0
+    assert sum(refused) == alone.getStepRejections()
+    assert 0 in refused[1:]
+
+
 def test_the_message_names_the_time_that_it_is_given(owned: Owned) -> None:
     ts = implicit(owned, "-snes_max_it 1 -snes_rtol 1e-14")
     with pytest.raises(SolverFailed, match=r"solver step 7, time 3 s: DIVERGED"):
         take_step(ts, step=7, time=3.0)
+
+
+@pytest.mark.parametrize(
+    ("values", "fits"),
+    [
+        ([0.0, -2.0, 3e38, 3e38], True),  # though their norm is too large for float32
+        ([0.0, 1e100], False),  # though their norm is finite
+        ([0.0, -3.5e38], False),
+        ([0.0, np.inf], False),
+        ([np.nan, 0.0, 1.0], False),
+        ([1.0, 0.0, 1e200, np.nan], False),
+    ],
+)
+def test_what_a_snapshot_can_hold(values: list[float], fits: bool, owned: Owned) -> None:
+    vec = owned(PETSc.Vec().createSeq(len(values), comm=PETSc.COMM_SELF))
+    vec.setArray(values)
+    assert fits_float32(vec) is fits

@@ -108,3 +108,15 @@ def test_a_member_ends_when_the_next_one_begins() -> None:
     with pytest.raises(RuntimeError, match="stopped at solver step 1: its solver was closed or"):
         next(first)
     solver.close()
+
+
+@pytest.mark.petsc
+def test_a_snapshot_says_how_many_iterations_it_took() -> None:
+    values = {"x": 0.5, "y": 0.5, "width": 0.1, "height": 1.0}
+    for options, least in (("", 1), ("-ksp_type cg -pc_type none", 2)):
+        solver = Wave(WaveConfig(grid=(10, 20), steps=3, petsc_options=options))
+        first, *later = (s.iterations for s in solver.run(values, self_communicator()))
+        solver.close()
+        assert first == 0
+        assert min(later) >= least
+        assert options or later == [1, 1, 1]

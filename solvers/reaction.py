@@ -1,0 +1,89 @@
+"""Rates of two chemicals that lie side by side in memory: the formulas of ``kind: gray_scott``.
+
+PETSc keeps u and v of a point next to each other. So a row of points is a row of twice as many
+numbers, on which the five-point stencil works for both at once: a neighbour in x is two numbers
+away. Equation, order and source: ``solvers.gray_scott``.
+
+1. ``entries`` are the derivatives of ``rates``, at the columns that ``columns`` names.
+2. Nothing here allocates a grid in a right-hand side, or knows of PETSc.
+"""
+
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64, Int64
+
+__all__ = ["Reaction", "Rows"]
+
+Rows = Float64[np.ndarray, " y two_x"]
+
+
+@final
+class Reaction:
+    """Diffusion and reaction on a box of the grid.
+
+    Args:
+        points: ``(y, x)`` of the box.
+        diffusion: Of u and of v.
+        spacing: ``(hy, hx)``.
+
+    Attributes:
+        shape: Rows, and numbers in a row.
+    """
+
+    def __init__(
+        self,
+        points: tuple[int, int],
+        *,
+        diffusion: tuple[float, float],
+        spacing: tuple[float, float],
+    ) -> None:
+        (ny, nx), (hy, hx) = points, spacing
+        self.shape = (ny, 2 * nx)
+        both = np.tile(diffusion, nx)
+        self._rx, self._ry = both / hx**2, both / hy**2
+        self._sum, self._product = np.empty(self.shape), np.empty(points)
+        self.choose(feed=0.0, kill=0.0)
+
+    def choose(self, *, feed: float, kill: float) -> None:
+        """What a member's parameters say: F, and the factors of u and v in their own equations."""
+        self._feed = feed
+        losses = np.tile([feed, feed + kill], self.shape[1] // 2)
+        self._own = -2 * (self._rx + self._ry) - losses
+
+    def rates(self, near: Float64[np.ndarray, " rows columns"], out: Rows) -> None:
+        """Write u_t and v_t, given the box with one neighbour on every side."""
+        here = near[1:-1, 2:-2]
+        np.add(near[1:-1, :-4], near[1:-1, 4:], out=out)
+        out *= self._rx
+        np.add(near[:-2, 2:-2], near[2:, 2:-2], out=self._sum)
+        self._sum *= self._ry
+        out += self._sum
+        np.multiply(here, self._own, out=self._sum)
+        out += self._sum
+        u, v, reaction = here[:, ::2], here[:, 1::2], self._product
+        np.multiply(v, v, out=reaction)
+        reaction *= u
+        out[:, 1::2] += reaction
+        reaction -= self._feed
+        out[:, ::2] -= reaction
+
+    def columns(self) -> Int64[np.ndarray, " row entry"]:
+        """Of the Jacobian, in the box with neighbours: itself, the four, the other chemical."""
+        ny, width = self.shape
+        row = np.add.outer(np.arange(1, ny + 1) * (width + 4), np.arange(2, width + 2)).ravel()
+        other = row + 1 - 2 * (row % 2)
+        return np.stack([row, row - 2, row + 2, row - width - 4, row + width + 4, other], axis=1)
+
+    def entries(self, here: Rows) -> Float64[np.ndarray, " y two_x entry"]:
+        """Derivatives of ``rates`` where the state is ``here``."""
+        u, v = here[:, ::2], here[:, 1::2]
+        entries = np.empty((*self.shape, 6))
+        entries[..., 0] = self._own
+        entries[..., 1] = entries[..., 2] = self._rx
+        entries[..., 3] = entries[..., 4] = self._ry
+        entries[:, ::2, 0] -= v * v
+        entries[:, 1::2, 0] += 2 * u * v
+        entries[:, ::2, 5] = -2 * u * v
+        entries[:, 1::2, 5] = v * v
+        return entries

@@ -1,0 +1,324 @@
+"""Water over an uneven bottom: a dam that breaks, or a tsunami that runs out and floods a beach.
+
+Equation:    h_t + (h u)_x + (h v)_y = 0
+             (h u)_t + (h u^2 + g h^2 / 2)_x + (h u v)_y = -g h b_x
+             (h v)_t + (h u v)_x + (h v^2 + g h^2 / 2)_y = -g h b_y
+             depth h [m], velocity (u, v) [m/s] (h u and h v [m^2/s] are streamed: they are 0 where
+             it is dry), gravity g [m/s^2]; the bottom b(x, y) [m] is given, and the last channel.
+Domain:      0 < x < length x, 0 < y < length y; 0 < t <= steps * dt.
+Boundary:    walls: reflecting (the mirror image of water and bottom lies beyond). Or periodic.
+Initial:     at rest, h = max(surface - b, 0). dam: the surface is level_left for x < dam_position,
+             and level_right beyond. hump: it is level + height * exp(-r^2 / (2 width^2)), r the
+             distance from (x, y). It is dry where the bottom is higher. Where the boundary is
+             periodic the distance is the shortest one, and the two ends of a dam are a second dam.
+Bottom:      flat: b = 0. bump: a Gaussian hill, as the hump. slope: 0 up to x = bottom_start, from
+             there a straight line to bottom_height at the east wall.
+Grid:        cell centres, x_i = (i + 1/2) hx, y_j = (j + 1/2) hy, with h = length / cells; a wall
+             is the outer face of the first or last cell. fields[channel, j, i] belongs to
+             (x_i, y_j): row 0 is south, column 0 is west.
+Space:       finite volumes, MUSCL with van Leer's limiter for depth, surface and velocities,
+             hydrostatic reconstruction, HLL fluxes. Second order where the solution is smooth
+             (mean error; at extrema the limiter costs an order), first order at shocks.
+Time:        Heun's method in the form of Shu and Osher (two stages, SSP). Second order. Between
+             two snapshots there are as many equal steps as the fastest wave asks for, chosen
+             anew after each; ``Snapshot.iterations`` counts them, and ``Snapshot.refused`` those
+             that the second stage found too long. The last one ends at the snapshot's time.
+Stability:   step <= 1/2 / (a_x / hx + a_y / hy), with the fastest waves a = max(|u| + sqrt(g h)),
+             for both stages: then no depth becomes negative. A member that needs more than
+             `max_substeps` steps between two snapshots fails.
+Behaviour:   waves run at sqrt(g h), steepen into bores and slow down over shoals. Mass is conserved
+             to round-off, and a lake at rest stays at rest, also around dry islands. Energy is
+             lost in bores only (and little to the scheme). Water thinner than `thin` slows down
+             artificially.
+Good values: widths of at least 3 cells, `thin` about 1e-4 of the depth, dt about 5 steps long:
+             100 m x 100 m, 64 x 64 cells, 1 m of water, 100 snapshots of 0.25 s.
+Source:      Audusse, Bouchut, Bristeau, Klein, Perthame, SIAM J. Sci. Comput. 25 (2004) 2050;
+             Shu, Osher, J. Comput. Phys. 77 (1988) 439; Stoker, Water Waves (1957), section 10.8.
+
+PETSc spreads the grid and exchanges ghosts; the fluxes are NumPy (``solvers.hydrostatic``). On
+several mpi_ranks each one yields its own box of the fields, and all take the same steps.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from math import ceil
+from typing import final
+
+import numpy as np
+from jaxtyping import Float64
+
+from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.config import member_values
+from solvers.configs.shallow_water import ShallowWaterConfig
+from solvers.hydrostatic import GHOSTS, Sweep, factor_of_velocity
+from solvers.petsc import Owned, PETSc, communicator
+from solvers.stepping import snapshot
+from solvers.still_water import Start, X, Y, at_rest
+from solvers.turns import Turns
+
+__all__ = ["ShallowWater"]
+
+# Of step * (a_x / hx + a_y / hy): where depths stay positive, and what is aimed at, because the
+# second stage may be faster than the first.
+_LIMIT = 0.5
+_COURANT = 0.45
+
+Box = tuple[slice, slice]
+Rates = Float64[np.ndarray, "3 y x"]
+# Given time [s], x and y: what is added to the rates of depth and discharges.
+Source = Callable[[float, X, Y], Rates]
+
+
+@final
+class ShallowWater:
+    """The solver of ``kind: shallow_water``.
+
+    Grid and memory are made at the first member and kept until ``close``.
+
+    Args:
+        config: Grid, time, and which water over which bottom.
+        start: Given x and y of the cell centres [m], depth [m], both discharges [m^2/s] and bottom
+            [m] at time 0, ``(4, y, x)``; by default what the parameters say.
+        source: Given time [s], x and y, what to add to the rates of the first three,
+            ``(3, y, x)``; none by default.
+    """
+
+    def __init__(
+        self,
+        config: ShallowWaterConfig,
+        *,
+        start: Start | None = None,
+        source: Source | None = None,
+    ) -> None:
+        self._config = config
+        self._start, self._source = start, source
+        self._spec = config.spec()
+        self._basin: _Basin | None = None
+        self._turns = Turns()
+
+    @property
+    def spec(self) -> FieldSpec:
+        """Four channels: depth, the discharges in x and y, and the bottom, which is given."""
+        return self._spec
+
+    @property
+    def max_snapshots(self) -> int:
+        """The initial state and one snapshot per ``dt``."""
+        return self._config.max_snapshots
+
+    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
+        """Yield the initial state, then one snapshot per ``dt``.
+
+        Args:
+            parameters: What ``config.parameters()`` announces, in metres.
+            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
+                must call, and each yields its own ``box(comm)``.
+
+        Raises:
+            SolverFailed: ``dt`` needs too many steps, a value is not finite, a width is not > 0,
+                or a beach starts beyond the wall.
+            ValueError: Wrong parameter names.
+        """
+        values = member_values(self._config.parameters(), parameters)
+        start = at_rest(self._config, values) if self._start is None else self._start
+        basin = self._basin_on(comm)
+        return self._member(basin, start, self._turns.begin())
+
+    def box(self, comm: object) -> Box:
+        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
+        return self._basin_on(comm).box
+
+    def close(self) -> None:
+        """Destroy grid and vectors. Safe to call twice."""
+        self._turns.begin()
+        if self._basin is not None:
+            self._basin.close()
+            self._basin = None
+
+    def _member(self, basin: "_Basin", start: Start, turn: int) -> Iterator[Snapshot]:
+        for step in range(self.max_snapshots):
+            self._turns.check(turn, step=step)
+            if step == 0:
+                basin.start(start)
+                yield basin.snapshot(0)
+            else:
+                taken, refused = basin.advance(step)
+                yield basin.snapshot(step)._replace(iterations=taken, refused=refused)
+
+    def _basin_on(self, comm: object) -> "_Basin":
+        if self._basin is not None and not self._basin.is_on(comm):
+            self.close()
+        if self._basin is None:
+            self._basin = _Basin(self._config, self._source, comm=comm)
+        return self._basin
+
+
+@final
+class _Basin:
+    """The discretised basin on one communicator: all that is kept from member to member.
+
+    PETSc's vectors lie over NumPy's arrays, one per field: ghosts arrive where the fluxes read.
+    """
+
+    def __init__(self, config: ShallowWaterConfig, source: Source | None, *, comm: object) -> None:
+        self._config, self._source = config, source
+        self._hy, self._hx = config.spec().spacing
+        self._owned = Owned()
+        try:
+            self._set_up(comm)
+        except BaseException:
+            self._owned.close()
+            raise
+
+    def _set_up(self, comm: object) -> None:
+        ny, nx = self._config.grid
+        kind = "periodic" if self._config.boundary == "periodic" else "ghosted"
+        self._da = self._owned(
+            PETSc.DMDA().create(
+                sizes=(nx, ny),
+                dof=1,
+                boundary_type=(kind, kind),
+                stencil_width=GHOSTS,
+                stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
+                comm=communicator(comm),
+            )
+        )
+        (west, east), (south, north) = self._da.getRanges()
+        self.box: Box = (slice(south, north), slice(west, east))
+        j, i = np.ogrid[self.box]
+        self._x, self._y = (i + 0.5) * self._hx, (j + 0.5) * self._hy
+        walled = self._config.boundary == "walls"
+        self._west, self._east = walled and west == 0, walled and east == nx
+        self._south, self._north = walled and south == 0, walled and north == ny
+        self._allocate((north - south, east - west))
+
+    def _allocate(self, shape: tuple[int, int]) -> None:
+        self._fields = np.zeros((4, *shape))  # depth, discharges, bottom: what is streamed
+        self._stage, self._first, self._second = np.zeros((3, 3, *shape))
+        ghosted = (shape[0] + 2 * GHOSTS, shape[1] + 2 * GHOSTS)
+        # Depth, surface, velocities, and the bottom, with ghosts.
+        self._near = np.zeros((5, *ghosted))
+        self._factor, self._scratch = np.zeros((2, *ghosted))
+        self._fastest = np.zeros(2)
+        comm = self._da.comm
+        self._whole, self._waves = (self._over(a, comm) for a in (self._fields, self._fastest))
+        self._of_fields = [self._over(plane, comm) for plane in self._fields]
+        self._of_stage = [self._over(plane, comm) for plane in self._stage]
+        self._of_near = [self._over(plane, PETSc.COMM_SELF) for plane in self._near]
+        self._waves.setBlockSize(2)
+        self._sweeps = [
+            Sweep(axis=axis, shape=shape, spacing=spacing, gravity=self._config.gravity)
+            for axis, spacing in ((1, self._hx), (0, self._hy))
+        ]
+
+    def _over(self, array: Float64[np.ndarray, " *any"], comm: PETSc.Comm) -> PETSc.Vec:
+        return self._owned(PETSc.Vec().createWithArray(array.reshape(-1), comm=comm))  # type: ignore[arg-type]  # the stub's type
+
+    def is_on(self, comm: object) -> bool:
+        """Whether ``comm`` is the communicator that this was built for."""
+        return bool(self._da.getComm() == communicator(comm))
+
+    def close(self) -> None:
+        """Destroy grid and vectors."""
+        self._owned.close()
+
+    def start(self, start: Start) -> None:
+        """Set the initial state and the bottom of a member."""
+        self._fields[:] = start(self._x, self._y)
+        self._exchange(self._of_fields[3], 4)
+        self._mirror(self._near[4:])
+
+    def snapshot(self, step: int) -> Snapshot:
+        """This mpi_rank's box of the newest state."""
+        self._whole.stateIncrease()  # NumPy has written
+        return snapshot(step, step * self._config.dt, self._whole, self._fields)
+
+    def advance(self, step: int) -> tuple[int, int]:
+        """Go to the time of that snapshot; how many steps it took, and how many were too long."""
+        end, left = step * self._config.dt, self._config.dt
+        state, stage = self._fields[:3], self._stage
+        taken = refused = 0
+        # A step far past all limits may overflow; what follows is refused.
+        with np.errstate(over="ignore", invalid="ignore"):
+            while left > 0:
+                pace = self._rates(end - left, self._of_fields, self._first)
+                parts = self._parts(left * pace / _COURANT, taken=taken, step=step)
+                while True:
+                    now = left / parts
+                    np.multiply(self._first, now, out=stage)
+                    stage += state
+                    pace = self._rates(end - left + now, self._of_stage, self._second)
+                    if now * pace <= _LIMIT:
+                        break
+                    refused += 1
+                    parts = self._parts(2.0 * parts, taken=taken, step=step)
+                self._second *= now
+                state += stage
+                state += self._second
+                state *= 0.5
+                self._dry()
+                taken += 1
+                left = left - now if parts > 1 else 0.0
+        return taken, refused
+
+    def _parts(self, wanted: float, *, taken: int, step: int) -> int:
+        """How many steps are left to the next snapshot, when that is few enough.
+
+        Raises:
+            SolverFailed: It is not; on all mpi_ranks.
+        """
+        most, dt = self._config.max_substeps, self._config.dt
+        if taken + wanted <= most:  # false for NaN too
+            return max(ceil(wanted), 1)
+        wave_x, wave_y = self._fastest
+        limit = _LIMIT / (wave_x / self._hx + wave_y / self._hy)
+        raise SolverFailed(
+            f"time step failed at solver step {step}, time {step * dt:g} s: dt={dt:g} s needs "
+            f"{taken + wanted:.0f} substeps, more than max_substeps={most}. Depths stay positive "
+            f"in steps <= {_LIMIT} / (a_x / hx + a_y / hy) = {limit:.3g} s (fastest waves "
+            f"a_x={wave_x:.3g} m/s, a_y={wave_y:.3g} m/s, hx={self._hx:.3g} m, "
+            f"hy={self._hy:.3g} m). Reduce dt or the grid, or raise max_substeps"
+        )
+
+    def _rates(self, time: float, state: list[PETSc.Vec], rates: Rates) -> float:
+        """The right-hand side, and the sum of fastest wave / spacing over x and y, in 1/s."""
+        near = self._near
+        for row, vec in zip((0, 2, 3), state, strict=False):
+            self._exchange(vec, row)
+        self._mirror(near[:4])
+        np.add(near[0], near[4], out=near[1])
+        factor_of_velocity(near[0], thin=self._config.thin, out=self._factor, scratch=self._scratch)
+        near[2:4] *= self._factor
+        rates[:] = 0.0 if self._source is None else self._source(time, self._x, self._y)
+        for index, sweep in enumerate(self._sweeps):
+            fastest = sweep.add(near[:4], rates)
+            self._fastest[index] = fastest if np.isfinite(fastest) else np.inf
+        if self._da.comm.size > 1:
+            # All mpi_ranks take the same step, or all fail.
+            self._waves.stateIncrease()
+            self._fastest[:] = [self._waves.strideMax(index)[1] for index in range(2)]
+        return float(self._fastest[0] / self._hx + self._fastest[1] / self._hy)
+
+    def _exchange(self, vec: PETSc.Vec, row: int) -> None:
+        vec.stateIncrease()  # NumPy has written
+        self._da.globalToLocal(vec, self._of_near[row])
+
+    def _mirror(self, near: Float64[np.ndarray, "row y x"]) -> None:
+        """Let the image of the water lie beyond a wall; rows 2 and 3 are turned round there."""
+        for there, here, wall, turned in (
+            (np.s_[:, :, :2], np.s_[:, :, 3:1:-1], self._west, 2),
+            (np.s_[:, :, -2:], np.s_[:, :, -3:-5:-1], self._east, 2),
+            (np.s_[:, :2], np.s_[:, 3:1:-1], self._south, 3),
+            (np.s_[:, -2:], np.s_[:, -3:-5:-1], self._north, 3),
+        ):
+            if wall:
+                near[there] = near[here]
+                near[there][turned : turned + 1] *= -1.0
+
+    def _dry(self) -> None:
+        """Take away negative depths (round-off), and discharge that thin water cannot have."""
+        depth, thin = self._fields[0], self._config.thin
+        if depth.min() >= thin:
+            return
+        np.maximum(depth, 0.0, out=depth)
+        squared = depth * depth
+        self._fields[1:3] *= 2 * squared / (squared + np.maximum(squared, thin**2))

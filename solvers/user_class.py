@@ -1,0 +1,160 @@
+"""Asks an object of somebody's own class what it simulates, before anything runs.
+
+The class (``docs/own_solver.md``) has ``parameters``, ``spec``, ``steps`` and ``dt`` (or, instead
+of these two, ``max_snapshots`` and ``end_time``), and a method ``run(parameters, comm)``.
+
+1. All that is missing or wrong is said at once, with the file, the class's line and an example.
+"""
+
+import ast
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+from solvers.base import FieldSpec, Parameter
+from solvers.configs.own import Announced, AnnouncedParameter
+from solvers.user_file import Unusable
+
+_EXAMPLES = {
+    "parameters": 'parameters = [Parameter(name="speed", unit="m/s", low=0.5, high=2.0, '
+    'description="of the wave")]',
+    "spec": 'self.spec = FieldSpec(names=("u",), units=("1",), shape=(64,), spacing=(0.1,))',
+    "steps": "self.steps = 100",
+    "max_snapshots": "self.max_snapshots = 101",
+    "dt": "self.dt = 0.01",
+    "end_time": "self.end_time = 1.0",
+    "run": "def run(self, parameters, comm): ... yield from stream(ts)",
+}
+
+
+def announced(made: object, settings: Mapping[str, Any], file: Path) -> Announced:
+    """What an object says of itself.
+
+    Raises:
+        Unusable: An attribute is missing or wrong.
+    """
+    asked = _Asked(made, f"{file}:{_line_of(type(made), file)}")
+    parameters, spec = asked.parameters(), asked.spec()
+    most, end = asked.most(), asked.end()
+    asked.run()
+    if asked.problems or spec is None or most is None or end is None:
+        raise Unusable(asked.problems)
+    return Announced(
+        about=inspect.getdoc(type(made)) or f"{type(made).__name__} has no docstring.",
+        settings=_effective(type(made), settings),
+        parameters=parameters,
+        names=spec.names,
+        units=spec.units,
+        shape=tuple(int(points) for points in spec.shape),
+        spacing=tuple(float(step) for step in spec.spacing),
+        inputs=spec.inputs,
+        max_snapshots=most,
+        end_time=end,
+    )
+
+
+@final
+class _Asked:
+    """Reads attributes, and keeps what is wrong with them."""
+
+    def __init__(self, made: object, where: str) -> None:
+        self._made, self._where, self._name = made, where, type(made).__name__
+        self.problems: list[str] = []
+
+    def parameters(self) -> tuple[AnnouncedParameter, ...]:
+        given = self._get("parameters", (list, tuple), "a list of solvers.base.Parameter")
+        found = []
+        for each in given or ():
+            if not isinstance(each, Parameter):
+                self._wrong("parameters", each, "a list of solvers.base.Parameter")
+                return ()
+            if not each.low <= each.high:  # written so that NaN is refused too
+                self._wrong("parameters", each, "made with low <= high")
+                return ()
+            found.append(AnnouncedParameter(**{name: getattr(each, name) for name in _FIELDS}))
+        names = [each.name for each in found]
+        if len(set(names)) < len(names):
+            self._wrong("parameters", names, "a list in which no name stands twice")
+        return tuple(found)
+
+    def spec(self) -> FieldSpec | None:
+        spec = self._get("spec", (FieldSpec,), "a solvers.base.FieldSpec")
+        if spec is None:
+            return None
+        if not 1 <= len(spec.shape) <= 3 or min(spec.shape) < 1:
+            self._wrong("spec", spec.shape, "of 1 to 3 axes with at least 1 point each")
+        if not all(step > 0 for step in spec.spacing):
+            self._wrong("spec", spec.spacing, "of positive spacings [m]")
+        if not spec.names:
+            self._wrong("spec", spec.names, "of at least one channel")
+        return spec if isinstance(spec, FieldSpec) else None
+
+    def most(self) -> int | None:
+        """Snapshots of a member."""
+        name = "max_snapshots" if hasattr(self._made, "max_snapshots") else "steps"
+        value = self._get(name, (int,), "a whole number of at least 1")
+        if value is None or value < 1:
+            if value is not None:
+                self._wrong(name, value, "a whole number of at least 1")
+            return None
+        return int(value) + (name == "steps")
+
+    def end(self) -> float | None:
+        """Time of the last snapshot."""
+        name = "end_time" if hasattr(self._made, "end_time") else "dt"
+        value = self._get(name, (int, float), "a number of seconds above 0")
+        if value is None or not 0 < value < float("inf"):
+            if value is not None:
+                self._wrong(name, value, "a number of seconds above 0")
+            return None
+        most = self.most() if name == "dt" and not self.problems else 1
+        return float(value) if name == "end_time" else value * max(1, (most or 2) - 1)
+
+    def run(self) -> None:
+        run = getattr(self._made, "run", None)
+        try:
+            inspect.signature(run).bind({}, None)  # type: ignore[arg-type]  # None raises as well
+        except TypeError:
+            self._wrong("run", run, "a method that takes (parameters, comm) and yields snapshots")
+
+    def _get(self, name: str, types: tuple[type, ...], what: str) -> Any:  # noqa: ANN401 - theirs
+        if not hasattr(self._made, name):
+            self.problems.append(
+                f"{self._where}: class {self._name} has no {name!r}, {what}. Write for example "
+                f"'{_EXAMPLES[name]}'"
+            )
+            return None
+        value = getattr(self._made, name)
+        if isinstance(value, types) and not isinstance(value, bool):
+            return value
+        self._wrong(name, value, what)
+        return None
+
+    def _wrong(self, name: str, value: object, what: str) -> None:
+        self.problems.append(
+            f"{self._where}: {self._name}.{name}={value!r:.80}: must be {what}. Write for example "
+            f"'{_EXAMPLES[name]}'"
+        )
+
+
+_FIELDS = tuple(AnnouncedParameter.model_fields)
+
+
+def _line_of(cls: type, file: Path) -> int:
+    """Where the class begins; 1 where another file defines it."""
+    for node in ast.walk(ast.parse(file.read_bytes())):
+        if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
+            return node.lineno
+    return 1
+
+
+def _effective(cls: type, settings: Mapping[str, Any]) -> dict[str, str]:
+    """Every setting with its value, defaults included."""
+    if cls.__init__ is object.__init__:  # type: ignore[misc]  # only compared
+        return {}
+    arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
+    defaults = {
+        each.name: repr(each.default) for each in arguments if each.default is not each.empty
+    }
+    return defaults | {name: repr(value) for name, value in settings.items()}

@@ -1,0 +1,147 @@
+"""What a study may say about ``kind: navier_stokes``, and what it is told when that is refused."""
+
+import math
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from solvers.base import SolverFailed
+from solvers.configs.navier_stokes import NavierStokesConfig
+from solvers.navier_stokes import NavierStokes
+from solvers.petsc import self_communicator
+from solvers.random_fields import draw
+
+VALUES = {"viscosity": 1e-3, "forcing": 0.1, "seed": 3.0}
+SMALL = NavierStokesConfig.model_validate(
+    {"grid": (12, 20), "steps": 4, "dt": 0.1, "initial": {"kind": "gaussian", "modes": 5}}
+)
+
+
+def refusal(**settings: object) -> str:
+    with pytest.raises(ValidationError) as caught:
+        NavierStokesConfig.model_validate(settings)
+    (error,) = caught.value.errors()
+    where = ".".join(str(element) for element in error["loc"])
+    return f"{where}={error['input']!r}: {error['msg']}"
+
+
+def test_json_round_trip() -> None:
+    config = NavierStokesConfig.model_validate(
+        {"grid": (24, 40), "initial": {"kind": "sines", "waves": 2}, "petsc_options": "-ksp_view"}
+    )
+    assert NavierStokesConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_configs_are_frozen_and_hashable() -> None:
+    config = NavierStokesConfig()
+    with pytest.raises(ValidationError, match="frozen"):
+        config.steps = 3
+    assert hash(config) == hash(NavierStokesConfig())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"grid": [2, 64]}, "need at least 3 points per axis (y, x). Give at least [3, 64]"),
+        ({"grid": [64, 64.0]}, "grid.1=64.0: Input should be a valid integer"),
+        ({"steps": 0}, "steps=0: Input should be greater than or equal to 1"),
+        ({"dt": 0.0}, "dt=0.0: Input should be greater than 0"),
+        ({"dt": math.inf}, "dt=inf: Input should be a finite number"),
+        ({"length": [1.0, 0.0]}, "length.1=0.0: Input should be greater than 0"),
+        ({"initial": {"kind": "voronoi"}}, "does not match any of the expected tags"),
+        ({"initial": {"kind": "sines", "wave": 2}}, "initial.sines.wave=2: Extra inputs are not"),
+        ({"initial": {"kind": "gaussian", "mean": 1.0}}, "mean=1: the vorticity of a periodic"),
+        ({"petsc_options": "ksp_type cg"}, "PETSc options start with '-'"),
+        ({"gird": [64, 64]}, "gird=[64, 64]: Extra inputs are not permitted"),
+        ({"kind": "heat"}, "kind='heat': Input should be 'navier_stokes'"),
+    ],
+)
+def test_what_is_refused(settings: dict[str, object], message: str) -> None:
+    assert message in refusal(**settings)
+
+
+def test_waves_that_the_grid_cannot_hold_are_refused_with_what_to_do() -> None:
+    message = refusal(grid=[24, 40])
+    assert "initial.modes=16 does not fit on grid=[24, 40]" in message
+    assert "Give at most 12, or a grid of at least 32 points per axis" in message
+    assert "initial.waves=7" in refusal(grid=[12, 40], initial={"kind": "sines", "waves": 7})
+
+
+def test_what_is_announced() -> None:
+    config = NavierStokesConfig(grid=(32, 40), length=(1.6, 4.0), steps=7, dt=0.5)
+    spec = config.spec()
+    assert (spec.names, spec.units, spec.inputs) == (("vorticity",), ("1/s",), ())
+    assert spec.sample_shape == (1, 32, 40)
+    assert spec.spacing == pytest.approx((0.05, 0.1))
+    assert (config.max_snapshots, config.end_time) == (8, 3.5)
+    names = {p.name: (p.unit, p.seed) for p in config.parameters()}
+    assert names == {
+        "viscosity": ("m^2/s", False), "forcing": ("1/s^2", False), "seed": ("1", True),
+    }  # fmt: skip
+
+
+def test_the_default_start_is_that_of_the_benchmark() -> None:
+    # N(0, 7^(3/2) (-lap + 49)^(-5/2)) on the periodic unit square, without the constant.
+    k = 2 * np.pi * np.arange(-200, 201)
+    variances = (k[:, None] ** 2 + k**2 + 49.0) ** -2.5
+    variances[200, 200] = 0.0
+    initial = NavierStokesConfig().initial
+    assert initial.kind == "gaussian"
+    assert (initial.length_scale, initial.smoothness) == (1 / 7, 2.5)
+    assert initial.std == pytest.approx(np.sqrt(7**1.5 * variances.sum()), rel=2e-3)
+    kept = variances[
+        200 - initial.modes : 201 + initial.modes, 200 - initial.modes : 201 + initial.modes
+    ]
+    assert kept.sum() > 0.999 * variances.sum()
+
+
+@pytest.mark.petsc
+def test_the_first_snapshot_is_the_field_of_the_seed() -> None:
+    solver = NavierStokes(SMALL)
+    fields = next(solver.run(VALUES, self_communicator())).fields
+    solver.close()
+    y, x = np.arange(12) / 12, np.arange(20) / 20
+    expected = draw(SMALL.initial, 3.0, length=(1.0, 1.0), boundary="periodic")(y, x)
+    np.testing.assert_allclose(fields[0], expected, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.petsc
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"viscosity": -1e-4}, r"viscosity=-0.0001 m\^2/s: must not be negative"),
+        ({"seed": -1.0}, r"seed=-1: need 0 <= seed"),
+    ],
+)
+def test_values_that_cannot_be_computed_with(changed: dict[str, float], message: str) -> None:
+    solver = NavierStokes(SMALL)
+    with pytest.raises(SolverFailed, match=message):
+        solver.run(VALUES | changed, self_communicator())
+    solver.close()
+
+
+@pytest.mark.petsc
+def test_options_that_are_not_used_or_not_known_are_refused() -> None:
+    for options, message in (
+        ("-ksp_tpye cg", "did not use -ksp_tpye"),
+        ("-ksp_type no_such_method", "no_such_method"),
+    ):
+        solver = NavierStokes(SMALL.model_copy(update={"petsc_options": options}))
+        with pytest.raises(ValueError, match=message):
+            solver.run(VALUES, self_communicator())
+        solver.close()
+
+
+@pytest.mark.petsc
+def test_a_member_ends_when_the_next_one_begins_or_its_solver_is_closed() -> None:
+    solver = NavierStokes(SMALL)
+    first = solver.run(VALUES, self_communicator())
+    next(first)
+    second = solver.run(VALUES, self_communicator())
+    with pytest.raises(RuntimeError, match="stopped at solver step 1: its solver was closed or"):
+        next(first)
+    assert [next(second).step for _ in range(3)] == [0, 1, 2]
+    solver.close()
+    with pytest.raises(RuntimeError, match="stopped at solver step 3"):
+        next(second)
