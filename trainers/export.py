@@ -11,6 +11,7 @@ Invariants (``tests/unit/test_trainer_export.py``):
 """
 
 import json
+import math
 import os
 import platform
 import warnings
@@ -202,7 +203,7 @@ class Surrogate:
         )
 
         def rows(array: np.ndarray, inner: tuple[int, ...]) -> Tensor:
-            whole = np.broadcast_to(array, (*leading, *inner)).reshape(-1, *inner)
+            whole = np.broadcast_to(array, (*leading, *inner)).reshape(math.prod(leading), *inner)
             return torch.from_numpy(whole.astype(np.float32))
 
         numbers = rows(inputs, (inputs.shape[-1],))

@@ -184,3 +184,31 @@ def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
     assert len(killed) == 1
     assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
     assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"
+
+
+def test_a_surrogate_that_steps_is_measured_by_its_rollouts(tmp_run: Path) -> None:
+    study = small_study(
+        stream={"initial_state": True},
+        trainer={"task": {"kind": "delta", "trajectory": 4, "stride": 2}},
+    )
+    result = run(study, out=tmp_run)
+    samples = (STEPS + 1 - 4) // 2 + 1
+    assert result.summary.samples_inserted == MEMBERS * samples
+    validation = result.stats.ranks[0].validation
+    assert validation is not None
+    assert set(validation.member_rollout) == set(range(VALIDATION))
+    assert validation.rollout_relative_l2 is not None
+    surrogate = result.surrogate()
+    for rank in range(2):  # whole members: each on the rank that its number says
+        kept = np.load(tmp_run / "validation" / f"rank{rank}.npz")
+        assert kept["members"].tolist() == [rank] * (2 * samples + 1)
+        start = next(
+            event
+            for event in read(tmp_run / "journal.jsonl")
+            if event["event"] == "start" and event["member"] == rank
+        )
+        initial = np.full((1, 1, 10, 14), start["parameters"]["initial"])
+        rollout = surrogate.rollout(start["parameters"], initial, steps=len(kept["members"]))
+        np.testing.assert_allclose(rollout, kept["prediction"], atol=0.05)  # K
+        error = np.linalg.norm(rollout - kept["truth"]) / np.linalg.norm(kept["truth"])
+        assert error == pytest.approx(validation.member_rollout[rank], rel=1e-3)

@@ -99,6 +99,16 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("stream.coarsen", [25, 40], ["stream.coarsen=[25, 40]", "none above the solver's [24, 40]"]),
     ("stream.every", 0, ["stream.every=0", "at least 1", "Raise"]),
     ("stream.every", 31, ["trainer.task.window=1", "only 0 snapshots", "stream.every=31"]),
+    ("trainer.task", {"kind": "operator"},
+     ["trainer.task.kind=", "operator", "nothing is given", "stream.input_fields: [temperature]"]),
+    ("trainer.task", {"kind": "bundle", "trajectory": 5},
+     ["trainer.task", "trajectory=5", "takes 9", "raise it"]),
+    ("trainer.task", {"kind": "next", "history": 20, "ahead": 11},
+     ["trainer.task.window=31", "only 30 snapshots"]),
+    ("trainer.task", {"kind": "derivative", "history": 2}, ["trainer.task.history=2"]),
+    ("trainer.field_weights", {"temprature": 2.0},
+     ["trainer.field_weights.temprature=2.0", "Did you mean 'temperature'"]),
+    ("trainer.field_weights", {"temperature": 0.0}, ["temperature=0.0", "above 0"]),
     ("stream.dtype", "float64", ['stream.dtype="float64"', "float32"]),
     ("stream.batch_bytes", 10**8, ["stream.batch_bytes=100000000", "at most 8", "Lower"]),
 ]  # fmt: skip
@@ -293,7 +303,7 @@ def test_validation_capacity_is_what_arrives(validation: int, ranks: int, steps:
     study = changed("ensemble.validation", validation)
     study["trainer"]["ranks"] = ranks
     study["solver"]["steps"] = steps
-    arriving = [(member + i) % ranks for member in range(validation) for i in range(steps)]
+    arriving = [member % ranks for member in range(validation) for _ in range(steps)]
     config = parse(study)
     counts = [config.validation_capacity(rank) for rank in range(ranks)]
     assert counts == [arriving.count(rank) for rank in range(ranks)]

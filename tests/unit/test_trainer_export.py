@@ -148,8 +148,8 @@ def test_a_folder_without_a_surrogate_is_named(tmp_path: Path) -> None:
 def test_a_format_of_another_version_is_refused(folder: Path) -> None:
     path = folder / "model" / "card.json"
     card = json.loads(path.read_text())
-    path.write_text(json.dumps({**card, "format": 2}))
-    with pytest.raises(ValueError, match="format 2, this version reads 1"):
+    path.write_text(json.dumps({**card, "format": 3}))
+    with pytest.raises(ValueError, match="format 3, this version reads 2"):
         load_surrogate(folder)
 
 
