@@ -21,6 +21,7 @@ from pipeline.controller import (
     EndProduction,
     EndValidation,
     Event,
+    Forget,
     MemberCompleted,
     MemberFailed,
     Replace,
@@ -186,13 +187,17 @@ class Driver:
             case Replace(worker, reason):
                 self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
                 ray.kill(self._solvers[worker], no_restart=False)
+            case Forget(member, attempt):
+                self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
             case EndValidation():
-                calls = [reservoir.end_validation.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():
                 self._journal.write("production ended", at=self._clock())
-                calls = [reservoir.end_production.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_production.remote())
+
+    def _tell_all(self, call: Callable[[Actor], Answer]) -> None:
+        """Have something done by every reservoir."""
+        ray.get([call(reservoir) for reservoir in self._reservoirs], timeout=ANSWER_SECONDS)
 
     def _observe(self, over: Phase | None = None) -> StudyStats:
         self._observed_at = self._clock()

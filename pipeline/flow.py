@@ -23,8 +23,7 @@ finished ones, whose starting points rotate, at most R - 1 together:
 
     |inserted_a - inserted_b| <= spread = concurrent + R - 1
 
-(Samples on the way to b do not count: b has room, so they arrive. Nor do half-assembled samples:
-parts of a reserved sample are always accepted, so they become whole. A member that fails for good
+(Samples on the way to b do not count: b has room, so they arrive. A member that fails for good
 may add 1 more, either way: where many may fail, capacity needs as many slots more than is insisted
 on here, and ``checks.warnings`` says so.) A study is stuck when the solvers wait
 for room at some reservoir a while the trainer waits for samples at some reservoir b. Rank b then
@@ -47,6 +46,17 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
 * the upper limit: b's surplus is below ``batch`` (``watermark * r + batch`` where the watermark is
   awaited or kept back), a's at most ``spread * r`` more: ``max_surplus >= (watermark + spread) * r
   + batch`` leaves a room for one more sample.
+
+A member of k mpi_ranks puts its samples together in the slots, so that some of a's slots may hold
+none to draw. The mpi_ranks compute each step from their neighbours' borders of the last one and send
+in step order, so neighbours are at most one sample apart, all of them k - 1; parts of a sample that
+has its slot are always accepted. So at most k - 1 samples of a member are unfinished, each in a slot,
+on top of the 1 above: k of them take the place of 1, and in all that is above
+
+    spread = concurrent * mpi_ranks + R - 1
+
+An mpi_rank waits in PETSc for another that itself waits for room, and nothing of it may depend on
+the first one's going on: what is handed over leaves at once (``pipeline/solving.py``).
 """
 
 import math
@@ -118,6 +128,7 @@ def leasable(
     concurrent: int,
     batch: int,
     ranks: int,
+    mpi_ranks: int = 1,
 ) -> int:
     """Slots that may be under lease at once, so that leased ones leave room for what must come.
 
@@ -126,7 +137,7 @@ def leasable(
     ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond may
     be under lease. A single batch is always possible: once it is done with it holds no slot.
     """
-    spread = concurrent + ranks - 1
+    spread = concurrent * mpi_ranks + ranks - 1
     if policy == "reservoir":
         reuse = max_reuse or 1.0
         kept, spread = (capacity / reuse if max_reuse else 0.0), math.ceil(spread * reuse)
@@ -145,6 +156,7 @@ def problems(
     concurrent: int,
     batch: int,
     ranks: int,
+    mpi_ranks: int = 1,
 ) -> list[str]:
     """Why a study with these settings is refused, one line per reason; empty when it is not.
 
@@ -157,11 +169,13 @@ def problems(
         concurrent: Members that run at the same time.
         batch: Samples of one batch of one rank.
         ranks: Reservoirs, one for each rank.
+        mpi_ranks: Of one member.
     """
     if watermark < 1:
         return [f"watermark={watermark} < 1: normalisation needs samples. Raise it to at least 1."]
-    spread = concurrent + ranks - 1
-    others = f"concurrent={concurrent}" + (f" + ranks-1={ranks - 1}" if ranks > 1 else "")
+    spread = concurrent * mpi_ranks + ranks - 1
+    others = f"concurrent={concurrent}" + (f" * mpi_ranks={mpi_ranks}" if mpi_ranks > 1 else "")
+    others += f" + ranks-1={ranks - 1}" if ranks > 1 else ""
     found = []
     if capacity < watermark:
         found.append(

@@ -29,7 +29,8 @@ petsc4py.init(["headrace", "-no_signal_handler", "-skip_petscrc"])
 from petsc4py import PETSc  # noqa: E402 - only an initialised PETSc may be imported
 
 # A process that is not part of an mpiexec group shares MPICH's segment with nobody. Its name is
-# removed at once, so that not even a SIGKILL leaves the file behind; the mapping stays.
+# removed at once, so that not even a SIGKILL leaves the file behind; the mapping stays. A group
+# does the same once all of it have the mapping (``world_communicator``).
 if PETSc.COMM_WORLD.getSize() == 1:
     Path(f"/dev/shm/mpich_shm_{os.getpid():x}_0").unlink(missing_ok=True)
 
@@ -45,7 +46,7 @@ _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 __all__ = [
     "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "last_line",
     "linear_solver", "require_finite", "scoped_options", "self_communicator", "solve",
-    "unique_prefix",
+    "unique_prefix", "world_communicator",
 ]  # fmt: skip
 
 _instances = count()
@@ -97,6 +98,17 @@ class Owned:
 def self_communicator() -> PETSc.Comm:
     """The communicator of this process alone, for members with one mpi_rank."""
     return PETSc.COMM_SELF
+
+
+def world_communicator() -> PETSc.Comm:
+    """The communicator of a whole mpiexec group, for members with several mpi_ranks; collective."""
+    world = PETSc.COMM_WORLD
+    world.barrier()  # whoever is here has mapped what MPICH shares: its name is not needed any more
+    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+        path = line.partition("/dev/shm/mpich_shm_")[2]
+        if path:
+            Path("/dev/shm", f"mpich_shm_{path}").unlink(missing_ok=True)
+    return world
 
 
 def communicator(comm: object) -> PETSc.Comm:

@@ -31,11 +31,13 @@ class SolverKind:
         config: Its settings.
         target: ``module:Class``, imported on demand; the class takes the config alone.
         summary: What it simulates, in one line.
+        distributed: Whether it is a ``solvers.base.Distributed``: runs on several mpi_ranks.
     """
 
     config: type[AnySolverConfig]
     target: str
     summary: str
+    distributed: bool = True
 
 
 SOLVERS: dict[str, SolverKind] = {
@@ -73,11 +75,13 @@ SOLVERS: dict[str, SolverKind] = {
         config=LorenzConfig,
         target="solvers.lorenz:Lorenz",
         summary="the Lorenz system, three ordinary differential equations",
+        distributed=False,
     ),
     "program": SolverKind(
         config=ProgramConfig,
         target="solvers.program:Program",
         summary="any PETSc program, unmodified, streaming through a named pipe",
+        distributed=False,
     ),
 }
 
