@@ -1,8 +1,8 @@
 """Members with several mpi_ranks: a persistent mpiexec group under its SolverActor.
 
-1. An attempt has succeeded when every mpi_rank says so; the first failure is the one that is told.
-2. Where one mpi_rank fails, the others are given ``GRACE_SECONDS`` to fail too, not to hang for ever
-   in a collective call that it will not take part in; then the group is killed.
+1. An attempt has succeeded when every mpi_rank says so; the first failure is what is told.
+2. Where one mpi_rank fails, the others are given ``GRACE_SECONDS`` to fail too, for they may hang in
+   a collective call that it takes no part in; then the group is killed.
 3. A group whose mpi_ranks have all told a ``SolverFailed`` goes on with the next member; after any
    other failure the next member gets a fresh one.
 """
@@ -19,7 +19,7 @@ from pipeline.errors import GroupFailed
 from pipeline.layout import Endpoint, StudyKeys
 from pipeline.members import merged
 from pipeline.mpiexec import START_SECONDS, Processes
-from pipeline.rank_lines import Failed, Failing, Message, Ready, Run, Setup
+from pipeline.rank_lines import Failed, Failing, Message, Run, Setup
 from pipeline.stats import MemberReport
 from solvers.base import SolverFailed
 
@@ -141,16 +141,16 @@ class Group:
         try:
             processes.tell(self._setup)
             _listen(processes, answers)
-            if answers.failure is not None:
-                raise GroupFailed(answers.failure.reason)
-            if not answers.complete:
-                raise GroupFailed(
-                    f"not all of {self._ranks} mpi_ranks have built their solver in "
-                    f"{self._start_seconds:g} s; last output: {processes.story()}"
-                )
-        except BaseException:
-            processes.kill()
-            raise
+        finally:
+            if not answers.reusable:
+                processes.kill()
+        if answers.failure is not None:
+            raise GroupFailed(answers.failure.reason)
+        if not answers.complete:
+            raise GroupFailed(
+                f"not all of {self._ranks} mpi_ranks have built their solver in "
+                f"{self._start_seconds:g} s; last output: {processes.story()}"
+            )
         return processes
 
 

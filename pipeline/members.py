@@ -144,8 +144,8 @@ def merged(parts: Sequence[MemberReport]) -> MemberReport:
     samples = [part.samples for part in parts]
     if set(samples) != {first.samples}:
         raise RuntimeError(
-            f"member {first.member}: its mpi_ranks have sent {samples} samples: a solver must yield "
-            "the same snapshots on all of them"
+            f"member {first.member}: its mpi_ranks have sent {samples} samples: a solver must "
+            "yield the same snapshots on all of them"
         )
     return replace(
         first,

@@ -1,7 +1,7 @@
 """The processes of an mpiexec group, from the side of the SolverActor: started, heard, ended.
 
-1. After ``end``, and after the death of this process, of mpiexec, of the leash between them or of an
-   mpi_rank, nothing is left: no process, no shared memory of MPICH, no socket folder.
+1. After ``end``, and after the death of this process, of mpiexec, of the leash between them or of
+   an mpi_rank, nothing is left: no process, no shared memory of MPICH, no socket folder.
 2. Every wait ends at a deadline.
 3. All mpi_ranks run on this machine, whatever a batch system would do with mpiexec.
 4. An mpi_rank has one thread, and the niceness of this process.

@@ -104,9 +104,7 @@ def decode(line: bytes) -> Message:
         if kind == "Setup":
             return _setup(facts)
         if kind == "Run":
-            return Run(
-                assignment=Assignment(**facts["assignment"]), parameters=facts["parameters"]
-            )
+            return Run(assignment=Assignment(**facts["assignment"]), parameters=facts["parameters"])
         plain = {cls.__name__: cls for cls in (Hello, Ready, Failing, Failed, MemberReport)}
         return plain[kind](**facts)
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -193,9 +193,9 @@ def _solvers(
 ) -> Iterator[list[Actor]]:
     """The solver processes; each runs member after member."""
     actors = [
-        SolverActor.options(
-            num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD"
-        ).remote(study, endpoints, keys)
+        SolverActor.options(num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD").remote(
+            study, endpoints, keys
+        )
         for _ in range(study.ensemble.concurrent)
     ]
     try:

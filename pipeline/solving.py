@@ -132,7 +132,5 @@ def _box(solver: Solver, comm: object) -> Box:
         tuple(int(each.stop - each.start) for each in slices),
     )
     if not box.fits(solver.spec.shape):
-        raise ValueError(
-            f"ensemble.mpi_ranks: one of them has no part of {grid} ({box}). {remedy}"
-        )
+        raise ValueError(f"ensemble.mpi_ranks: one of them has no part of {grid} ({box}). {remedy}")
     return box

@@ -139,7 +139,7 @@ class Leashed:
         return self._returncode
 
     def attend(self, ready: Collection[int]) -> None:
-        """Take in what the files ``ended`` and ``text`` have to say, as far as they are ``ready``."""
+        """Take in what the files ``ended`` and ``text`` say, as far as they are ``ready``."""
         if self.ended in ready:
             self._returncode = self._leash.wait()
         if self.ended in ready or self.text in ready:

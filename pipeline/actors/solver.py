@@ -1,7 +1,6 @@
 """The Ray shell of a solver: one process that runs member after member, or an mpiexec group."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 
 import ray
 
@@ -12,7 +11,6 @@ from pipeline.guards import check_packages
 from pipeline.solving import Solving
 from pipeline.stats import MemberReport
 from pipeline.wire import Endpoint, StudyKeys
-from solvers.base import SolverFailed
 
 
 class _SolverHost:

@@ -1,7 +1,8 @@
 """Studies that ``flow.problems`` accepts reach their end, in any order of events.
 
 Solvers, reservoirs and lock-step ranks are simulated event by event, at their least patient: a
-sample without room stops its member at once (no credit), and a rank leases ahead what it may.
+sample without room stops its member at once (no credit), and a rank leases ahead what it may. The
+mpi_ranks of a member go apart as far as neighbours that need each other's last step can.
 """
 
 from collections import deque
@@ -56,22 +57,33 @@ class Study:
         samples: int,
         concurrent: int,
         batch: int,
+        mpi_ranks: int,
     ) -> None:
         self.ranks = [Rank(reservoir, batch) for reservoir in reservoirs]
         self.waiting = deque(range(members))
         self.samples, self.concurrent = samples, concurrent
-        self.running: dict[int, int] = {}  # member -> next sample
+        self.mpi_ranks = mpi_ranks
+        self.running: dict[int, list[int]] = {}  # member -> next sample of each mpi_rank
+        self.growing: dict[tuple[int, int], np.ndarray] = {}  # (member, sample) -> its slot
 
-    def send(self, member: int) -> bool:
-        sample = self.running[member]
-        reservoir = self.ranks[(member + sample) % len(self.ranks)].reservoir
-        slots = reservoir.reserve(1)
-        if slots.size == 0:
+    def send(self, member: int, mpi_rank: int) -> bool:
+        nexts = self.running.get(member)
+        if nexts is None:
             return False
-        reservoir.commit(slots)
-        self.running[member] = sample + 1
-        if sample + 1 == self.samples:
-            del self.running[member]
+        sample = nexts[mpi_rank]
+        if sample == self.samples or min(nexts[max(mpi_rank - 1, 0) : mpi_rank + 2]) < sample:
+            return False  # a neighbour's last step is missing
+        reservoir = self.ranks[(member + sample) % len(self.ranks)].reservoir
+        if (member, sample) not in self.growing:
+            slots = reservoir.reserve(1)
+            if slots.size == 0:
+                return False
+            self.growing[member, sample] = slots
+        nexts[mpi_rank] += 1
+        if min(nexts) > sample:
+            reservoir.commit(self.growing.pop((member, sample)))
+            if min(nexts) == self.samples:
+                del self.running[member]
         return True
 
     def train(self) -> bool:
@@ -86,10 +98,14 @@ class Study:
         eager = rng.random()
         while True:
             while self.waiting and len(self.running) < self.concurrent:
-                self.running[self.waiting.popleft()] = 0
+                self.running[self.waiting.popleft()] = [0] * self.mpi_ranks
             if not self.running:
                 return True
-            actions: list[Callable[[], bool]] = [partial(self.send, m) for m in self.running]
+            actions: list[Callable[[], bool]] = [
+                partial(self.send, member, mpi_rank)
+                for member in self.running
+                for mpi_rank in range(self.mpi_ranks)
+            ]
             actions += [rank.lease_ahead for rank in self.ranks]
             actions.append(self.train)
             order = rng.permutation(len(actions))
@@ -113,6 +129,7 @@ class Settings:
     concurrent: int
     batch: int
     ranks: int
+    mpi_ranks: int = 1
 
     def problems(self) -> list[str]:
         return problems(**asdict(self))
@@ -146,6 +163,7 @@ class Settings:
             samples=9,
             concurrent=self.concurrent,
             batch=self.batch,
+            mpi_ranks=self.mpi_ranks,
         )
         return study.run(rng)
 
@@ -159,7 +177,8 @@ def test_a_study_without_problems_reaches_its_end(
     ranks, concurrent = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
     batch, watermark = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 30))
     reuse = data.draw(st.sampled_from([1.3, 2.0, 4.0])) if policy == "reservoir" else 1.0
-    surplus = reuse * (watermark + concurrent + ranks - 1) + batch
+    mpi_ranks = data.draw(st.sampled_from([1, 1, 2, 5]))
+    surplus = reuse * (watermark + concurrent * mpi_ranks + ranks - 1) + batch
     least = Settings(
         policy=policy,
         capacity=watermark,
@@ -169,6 +188,7 @@ def test_a_study_without_problems_reaches_its_end(
         concurrent=concurrent,
         batch=batch,
         ranks=ranks,
+        mpi_ranks=mpi_ranks,
     )
     while least.problems():
         least = replace(least, capacity=least.capacity + 1)

@@ -187,9 +187,9 @@ def test_incomplete_samples_of_an_ended_member_give_their_slots_back() -> None:
     r = rig([5, 6, 7])
     r.put(message(3, [0, 1], box=TOP))
     r.put(message(4, [0], box=TOP))
-    assert r.placing.forget_incomplete(3) == 2
+    assert r.placing.forget_incomplete(3, attempt=1) == 2
     assert r.book.free == [5, 6]
-    assert r.placing.forget_incomplete(3) == 0
+    assert r.placing.forget_incomplete(3, attempt=1) == 0
     r.put(message(4, [0], box=BOTTOM))
     check(r, 7, 4, 0)
 
