@@ -49,9 +49,9 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
 
 The samples of a member of k mpi_ranks are put together in the slots, so that some of a's slots may
 hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
-borders of the last one and send in step order, so neighbours are at most one sample apart and all of
-them k - 1; parts of a sample that has its slot are always accepted. So at most k - 1 samples of a member
-are unfinished, each in a slot, beside the 1 above: k stands for 1, and everywhere above
+borders of the last one and send in step order, so neighbours are at most one sample apart and all
+of them k - 1; parts of a sample that has its slot are always accepted. So at most k - 1 samples of
+a member are unfinished, each in a slot, beside the 1 above: k stands for 1, and everywhere above
 
     spread = concurrent * mpi_ranks + R - 1
 

@@ -1,8 +1,8 @@
 """Members with several mpi_ranks: a persistent mpiexec group under its SolverActor.
 
 1. An attempt has succeeded when every mpi_rank says so; the first failure is what is told.
-2. Where one mpi_rank fails, the others are given ``GRACE_SECONDS`` to fail too, for they may hang in
-   a collective call that it takes no part in; then the group is killed.
+2. Where one mpi_rank fails, the others are given ``GRACE_SECONDS`` to fail too: they may hang in a
+   collective call that it takes no part in. Then the group is killed.
 3. A group whose mpi_ranks have all told a ``SolverFailed`` goes on with the next member; after any
    other failure the next member gets a fresh one.
 """

@@ -105,6 +105,28 @@ def test_a_study_that_cannot_run_is_refused(path: str, value: object, words: lis
     assert any(all(word in line for word in words) for line in found), found
 
 
+@pytest.mark.parametrize(
+    ("solver", "words"),
+    [
+        ({"kind": "lorenz"}, "solver 'lorenz' runs in one process"),
+        (
+            {
+                "kind": "program", "command": "true", "options": {"nu": "-nu {value}"},
+                "components": {"u": "1"}, "grid": [24, 32], "steps": 3, "dt": 0.1,
+            },
+            "starts its own ranks. Set it to 1, and solver.mpi_ranks to 3",
+        ),
+    ],
+)  # fmt: skip
+def test_a_solver_of_one_process_is_refused_on_several_mpi_ranks(
+    solver: dict[str, Any], words: str
+) -> None:
+    study = tree() | {"solver": solver}
+    study["ensemble"]["mpi_ranks"] = 3
+    (line,) = [line for line in problems(study) if line.startswith("ensemble.mpi_ranks=3")]
+    assert words in line
+
+
 def test_a_missing_parameter_is_named_with_its_unit_and_range() -> None:
     study = tree()
     del study["parameters"]["south"]
