@@ -251,13 +251,14 @@ def test_nothing_is_left_when_the_actors_process_is_killed(node: Node, project: 
         cwd=project, stdout=subprocess.PIPE, text=True,
         env=dict(os.environ) | {"PYTHONPATH": f"{project}:{project}/tests"},
     ) as process:  # fmt: skip
-        assert process.stdout is not None
-        assert process.stdout.readline() == "started\n"
-        wait_until(lambda: node.intake.stats(0.0).samples >= 30)
-        traces = Traces.of(psutil.Process(process.pid))
-        assert len(traces.ranks) == 2
-        process.send_signal(signal.SIGKILL)
-        process.stdout.close()
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "started\n"
+            wait_until(lambda: node.intake.stats(0.0).samples >= 30)
+            traces = Traces.of(psutil.Process(process.pid))
+            assert len(traces.ranks) == 2
+        finally:
+            process.send_signal(signal.SIGKILL)
     traces.assert_gone()
 
 
