@@ -297,7 +297,8 @@ def _reservoir_warnings(
             )
         )
     failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
-    uneven = failures + ensemble.concurrent * ensemble.mpi_ranks + trainer.ranks - 1
+    in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
+    uneven = failures + in_progress + trainer.ranks - 1
     safe = reservoir.watermark + trainer.batch + uneven
     if trainer.ranks > 1 and reservoir.capacity < safe:
         found.append(

@@ -47,16 +47,15 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
   awaited or kept back), a's at most ``spread * r`` more: ``max_surplus >= (watermark + spread) * r
   + batch`` leaves a room for one more sample.
 
-The samples of a member of k mpi_ranks are put together in the slots, so that some of a's slots may
-hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
-borders of the last one and send in step order, so neighbours are at most one sample apart and all
-of them k - 1; parts of a sample that has its slot are always accepted. So at most k - 1 samples of
-a member are unfinished, each in a slot, beside the 1 above: k stands for 1, and everywhere above
+The samples of a member of k > 1 mpi_ranks are put together in the slots, so that some of a's slots
+may hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
+borders of the last one and hand over in step order, so neighbours are at most one sample apart and
+all of them k - 1; parts of a sample that has its slot are always accepted. But an mpi_rank that
+waits in PETSc for another, which waits for room, sends nothing that it still puts together: up to
+``MOST_TOGETHER`` - 1 samples. So in all at most k - 1 + MOST_TOGETHER - 1 samples of a member are
+unfinished at a reservoir, beside the 1 above, and everywhere
 
-    spread = concurrent * mpi_ranks + R - 1
-
-An mpi_rank waits in PETSc for another that itself waits for room, and nothing of it may depend on
-the first one's going on: what is handed over leaves at once (``pipeline/solving.py``).
+    spread = concurrent * (k + MOST_TOGETHER - 1) + R - 1
 """
 
 import math
@@ -67,6 +66,7 @@ from typing import Literal
 PolicyName = Literal["fifo", "firo", "reservoir"]
 
 UNLIMITED = sys.maxsize
+MOST_TOGETHER = 4  # samples in one message of a member with several mpi_ranks
 _DEVIATIONS = 6  # chance of a study being stuck below 1e-9 per correlation time
 
 
@@ -119,6 +119,11 @@ class FlowControl:
         return max(0, math.floor((self.max_surplus - ahead) / self.max_reuse))
 
 
+def in_progress(mpi_ranks: int) -> int:
+    """Samples of a member that a reservoir may be ahead of another by, or have unfinished."""
+    return 1 if mpi_ranks == 1 else mpi_ranks + MOST_TOGETHER - 1
+
+
 def leasable(
     *,
     policy: PolicyName,
@@ -137,7 +142,7 @@ def leasable(
     ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond may
     be under lease. A single batch is always possible: once it is done with it holds no slot.
     """
-    spread = concurrent * mpi_ranks + ranks - 1
+    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
     if policy == "reservoir":
         reuse = max_reuse or 1.0
         kept, spread = (capacity / reuse if max_reuse else 0.0), math.ceil(spread * reuse)
@@ -173,8 +178,10 @@ def problems(
     """
     if watermark < 1:
         return [f"watermark={watermark} < 1: normalisation needs samples. Raise it to at least 1."]
-    spread = concurrent * mpi_ranks + ranks - 1
-    others = f"concurrent={concurrent}" + (f" * mpi_ranks={mpi_ranks}" if mpi_ranks > 1 else "")
+    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
+    others = f"concurrent={concurrent}"
+    if mpi_ranks > 1:
+        others += f" * (mpi_ranks={mpi_ranks} + {MOST_TOGETHER - 1})"
     others += f" + ranks-1={ranks - 1}" if ranks > 1 else ""
     found = []
     if capacity < watermark:

@@ -2,8 +2,7 @@
 
 It is the body of a SolverActor whose members have one mpi_rank, and of every mpi_rank of a group.
 
-1. On several mpi_ranks each sends its own box of the field, and what it has handed over is on its
-   way before the solver goes on.
+1. On several mpi_ranks each sends its own box of the field, a few samples together at most.
 2. A failed attempt is told when what it has sent is stored, as it is for one that succeeds.
 """
 
@@ -15,7 +14,8 @@ from typing import Final, final
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.errors import StreamRefused
-from pipeline.layout import Box, Endpoint, StudyKeys
+from pipeline.flow import MOST_TOGETHER
+from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.members import run_member
 from pipeline.sender import Sender
 from pipeline.stats import MemberReport
@@ -51,17 +51,15 @@ class Solving:
         self._study, self._comm = study, comm
         self._layout = study.sample_layout()
         self._solver = registry.build(study.solver)
+        box = None if size == 1 else _box(self._solver, comm)
         self._sender = Sender(
             endpoints,
             layout=self._layout,
             keys=keys,
             credit_bytes=study.stream.credit_bytes,
-            # PETSc does not let another thread of Python run while it waits for an mpi_rank, so a
-            # sample that waits here to be sent could wait for ever: the mpi_rank that PETSc waits
-            # for may itself wait for the room which that sample, once whole, would make.
-            batch_bytes=study.stream.batch_bytes if size == 1 else 1,
+            batch_bytes=_batch_bytes(study, self._layout, box),
             linger_ms=study.stream.linger_ms,
-            box=None if size == 1 else _box(self._solver, comm),
+            box=box,
         )
 
     def run(
@@ -105,6 +103,19 @@ class Solving:
         """Destroy every PETSc object and close the sockets. Safe to call twice."""
         self._solver.close()
         self._sender.close()
+
+
+def _batch_bytes(study: StudyConfig, layout: SampleLayout, box: Box | None) -> int:
+    """Up to which size samples are put together.
+
+    PETSc lets no other thread of Python run while it waits for an mpi_rank, so what an mpi_rank
+    still puts together may stay there for as long as another one waits for room in a reservoir: it
+    must be little, for which ``pipeline/flow.py`` has slots.
+    """
+    if box is None:
+        return study.stream.batch_bytes
+    part = layout.bytes_per_point * box.points
+    return min(study.stream.batch_bytes, MOST_TOGETHER * part)
 
 
 def _box(solver: Solver, comm: object) -> Box:

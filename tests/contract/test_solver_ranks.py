@@ -54,10 +54,11 @@ def serial(name: str) -> np.ndarray:
 @pytest.mark.parametrize("name", CASES)
 def test_the_boxes_of_all_ranks_are_the_field_of_one(name: str, parts: Path) -> None:
     expected, case = serial(name), CASES[name]
-    whole = np.full(expected.shape, np.nan, np.float32)
+    whole: np.ndarray = np.full(expected.shape, np.nan, np.float32)
     for path in sorted(parts.glob(f"{name}-*.npz")):
         with np.load(path) as part:
-            box = (..., *map(slice, part["start"], part["stop"]))
+            ends = zip(part["start"].tolist(), part["stop"].tolist(), strict=True)
+            box = (slice(None), slice(None), *(slice(*each) for each in ends))
             assert np.isnan(whole[box]).all(), "boxes overlap"
             whole[box] = part["fields"]
     for channel in range(whole.shape[1]):

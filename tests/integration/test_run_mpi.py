@@ -62,6 +62,7 @@ def test_killed_mpi_ranks_and_actors_cost_attempts_and_no_sample(tmp_run: Path) 
     study = small_study(
         solver={"grid": [20, 30], "steps": STEPS},
         ensemble={"members": MEMBERS, "mpi_ranks": 2},
+        reservoir={"capacity": 100},
     )
     result = run(study, out=tmp_run, observers=[kill])
     assert killed == ["mpi_rank", "actor"]

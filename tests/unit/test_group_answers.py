@@ -25,13 +25,11 @@ def answers() -> Answers:
 
 def test_an_attempt_has_succeeded_when_every_mpi_rank_says_so() -> None:
     said = answers()
-    for rank in (2, 0):
-        said.heard(rank, REPORT, 1.0)
-        assert not said.complete
-        assert not said.reusable
-    said.heard(1, replace(REPORT, bytes_sent=40), 1.0)
-    assert said.complete
-    assert said.reusable
+    states = []
+    for rank, report in ((2, REPORT), (0, REPORT), (1, replace(REPORT, bytes_sent=40))):
+        said.heard(rank, report, 1.0)
+        states.append((said.complete, said.reusable))
+    assert states == [(False, False), (False, False), (True, True)]
     assert said.deadline == math.inf
     assert sorted(report.bytes_sent for report in said.reports()) == [40, 300, 300]
 
@@ -49,10 +47,11 @@ def test_who_has_told_its_failure_may_take_its_time_to_store_what_it_sent() -> N
     for rank in range(3):
         said.heard(rank, Failing(reason=DIVERGED.reason), 10.0)
     assert said.deadline == math.inf
-    assert not said.complete
+    states = [said.complete]
     for rank in range(3):
         said.heard(rank, DIVERGED, 60.0)
-    assert said.complete
+        states.append(said.complete)
+    assert states == [False, False, False, True]
     assert said.reusable
     assert said.failure == DIVERGED
 

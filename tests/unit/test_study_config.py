@@ -90,7 +90,7 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("ensemble.mpi_ranks", 41,
      ["ensemble.mpi_ranks=41", "longest axis of solver.grid has 40", "Lower it to at most 40"]),
     ("ensemble.mpi_ranks", 40,
-     ["reservoir.capacity=120", "concurrent=2 * mpi_ranks=40 + ranks-1=2", "at least 122"]),
+     ["reservoir.capacity=120", "concurrent=2 * (mpi_ranks=40 + 3) + ranks-1=2", "at least 128"]),
     ("reservoir.watermark", 0, ["reservoir.watermark=0", "at least 1", "Raise"]),
     ("ensemble.member_timeout", 0, ["ensemble.member_timeout=0", "above 0", "Raise"]),
     ("stream.batch_bytes", 10**8, ["stream.batch_bytes=100000000", "at most 8", "Lower"]),
