@@ -80,15 +80,14 @@ class Answers:
 class Group:
     """Runs member after member on one mpiexec group, and on a fresh one when that is lost.
 
+    Nothing runs before ``start`` or the first member.
+
     Args:
         study: With the number of mpi_ranks.
         endpoints: One per reservoir, in rank order.
         keys: Of the study's stream.
         start_seconds: In which all mpi_ranks must have started.
         grace_seconds: See above.
-
-    Raises:
-        GroupFailed: The first group cannot be started.
     """
 
     def __init__(
@@ -103,7 +102,16 @@ class Group:
         self._setup = Setup(study=study, endpoints=endpoints, keys=keys)
         self._ranks = study.ensemble.mpi_ranks
         self._start_seconds, self._grace = start_seconds, grace_seconds
-        self._processes: Processes | None = self._started()
+        self._processes: Processes | None = None
+
+    def start(self) -> None:
+        """Return once a group can take a member. May be called again.
+
+        Raises:
+            GroupFailed: It cannot be started.
+        """
+        if self._processes is None:
+            self._processes = self._started()
 
     def run(self, assignment: Assignment, parameters: Mapping[str, float]) -> MemberReport:
         """Run one attempt at a member.
@@ -112,9 +120,9 @@ class Group:
             SolverFailed: The member cannot be completed.
             GroupFailed: An mpi_rank failed otherwise, or is gone; another attempt may succeed.
         """
-        if self._processes is None:
-            self._processes = self._started()
+        self.start()
         processes = self._processes
+        assert processes is not None
         answers = Answers(ranks=self._ranks, grace=self._grace)
         try:
             processes.tell(Run(assignment=assignment, parameters=dict(parameters)))

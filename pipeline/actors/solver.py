@@ -29,6 +29,9 @@ class _SolverHost:
     @ray.method
     def ready(self) -> None:
         """Return once the solver can take a member."""
+        # Not when this is made: Ray calls an actor unavailable that takes seconds to be made again.
+        if isinstance(self._runs, Group):
+            self._runs.start()
 
     @ray.method
     def run(self, assignment: Assignment, parameters: Mapping[str, float]) -> MemberReport:

@@ -62,6 +62,7 @@ def group(node: Node) -> Iterator[Callable[..., Group]]:
         def start(of: StudyConfig | None = None, **settings: float) -> Group:
             made = Group(study() if of is None else of, [node.endpoint], KEYS, **settings)
             stack.callback(made.close)
+            made.start()
             return made
 
         yield start
