@@ -26,7 +26,8 @@ def table(study: StudyConfig) -> Table:
     rows.add_row(
         "members",
         f"{count(ensemble.members)} to train on + {count(ensemble.validation)} to validate, "
-        f"{ensemble.concurrent} at a time",
+        f"{ensemble.concurrent} at a time"
+        + (f" on {ensemble.mpi_ranks} mpi_ranks each" if ensemble.mpi_ranks > 1 else ""),
     )
     rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
     rows.add_row(

@@ -25,6 +25,7 @@ from pipeline.distributions import (
 from pipeline.problems import nearest, problem
 from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, StreamConfig
 from solvers.config import SolverConfig
+from solvers.registry import known
 from trainers.config import TrainerConfig
 
 # Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
@@ -52,6 +53,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
         (("solver?", "parameters", "ensemble"), _design_problems),
+        (("solver", "ensemble"), _mpi_problems),
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
         (("solver", "stream", "trainer"), _task_problems),
@@ -206,6 +208,31 @@ def _design_problems(
     return found
 
 
+def _mpi_problems(solver: SolverConfig, ensemble: EnsembleConfig) -> list[str]:
+    ranks = ensemble.mpi_ranks
+    if ranks == 1:
+        return []
+    if not known(solver.kind).distributed:
+        own = (
+            f": a program starts its own ranks. Set it to 1, and solver.mpi_ranks to {ranks}"
+            if solver.kind == "program"
+            else " runs in one process. Set it to 1, and raise ensemble.concurrent to use more CPUs"
+        )
+        return [problem("ensemble.mpi_ranks", ranks, f"solver {solver.kind!r}{own}")]
+    longest = max(solver.spec().shape)
+    if ranks > longest:
+        return [
+            problem(
+                "ensemble.mpi_ranks",
+                ranks,
+                f"every one of them needs points of its own, and the longest axis of solver.grid "
+                f"has {longest}. Lower it to at most {longest} (far less is faster), or raise "
+                "solver.grid",
+            )
+        ]
+    return []
+
+
 def _flow_problems(
     ensemble: EnsembleConfig, reservoir: ReservoirConfig, trainer: TrainerConfig
 ) -> list[str]:
@@ -218,6 +245,7 @@ def _flow_problems(
         concurrent=ensemble.concurrent,
         batch=trainer.batch,
         ranks=trainer.ranks,
+        mpi_ranks=ensemble.mpi_ranks,
     )
     return [f"reservoir.{line}" for line in lines]
 
@@ -323,7 +351,8 @@ def _reservoir_warnings(
             )
         )
     failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
-    uneven = failures + ensemble.concurrent + trainer.ranks - 1
+    in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
+    uneven = failures + in_progress + trainer.ranks - 1
     safe = reservoir.watermark + trainer.batch + uneven
     if trainer.ranks > 1 and reservoir.capacity < safe:
         found.append(

@@ -90,13 +90,32 @@ def place_ranks(nodes: Sequence[Node], ranks: int, *, use_gpu: bool) -> list[Nod
     return [by_id[node] for node in chosen]
 
 
+def require_cpus(nodes: Sequence[Node], mpi_ranks: int) -> None:
+    """Refuse members that no node could hold; their solvers would wait for one for ever.
+
+    Raises:
+        ConfigError: Every node has fewer CPUs.
+    """
+    most = max((node.cpus for node in nodes), default=0)
+    if most < mpi_ranks:
+        raise ConfigError(
+            [
+                (
+                    f"ensemble.mpi_ranks={mpi_ranks}: the mpi_ranks of a simulation share a node, "
+                    f"and no node of the cluster has more than {most} CPUs. Lower "
+                    "ensemble.mpi_ranks, or start the study where nodes are larger."
+                )
+            ]
+        )
+
+
 @contextmanager
-def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
+def cluster(*, cpus: int, project_root: Path) -> Iterator[list[Node]]:
     """Join the Ray cluster named by ``RAY_ADDRESS``, or start one on this machine; yield its nodes.
 
     Args:
-        actors: Actors that will claim a CPU each. A private instance offers at least that many
-            logical CPUs: on a laptop, solvers and trainer share the cores.
+        cpus: What the study will claim. A private instance offers at least that many logical CPUs:
+            on a laptop, solvers and trainer share the cores.
         project_root: The folder that holds headrace's packages.
     """
     if ray.is_initialized():
@@ -113,7 +132,7 @@ def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
         if "RAY_ADDRESS" in os.environ:
             _join(os.environ["RAY_ADDRESS"])
         else:
-            _start_private(actors)
+            _start_private(cpus)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray's own would abort this process
         yield _nodes()
@@ -170,13 +189,13 @@ def _join(address: str) -> None:
         raise ConfigError([line]) from error
 
 
-def _start_private(actors: int) -> None:
+def _start_private(cpus: int) -> None:
     # A private instance asks for a token by itself; given one here, Ray writes none to the home
     # directory. It stays for the life of this process, because Ray caches it.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
-        num_cpus=max(actors, os.cpu_count() or 1),
+        num_cpus=max(cpus, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         log_to_driver=False,

@@ -7,7 +7,8 @@ hands in what happened (``handle``) and carries out what it answers.
 2. A worker runs one member at a time.
 3. Every member ends exactly once: completed, or failed after ``max_attempts`` attempts.
 4. Validation ends once, after its last member; production ends once, after the last member of all.
-5. The study stops once: when training is over, or as soon as it cannot succeed any more.
+5. After every failed attempt the reservoirs are told to forget what it left unfinished.
+6. The study stops once: when training is over, or as soon as it cannot succeed any more.
 """
 
 from collections import deque
@@ -101,6 +102,14 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """This attempt has failed: no slot is kept for the samples that it left unfinished."""
+
+    member: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndValidation:
     """No further validation sample will come."""
 
@@ -117,7 +126,7 @@ class Stop:
     reason: str | None
 
 
-Decision = Start | Replace | EndValidation | EndProduction | Stop
+Decision = Start | Replace | Forget | EndValidation | EndProduction | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +201,7 @@ class Controller:
         """Take in what happened at ``now`` (seconds, any origin) and say what to do."""
         if self._stopped:
             return []
+        forget: list[Decision] = []
         match event:
             case WorkerReady(worker):
                 self._idle.append(worker)
@@ -199,17 +209,17 @@ class Controller:
                 self._complete(worker)
             case MemberFailed(worker, reason, final):
                 self._idle.append(worker)
-                self._fail(worker, reason, final=final)
+                forget = [self._fail(worker, reason, final=final)]
             case WorkerLost(worker, reason):
                 if worker in self._running:
-                    self._fail(worker, reason, final=False)
+                    forget = [self._fail(worker, reason, final=False)]
             case TrainingEnded():
                 return self._stop(None if self._production_ended else "training ended too early")
             case Broken(reason):
                 return self._stop(reason)
             case TimePassed():
                 pass
-        return self._next(now)
+        return forget + self._next(now)
 
     def _complete(self, worker: int) -> None:
         assignment = self._running.pop(worker).assignment
@@ -217,8 +227,9 @@ class Controller:
         self._completed += 1
         self._validation_open -= assignment.validation
 
-    def _fail(self, worker: int, reason: str, *, final: bool) -> None:
+    def _fail(self, worker: int, reason: str, *, final: bool) -> Decision:
         assignment = self._running.pop(worker).assignment
+        forget = Forget(assignment.member, assignment.attempt)
         if assignment.attempt < self.max_attempts and not final:
             self._retries += 1
             again = Assignment(
@@ -232,9 +243,10 @@ class Controller:
                 self._waiting.appendleft(again)
             else:
                 self._waiting.append(again)
-            return
+            return forget
         self.failures.append(FailedMember(assignment.member, assignment.attempt, reason))
         self._validation_open -= assignment.validation
+        return forget
 
     def _next(self, now: float) -> list[Decision]:
         if len(self.failures) > self.max_failed_fraction * self.total:

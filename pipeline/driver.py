@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import cast, final
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from pipeline.cluster import Actor, Answer, last_line
 from pipeline.controller import (
@@ -21,6 +21,7 @@ from pipeline.controller import (
     EndProduction,
     EndValidation,
     Event,
+    Forget,
     MemberCompleted,
     MemberFailed,
     Replace,
@@ -45,6 +46,9 @@ ANSWER_SECONDS = 60.0
 # A worker that cannot be built (a solver that does not import, say) fails every time; three in a
 # row without a single member done in between is no accident.
 MAX_FAILED_STARTS = 3
+# Ray refuses calls to an actor that is being made again, each after about 2 s; on a machine with
+# much to do that takes several times as long.
+RESTART_SECONDS = 120.0
 
 Observer = Callable[[StudyStats], None]
 
@@ -80,6 +84,7 @@ class Driver:
         self._starting: dict[Answer, int] = {}
         self._running: dict[Answer, tuple[Start, float]] = {}
         self._failed_starts = 0
+        self._restarting: dict[int, float] = {}  # worker -> since when it is unavailable
         self._solver_wait_seconds = 0.0
         self._observed_at = -OBSERVE_SECONDS
 
@@ -165,13 +170,22 @@ class Driver:
     def _started(self, future: Answer, worker: int) -> list[Event]:
         try:
             ray.get(future)
+        except ActorUnavailableError as error:
+            since = self._restarting.setdefault(worker, self._clock())
+            given_up = self._clock() - since > RESTART_SECONDS
+            return self._start_again(worker, error, given_up=given_up)
         except RayError as error:
             self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                return [Broken(f"a solver process cannot be started: {last_line(error)}")]
-            self._starting[self._solvers[worker].ready.remote()] = worker
-            return []
+            given_up = self._failed_starts >= MAX_FAILED_STARTS
+            return self._start_again(worker, error, given_up=given_up)
+        self._restarting.pop(worker, None)
         return [WorkerReady(worker)]
+
+    def _start_again(self, worker: int, error: RayError, *, given_up: bool) -> list[Event]:
+        if given_up:
+            return [Broken(f"a solver process cannot be started: {last_line(error)}")]
+        self._starting[self._solvers[worker].ready.remote()] = worker
+        return []
 
     def _carry_out(self, decision: Decision) -> None:
         match decision:
@@ -190,13 +204,17 @@ class Driver:
             case Replace(worker, reason):
                 self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
                 ray.kill(self._solvers[worker], no_restart=False)
+            case Forget(member, attempt):
+                self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
             case EndValidation():
-                calls = [reservoir.end_validation.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():
                 self._journal.write("production ended", at=self._clock())
-                calls = [reservoir.end_production.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_production.remote())
+
+    def _tell_all(self, call: Callable[[Actor], Answer]) -> None:
+        """Have something done by every reservoir."""
+        ray.get([call(reservoir) for reservoir in self._reservoirs], timeout=ANSWER_SECONDS)
 
     def _observe(self, over: Phase | None = None) -> StudyStats:
         self._observed_at = self._clock()

@@ -178,6 +178,12 @@ class Intake:
                 peer.waiting.discard(sequence)
         self._note_blocked(now)
 
+    def forget_incomplete(self, member: int, *, attempt: int) -> None:
+        """Free what an attempt that has failed left unfinished; see ``Placing``."""
+        for store in self._stores.values():
+            if store is not None:
+                store.forget_incomplete(member, attempt=attempt)
+
     def replies(self) -> list[tuple[bytes, bytes]]:
         """Answers owed since the last call: identity and frame."""
         answers: list[tuple[bytes, bytes]] = []

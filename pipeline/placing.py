@@ -5,6 +5,7 @@
 3. A sample is committed when disjoint boxes cover its whole grid, and not before.
 4. A message that contradicts what is being assembled changes nothing.
 5. A part of a sample whose slot is reserved needs no room.
+6. No slot is kept for a sample whose other parts will never come: its attempt has failed.
 """
 
 from dataclasses import dataclass
@@ -92,6 +93,7 @@ class Placing:
         self._points = prod(layout.grid)
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
+        self._failed_attempts: dict[int, int] = {}  # the last one of a member
         self.samples = 0
         self.duplicates = 0
         self.bytes_stored = 0
@@ -113,10 +115,20 @@ class Placing:
         if message.whole:
             self.duplicates += which.size - fresh.size
             return self._place_whole(message, fresh, known, may_reserve)
+        if message.stamp.attempt <= self._failed_attempts.get(message.stamp.member, 0):
+            self.duplicates += which.size
+            return which[:0]
         return self._place_parts(message, which, fresh, known, may_reserve)
 
-    def forget_incomplete(self, member: int) -> int:
-        """Free the slots of samples of which parts are missing: their member has ended for good."""
+    def forget_incomplete(self, member: int, *, attempt: int) -> int:
+        """Free the slots of samples of which parts are missing; how many there were.
+
+        Args:
+            member: Of which an attempt has failed.
+            attempt: Which one. Parts of it that are still on their way are dropped like duplicates
+                from now on: only the next attempt, if there is one, sends what belongs to them.
+        """
+        self._failed_attempts[member] = attempt
         keys = [key for key in self._growing if key[0] == member]
         slots = [self._growing.pop(key).slot for key in keys]
         if slots:

@@ -36,8 +36,8 @@ _SLICE_MS: Final = 100  # longest uninterrupted wait
 _BURST: Final = 32  # messages between two rounds of answers
 _MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
 _MAX_PATH: Final = 107  # sockaddr_un
-_FOLDER: Final = "headrace-socket-"
-_SOCKET: Final = "s"
+SOCKET_FOLDER: Final = "headrace-socket-"
+SOCKET: Final = "s"
 _ZAP: Final = "inproc://zeromq.zap.01"
 _BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 _START_SECONDS: Final = 10.0
@@ -68,19 +68,19 @@ def remove_stale_sockets() -> list[str]:
     a new folder whose receiver is about to bind.
     """
     removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKET_FOLDER}*"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
             if folder.stat().st_uid != os.geteuid():
                 continue
             try:
-                probe.connect(str(folder / _SOCKET))
+                probe.connect(str(folder / SOCKET))
             except FileNotFoundError:
                 if time.time() - folder.stat().st_mtime < _BIND_SECONDS:
                     continue
                 folder.rmdir()
                 removed.append(folder.name)
             except ConnectionRefusedError:
-                (folder / _SOCKET).unlink(missing_ok=True)
+                (folder / SOCKET).unlink(missing_ok=True)
                 folder.rmdir()
                 removed.append(folder.name)
     return removed
@@ -179,7 +179,7 @@ class ReceiverThread:
 
     def _bind_ipc(self) -> Endpoint:
         if self._bind == "ipc":
-            path = Path(tempfile.gettempdir(), f"{_FOLDER}{secrets.token_hex(6)}", _SOCKET)
+            path = Path(tempfile.gettempdir(), f"{SOCKET_FOLDER}{secrets.token_hex(6)}", SOCKET)
         else:
             path = Path(self._bind.removeprefix("ipc://"))
         if len(str(path)) > _MAX_PATH:

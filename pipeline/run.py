@@ -17,7 +17,16 @@ from typing import TYPE_CHECKING, final
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import start_training
-from pipeline.cluster import Actor, Node, answers, close_all, cluster, on_node, place_ranks
+from pipeline.cluster import (
+    Actor,
+    Node,
+    answers,
+    close_all,
+    cluster,
+    on_node,
+    place_ranks,
+    require_cpus,
+)
 from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
@@ -92,9 +101,9 @@ def run(
     directory.write_study(source=source_text, resolved=study.as_json())
     journal = Journal(directory.journal)
     try:
-        # A CPU for each solver and each rank; the reservoirs live beside their ranks.
-        actors = study.ensemble.concurrent + study.trainer.ranks
-        with cluster(actors=actors, project_root=project_root()) as nodes:
+        # A CPU for each mpi_rank of a solver and each rank; the reservoirs live beside their ranks.
+        cpus = study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
+        with cluster(cpus=cpus, project_root=project_root()) as nodes:
             stats = _run_on(nodes, study, directory, journal, observers, clock)
         directory.drop_empty("ray_train")
         summary = summarise(study.name, stats)
@@ -115,6 +124,7 @@ def _run_on(
     clock: Callable[[], float],
 ) -> StudyStats:
     use_gpu = uses_gpu(study, nodes)
+    require_cpus(nodes, study.ensemble.mpi_ranks)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
     with (
@@ -183,7 +193,9 @@ def _solvers(
 ) -> Iterator[list[Actor]]:
     """The solver processes; each runs member after member."""
     actors = [
-        SolverActor.options(scheduling_strategy="SPREAD").remote(study, endpoints, keys)
+        SolverActor.options(num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD").remote(
+            study, endpoints, keys
+        )
         for _ in range(study.ensemble.concurrent)
     ]
     try:

@@ -66,6 +66,7 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
             concurrent=study.ensemble.concurrent,
             batch=study.trainer.batch,
             ranks=study.trainer.ranks,
+            mpi_ranks=study.ensemble.mpi_ranks,
         ),
     )
 
@@ -190,6 +191,13 @@ class _ReservoirHost:
     def report(self, stats: TrainStats) -> None:
         """Keep the rank's newest statistics for the driver."""
         self._train_stats = stats
+
+    @ray.method
+    def forget_incomplete(self, member: int, attempt: int) -> None:
+        """This attempt has failed: no slot is kept for what it left unfinished."""
+        with self._lock:
+            self._intake.forget_incomplete(member, attempt=attempt)
+        self._receiver.wake()  # there are slots again
 
     @ray.method
     def end_validation(self) -> None:

@@ -243,6 +243,50 @@ def test_parts_of_four_mpi_ranks_are_put_together_on_two_receivers(
     assert sum(node.book.inserted for node in pair) == 23
 
 
+def test_three_mpi_ranks_far_apart_share_a_small_reservoir_with_a_slow_trainer(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    # Few slots, credit for far more: the first ones fill all slots with parts of samples of which
+    # the last one has sent none. Each message holds several samples, some with and some without
+    # a slot.
+    node = nodes.start(capacity=12)
+    boxes = [Box((0, 0), (5, 20)), Box((5, 0), (4, 20)), Box((9, 0), (3, 20))]
+    parts = [
+        senders([node.endpoint], box=box, batch_bytes=5 * LAYOUT.bytes_per_point * box.points)
+        for box in boxes
+    ]
+
+    def run(sender: Sender, box: Box, delay: float) -> None:
+        time.sleep(delay)
+        run_member(sender, 2, 90, box=box)
+        sender.flush(timeout=3 * TIMEOUT)
+
+    threads = [
+        threading.Thread(target=run, args=(sender, box, delay))
+        for sender, box, delay in zip(parts, boxes, (0.1, 0.0, 0.4), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: node.intake.pending > 0)
+    assert node.book.inserted == 0
+    deadline = time.monotonic() + 2 * TIMEOUT
+    seen: set[int] = set()
+    while any(thread.is_alive() for thread in threads):
+        assert time.monotonic() < deadline, "the mpi_ranks wait for each other"
+        with node.lock:
+            for slot in node.book.filled().tolist():
+                step = int(node.slots.steps[slot])
+                if step not in seen:
+                    seen.add(step)
+                    np.testing.assert_array_equal(node.slots.fields[slot], truth(2, step))
+            node.book.give_back(node.book.lease(1, 4).id)
+        node.receiver.wake()
+        time.sleep(0.005)
+    assert node.book.inserted == 90
+    assert node.intake.stats(time.monotonic()).duplicates == 0
+    assert sum(sender.stats.resent for sender in parts) == 0
+
+
 def test_a_sample_larger_than_a_message_arrives_in_slabs(
     nodes: Nodes, senders: Callable[..., Sender]
 ) -> None:

@@ -10,6 +10,7 @@ from pipeline.controller import (
     Decision,
     EndProduction,
     EndValidation,
+    Forget,
     MemberCompleted,
     MemberFailed,
     Replace,
@@ -97,6 +98,7 @@ def test_every_member_ends_exactly_once_whatever_happens() -> None:
                 ended[start.assignment.member] += 1
         assert ended == Counter(range(23))
         assert control.counts.completed + control.counts.failed == 23
+        assert endings.pop("Forget", 0) == control.counts.retries + control.counts.failed
         assert endings == {"EndValidation": 1, "EndProduction": 1}
 
 
@@ -109,7 +111,7 @@ def test_a_failed_attempt_is_tried_again_up_to_max_attempts() -> None:
         attempts.append(start.assignment.attempt)
     assert attempts == [1, 2, 3]
     decisions = control.handle(MemberFailed(0, "diverged", final=False), 2.0)
-    assert decisions == [EndProduction()]
+    assert decisions == [Forget(0, 3), EndProduction()]
     assert control.failures[0].reason == "diverged"
     assert control.failures[0].attempts == 3
 
@@ -157,7 +159,7 @@ def test_too_many_failed_members_stop_the_study_with_the_last_reason() -> None:
     control = controller(validation=0, members=4, max_attempts=1, max_failed_fraction=0.25)
     control.handle(WorkerReady(0), 0.0)
     assert starts(control.handle(MemberFailed(0, "diverged", final=False), 1.0))
-    (stop,) = control.handle(MemberFailed(0, "diverged again", final=False), 2.0)
+    _, stop = control.handle(MemberFailed(0, "diverged again", final=False), 2.0)
     assert isinstance(stop, Stop)
     assert stop.reason is not None
     assert "2 of 4 members failed" in stop.reason

@@ -86,7 +86,11 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("seed", -1, ["seed=-1", "at least 0", "Raise"]),
     ("ensemble.max_failed_fraction", 1.5,
      ["ensemble.max_failed_fraction=1.5", "at most 1", "Lower"]),
-    ("ensemble.mpi_ranks", 2, ["ensemble.mpi_ranks=2", "at most 1", "Lower"]),
+    ("ensemble.mpi_ranks", 1025, ["ensemble.mpi_ranks=1025", "at most 1024", "Lower"]),
+    ("ensemble.mpi_ranks", 41,
+     ["ensemble.mpi_ranks=41", "longest axis of solver.grid has 40", "Lower it to at most 40"]),
+    ("ensemble.mpi_ranks", 40,
+     ["reservoir.capacity=120", "concurrent=2 * (mpi_ranks=40 + 3) + ranks-1=2", "at least 128"]),
     ("reservoir.watermark", 0, ["reservoir.watermark=0", "at least 1", "Raise"]),
     ("ensemble.member_timeout", 0, ["ensemble.member_timeout=0", "above 0", "Raise"]),
     ("stream.fields", ["temprature"],
@@ -120,6 +124,28 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
 def test_a_study_that_cannot_run_is_refused(path: str, value: object, words: list[str]) -> None:
     found = problems(changed(path, value))
     assert any(all(word in line for word in words) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("solver", "words"),
+    [
+        ({"kind": "lorenz"}, "solver 'lorenz' runs in one process"),
+        (
+            {
+                "kind": "program", "command": "true", "options": {"nu": "-nu {value}"},
+                "components": {"u": "1"}, "grid": [24, 32], "steps": 3, "dt": 0.1,
+            },
+            "starts its own ranks. Set it to 1, and solver.mpi_ranks to 3",
+        ),
+    ],
+)  # fmt: skip
+def test_a_solver_of_one_process_is_refused_on_several_mpi_ranks(
+    solver: dict[str, Any], words: str
+) -> None:
+    study = tree() | {"solver": solver}
+    study["ensemble"]["mpi_ranks"] = 3
+    (line,) = [line for line in problems(study) if line.startswith("ensemble.mpi_ranks=3")]
+    assert words in line
 
 
 def test_a_missing_parameter_is_named_with_its_unit_and_range() -> None:
