@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Final, final
 
 import numpy as np
@@ -143,6 +144,12 @@ class _PipeClient:
         raise NotImplementedError
 
     def report(self, stats: TrainStats) -> None:
+        raise NotImplementedError
+
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        raise NotImplementedError
+
+    def checkpoint_done(self) -> bool:
         raise NotImplementedError
 
 

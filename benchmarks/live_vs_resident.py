@@ -132,6 +132,19 @@ class Turn:
         """Note the time."""
         self.seen.append((stats.train_step, time.perf_counter()))
 
+    @property
+    def stop_asked(self) -> bool:
+        """As the source."""
+        return self._source.stop_asked
+
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """As the source."""
+        self._source.begin_checkpoint(folder, train_step)
+
+    def checkpoint_done(self) -> bool:
+        """As the source."""
+        return self._source.checkpoint_done()
+
 
 def _resident(study: StudyConfig) -> ArraySource:
     """As many samples as the reservoir has slots."""

@@ -1,6 +1,7 @@
 """The command line: reads what was asked for, hands it to the part that does it, says the outcome.
 
-1. Exit codes: 0 done, 1 the study failed, 2 bad input, 130 Ctrl-C, 143 SIGTERM.
+1. Exit codes: 0 done, or stopped by SIGTERM with a checkpoint; 1 the study failed; 2 bad input;
+   130 Ctrl-C; 143 SIGTERM before there was a checkpoint.
 2. Nothing heavy is imported before a command needs it.
 """
 
@@ -113,8 +114,17 @@ def run(
     metrics_host: Annotated[
         str, typer.Option(help="Address that the metrics are served on.")
     ] = "127.0.0.1",
+    again: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the study in --out from its newest checkpoint, if it has begun.",
+        ),
+    ] = False,
 ) -> None:
     """Run a study: simulate, train, and leave a surrogate and a report.
+
+    Ctrl-C and SIGTERM stop it after a checkpoint; `headrace resume` goes on from there.
 
     Examples:
       headrace run study.yaml
@@ -124,15 +134,53 @@ def run(
       headrace run study.yaml --out results/first
     """
     with exit_codes():
-        config = launch.ready_to_run(study, overrides or [], out, os.environ)
+        if again and out is None:
+            raise ConfigError(["--resume: which study? Name its folder with --out as well"])
+        config = launch.ready_to_run(study, overrides or [], out, os.environ, again=again)
         launch.warn(config)
+        begun = out is not None and (out / "resolved.json").exists()
         folder = launch.new_folder(RUNS, config.name, datetime.now()) if out is None else out
         if out is None:
             launch.link_latest(folder)
         launch.run_study(
             config,
             folder.resolve(),
-            source=study.read_text(encoding="utf-8"),
+            source=None if again and begun else study.read_text(encoding="utf-8"),
+            watching=launch.Watching(
+                progress=not quiet, metrics_host=metrics_host, metrics_port=metrics_port
+            ),
+        )
+
+
+@app.command()
+def resume(
+    out: Annotated[
+        Path, typer.Argument(metavar="RUN_DIR", help="The folder of the study, as in run --out.")
+    ],
+    *,
+    overrides: Overrides = None,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Show no progress, only the result.")
+    ] = False,
+    metrics_port: Annotated[int | None, typer.Option(min=0, max=65535, help="As in run.")] = None,
+    metrics_host: Annotated[str, typer.Option(help="As in run.")] = "127.0.0.1",
+) -> None:
+    """Go on with a study that was stopped or killed, from its newest valid checkpoint.
+
+    Of its keys only trainer.ranks, ensemble.concurrent, reservoir.capacity and those of checkpoint
+    may change.
+
+    Examples:
+      headrace resume runs/latest
+
+      headrace resume runs/latest --set trainer.ranks=1
+    """
+    with exit_codes():
+        config = launch.ready_to_resume(out, overrides or [], os.environ)
+        launch.run_study(
+            config,
+            out.resolve(),
+            source=None,
             watching=launch.Watching(
                 progress=not quiet, metrics_host=metrics_host, metrics_port=metrics_port
             ),

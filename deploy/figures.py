@@ -20,6 +20,7 @@ PHASES: dict[Phase, str] = {
     "draining": "solvers done, drawing what is left",
     "done": "done",
     "failed": "failed",
+    "stopped": "stopped",
 }
 WAITING: dict[Waiting, str] = {
     "nobody": "nobody waits",

@@ -3,7 +3,8 @@
 1. All that is wrong with a study, its output folder and this machine is said at once, before any
    process starts.
 2. Results go to standard output, everything else to standard error.
-3. SIGTERM ends a study as Ctrl-C does: processes and shared memory are removed first.
+3. SIGTERM and Ctrl-C end a study in good order: with a checkpoint once there is something to keep,
+   and always without processes and shared memory. Ctrl-C again ends it at once.
 """
 
 import os
@@ -16,15 +17,16 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from deploy import overview
 from deploy.speaking import Terminated, say
-from pipeline import journal, machine, rundir
+from pipeline import journal, machine, resuming, rundir
 from pipeline.config import StudyConfig, load
-from pipeline.errors import ConfigError, StudyFailed
+from pipeline.errors import ConfigError, StudyFailed, StudyStopped
+from pipeline.stopping import StopRequest
 
 if TYPE_CHECKING:
     from pipeline.driver import Observer
@@ -54,24 +56,55 @@ def warn(study: StudyConfig) -> None:
 
 
 def ready_to_run(
-    path: Path, overrides: Sequence[str], out: Path | None, environment: Mapping[str, str]
+    path: Path,
+    overrides: Sequence[str],
+    out: Path | None,
+    environment: Mapping[str, str],
+    *,
+    again: bool = False,
 ) -> StudyConfig:
     """The study, when nothing at all speaks against starting it.
+
+    Args:
+        path: The study.
+        overrides: Keys to change.
+        out: Its run directory; None for a new one.
+        environment: Of this process.
+        again: The run directory may hold the study already, to go on with.
 
     Raises:
         ConfigError: With everything that does.
     """
-    found = rundir.problems(out) if out is not None else []
+    found = rundir.problems(out) if out is not None and not again else []
     try:
         study = load(path, overrides)
     except ConfigError as error:
         raise ConfigError([*error.problems, *found]) from None
-    # In a cluster its nodes decide, and Ray knows them: pipeline.run asks it.
-    if "RAY_ADDRESS" not in environment:
-        found += machine_problems(study)
+    found += problems_here(study, environment)
     if found:
         raise ConfigError(found)
     return study
+
+
+def ready_to_resume(
+    out: Path, overrides: Sequence[str], environment: Mapping[str, str]
+) -> StudyConfig:
+    """The study of a run directory, when nothing speaks against going on with it.
+
+    Raises:
+        ConfigError: With everything that does.
+    """
+    study = resuming.changed(resuming.read_study(out), overrides)
+    found = problems_here(study, environment)
+    if found:
+        raise ConfigError(found)
+    return study
+
+
+def problems_here(study: StudyConfig, environment: Mapping[str, str]) -> list[str]:
+    """Why this machine cannot run a study that is to run on it."""
+    # In a cluster its nodes decide, and Ray knows them: pipeline.run asks it.
+    return [] if "RAY_ADDRESS" in environment else machine_problems(study)
 
 
 def machine_problems(study: StudyConfig) -> list[str]:
@@ -108,27 +141,36 @@ def link_latest(folder: Path) -> None:
     fresh.replace(link)
 
 
-def run_study(study: StudyConfig, folder: Path, *, source: str, watching: Watching) -> None:
+def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching: Watching) -> None:
     """Run a study to its end, and write its report.
 
     Args:
         study: What to run.
         folder: Its run directory, absolute.
-        source: The study as it was written.
+        source: The study as it was written; None: go on with what is in ``folder``.
         watching: How a person follows it.
 
     Raises:
         StudyFailed: After the report of what there was.
+        Terminated: SIGTERM came before there was a checkpoint.
+        KeyboardInterrupt: Ctrl-C.
     """
     from deploy.report import write_report  # drawing and Ray load slowly: only who runs waits
-    from pipeline.run import run
+    from pipeline import run
 
     say(f"{study.name}: results go to {folder}")
     say(f"shared memory: {overview.memory(study)}")
     unit = study.spec.units[0]
     try:
-        with sigterm_unwinds(), observers(study, unit, watching) as watch:
-            result = run(study, out=folder, source_text=source, observers=watch)
+        with stopped_by_signals() as stop, observers(study, unit, watching) as watch:
+            if source is None:
+                result = run.resume(folder, study=study, observers=watch, stop=stop)
+            else:
+                result = run.run(study, out=folder, source_text=source, observers=watch, stop=stop)
+    except StoppedBySignal as stopped:
+        say(f"report: {write_report(folder)}")
+        stopped.say_and_end(folder)
+        return
     except StudyFailed:
         say_failures(folder)
         say(f"report: {write_report(folder)}")
@@ -178,29 +220,60 @@ def observers(study: StudyConfig, unit: str, watching: Watching) -> Iterator[Seq
         yield watch
 
 
+class StoppedBySignal(Exception):
+    """The study has stopped in good order, because a signal has asked for it."""
+
+    def __init__(self, number: int, train_step: int | None) -> None:
+        super().__init__(number, train_step)
+        self.number, self.train_step = number, train_step
+
+    def say_and_end(self, folder: Path) -> None:
+        """Say how to go on; return only where everything asked for was done.
+
+        Raises:
+            Terminated: SIGTERM came, and there is no checkpoint.
+            KeyboardInterrupt: Ctrl-C; a script that called this program ends, too.
+        """
+        if self.train_step is not None:
+            say(f"checkpoint of train step {self.train_step}; go on: headrace resume {folder}")
+        if self.number != signal.SIGTERM:
+            raise KeyboardInterrupt
+        if self.train_step is None:
+            raise Terminated
+
+
 @contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """Turn SIGTERM into an exception that unwinds the block, as Ctrl-C does.
+def stopped_by_signals() -> Iterator[StopRequest]:
+    """Let SIGTERM and Ctrl-C ask the study to stop, or unwind the block where it cannot.
 
     Ray lets a ``KeyboardInterrupt`` pass through its calls, but not as the object that was raised,
     and it ends the process at once on ``SystemExit``; so the signal is noted beside it.
 
     Raises:
-        Terminated: SIGTERM was received.
+        StoppedBySignal: The study has stopped as it was asked to.
+        Terminated: SIGTERM was received, and the block was unwound.
+        KeyboardInterrupt: Likewise for Ctrl-C.
     """
-    received: list[int] = []
+    request, received = StopRequest(), list[int]()
 
-    def end(number: int, frame: FrameType | None) -> NoReturn:
+    def ask(number: int, frame: FrameType | None) -> None:
         del frame
         received.append(number)
-        raise KeyboardInterrupt
+        if not request.ask():
+            raise KeyboardInterrupt
+        # Not through sys.stderr, in the middle of which the signal may have come.
+        os.write(2, b"stopping after a checkpoint; Ctrl-C again ends at once\n")
 
-    before = signal.signal(signal.SIGTERM, end)
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(number, ask) for number in numbers]
     try:
-        yield
+        yield request
+    except StudyStopped as stopped:
+        raise StoppedBySignal(received[0], stopped.train_step) from None
     except KeyboardInterrupt:
-        if received:
+        if signal.SIGTERM in received:
             raise Terminated from None
         raise
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)

@@ -32,7 +32,9 @@ PHASE_STYLES: dict[Phase, str] = {
     "draining": "magenta",
     "done": "bold green",
     "failed": "bold red",
+    "stopped": "bold yellow",
 }
+OVER = ("done", "failed", "stopped")
 WAITING_STYLES: dict[Waiting, str] = {"nobody": "green", "trainer": "yellow", "solvers": "yellow"}
 
 
@@ -85,7 +87,7 @@ def line(stats: StudyStats, *, unit: str = "") -> str:
     if result is not None:
         mse = figures.number(result.mse, figures.squared(unit))
         parts.append(f"validation {mse} ({figures.percent(result.relative_l2)})")
-    if stats.phase not in ("done", "failed"):
+    if stats.phase not in OVER:
         parts.append(figures.WAITING[stats.waiting])
         parts.append(f"{figures.seconds(stats.remaining_seconds)} left")
     return ", ".join(parts)
@@ -127,7 +129,7 @@ def _footer(stats: StudyStats) -> Text:
         (" · ", "dim"),
         figures.clock(stats.elapsed_seconds),
     )
-    if stats.remaining_seconds is not None and stats.phase not in ("done", "failed"):
+    if stats.remaining_seconds is not None and stats.phase not in OVER:
         text.append(f" · {figures.seconds(stats.remaining_seconds)} left", "bold")
     return text
 

@@ -39,6 +39,15 @@ class Appended:
         while self.complete < self._filled.size and self._filled[self.complete]:
             self.complete += 1
 
+    def filled(self) -> Slots:
+        """Slots that hold a sample, ascending."""
+        return np.flatnonzero(self._filled)
+
+    def restore(self, count: int) -> None:
+        """Slots ``0 .. count - 1`` hold samples again; only an empty store can take them."""
+        self._filled[:count] = True
+        self._next = self.complete = count
+
     def cancel(self, slots: Slots) -> None:
         """These reserved slots will not be filled."""
         for slot in slots.tolist():

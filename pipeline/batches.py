@@ -12,6 +12,7 @@ reservoir fills meanwhile (``ReservoirSource``) and for arrays that are complete
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
@@ -64,6 +65,14 @@ class ReservoirClient(Protocol):
         """Pass on to whoever watches; never waits."""
         ...
 
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """Begin to write what is held now."""
+        ...
+
+    def checkpoint_done(self) -> bool:
+        """Whether that is written; OSError when it cannot be."""
+        ...
+
 
 @final
 class ReservoirSource:
@@ -96,6 +105,12 @@ class ReservoirSource:
         self._client, self._training, self._validation = client, training, validation
         self._batch, self._slice = batch, wait_slice
         self._returned: deque[tuple[int, Losses]] = deque()
+        self._stop_asked = False
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the newest lease has said so: it travels with them, and costs no call."""
+        return self._stop_asked
 
     @property
     def fields(self) -> Float[np.ndarray, " slot window channel *grid"]:
@@ -132,7 +147,9 @@ class ReservoirSource:
     def replay(self, batches: int) -> Lease:
         """Draw exactly ``batches`` batches again after the stream has finished."""
         self.flush()
-        return self._client.replay(batches, self._batch)
+        lease = self._client.replay(batches, self._batch)
+        self._stop_asked = lease.stop_asked
+        return lease
 
     def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
         """End a lease; the reservoir hears of it with the next call."""
@@ -161,6 +178,14 @@ class ReservoirSource:
         """Tell whoever watches; never waits."""
         self._client.report(stats)
 
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """Have the reservoir write what it holds."""
+        self._client.begin_checkpoint(folder, train_step)
+
+    def checkpoint_done(self) -> bool:
+        """Ask it whether that is written."""
+        return self._client.checkpoint_done()
+
     def close(self) -> None:
         """Hand over the last leases and let go of the slots. Safe to call twice."""
         self.flush()
@@ -171,10 +196,12 @@ class ReservoirSource:
     def _call(self, batches: int, timeout: float) -> Lease:
         returned = [self._returned.popleft() for _ in range(len(self._returned))]
         try:
-            return self._client.lease(returned, batches, self._batch, timeout)
+            lease = self._client.lease(returned, batches, self._batch, timeout)
         except BaseException:
             self._returned.extendleft(reversed(returned))
             raise
+        self._stop_asked = lease.stop_asked
+        return lease
 
     def _nothing_held(self, *, complete: bool) -> Held:
         return Held(
@@ -208,6 +235,7 @@ class ArraySource:
         self._queue = np.empty(0, np.int64)
         self._next_lease = 0
         self.reports: list[TrainStats] = []
+        self.stop_asked = False
 
     @property
     def fields(self) -> Float[np.ndarray, " sample window channel *grid"]:
@@ -256,6 +284,13 @@ class ArraySource:
     def report(self, stats: TrainStats) -> None:
         """Keep it in ``reports``."""
         self.reports.append(stats)
+
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """Nothing to write: the arrays are the caller's."""
+
+    def checkpoint_done(self) -> bool:
+        """There was nothing to do."""
+        return True
 
     def _grant(self, rows: int) -> Lease:
         needed = rows * self._batch

@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError
 from pipeline.known_keys import without
 from pipeline.problems import from_validation
 from pipeline.sections import (
+    CheckpointConfig,
     CsvDesign,
     EnsembleConfig,
     ReservoirConfig,
@@ -58,6 +59,7 @@ class StudyConfig(Section):
     stream: StreamConfig = StreamConfig()
     reservoir: ReservoirConfig
     trainer: TrainerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":

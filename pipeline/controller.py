@@ -9,6 +9,7 @@ hands in what happened (``handle``) and carries out what it answers.
 4. Validation ends once, after its last member; production ends once, after the last member of all.
 5. After every failed attempt the reservoirs are told to forget what it left unfinished.
 6. The study stops once: when training is over, or as soon as it cannot succeed any more.
+7. Members that were completed or given up before the study was resumed are not run again.
 """
 
 from collections import deque
@@ -155,6 +156,8 @@ class Controller:
         max_attempts: Tries before a member is given up.
         max_failed_fraction: The study fails when a larger share of all members has failed.
         member_timeout: Seconds an attempt may take; None for no limit.
+        completed: Members that were completed before the study was resumed.
+        failures: Members that were given up, before that and since.
     """
 
     validation: int
@@ -162,6 +165,7 @@ class Controller:
     max_attempts: int
     max_failed_fraction: float
     member_timeout: float | None = None
+    completed: frozenset[int] = frozenset()
     failures: list[FailedMember] = field(default_factory=list)
     _waiting: deque[Assignment] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
@@ -174,11 +178,14 @@ class Controller:
     _stopped: bool = False
 
     def __post_init__(self) -> None:
+        over = self.completed | {failed.member for failed in self.failures}
         for member in range(self.total):
-            self._waiting.append(
-                Assignment(member=member, attempt=1, validation=member < self.validation)
-            )
-        self._validation_open = self.validation
+            if member not in over:
+                self._waiting.append(
+                    Assignment(member=member, attempt=1, validation=member < self.validation)
+                )
+        self._completed = len(self.completed)
+        self._validation_open = sum(member not in over for member in range(self.validation))
 
     @property
     def total(self) -> int:

@@ -2,7 +2,9 @@
 
 1. Every future that is started is awaited or belongs to a killed actor.
 2. A dead solver process reaches the controller as an event as soon as Ray notices it.
-3. No wait for a member is longer than ``TICK_SECONDS``, so that deadlines are noticed at once, and
+3. Asked to stop once a rank trains, it has the ranks take a checkpoint and waits for them, but not
+   longer than ``grace_seconds``; no member is started meanwhile.
+4. No wait for a member is longer than ``TICK_SECONDS``, so that deadlines are noticed at once, and
    none for a reservoir longer than ``ANSWER_SECONDS``.
 """
 
@@ -32,11 +34,12 @@ from pipeline.controller import (
     WorkerLost,
     WorkerReady,
 )
-from pipeline.errors import StudyFailed
+from pipeline.errors import StudyFailed, StudyStopped
 from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
+from pipeline.stopping import StopRequest
 from pipeline.watch import Watch
 
 TICK_SECONDS = 0.1
@@ -61,6 +64,8 @@ class Driver:
         parameters: For an assignment, the value of each solver parameter by name.
         training: Future that is done when every rank has left the training loop.
         clock: Seconds since the study's start.
+        stop: Whether somebody wants the study to stop.
+        grace_seconds: Longest that it takes to stop.
     """
 
     def __init__(
@@ -76,11 +81,14 @@ class Driver:
         watch: Watch,
         observers: Sequence[Observer],
         clock: Callable[[], float],
+        stop: StopRequest,
+        grace_seconds: float,
     ) -> None:
         self._controller, self._training, self._parameters = controller, training, parameters
         self._solvers, self._reservoirs = solvers, reservoirs
         self._journal, self._run_directory = journal, run_directory
         self._watch, self._observers, self._clock = watch, observers, clock
+        self._stop, self._grace_seconds = stop, grace_seconds
         self._starting: dict[Answer, int] = {}
         self._running: dict[Answer, tuple[Start, float]] = {}
         self._failed_starts = 0
@@ -111,7 +119,33 @@ class Driver:
                         return self._end(decision.reason)
                     self._carry_out(decision)
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
+                stats = self._observe()
+                if any(rank.train_step for rank in stats.ranks):
+                    self._stop.listen()
+            if self._stop.asked:
+                return self._stop_in_order()
+
+    def _stop_in_order(self) -> StudyStats:
+        """Let the ranks take a checkpoint and leave.
+
+        Raises:
+            StudyStopped: They have, or the time was up.
+        """
+        self._journal.write("stopping", at=self._clock())
+        self._tell_all(lambda each: each.ask_to_stop.remote())
+        deadline = self._clock() + self._grace_seconds
+        left: list[Answer] = []
+        while not left and self._clock() < deadline:
+            left, _ = ray.wait([self._training], timeout=TICK_SECONDS)
+            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 self._observe()
+        exported = (self._run_directory.model / "card.json").exists()
+        if left and exported and isinstance(self._training_ended(), TrainingEnded):
+            return self._end(None)  # it had come to its end before it heard of this
+        stats = self._observe("stopped")
+        steps = [rank.checkpoint for rank in stats.ranks if rank.checkpoint is not None]
+        self._journal.write("stopped", at=self._clock(), checkpoint=max(steps, default=None))
+        raise StudyStopped(max(steps, default=None))
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
@@ -142,7 +176,10 @@ class Driver:
             return [WorkerLost(start.worker, f"solver process died: {last_line(error)}")]
         except RayTaskError as error:
             failure = failure_of(error)
-            told = {} if failure.details is None else {"details": failure.details}
+            told: dict[str, object] = (
+                {} if failure.details is None else {"details": failure.details}
+            )
+            told |= {"final": True} if failure.final else {}
             self._journal.write("failed", at=self._clock(), **failed, reason=failure.reason, **told)
             return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0

@@ -35,6 +35,23 @@ class StudyFailed(HeadraceError):
     """The study cannot reach its end: too many members failed, or the trainer cannot go on."""
 
 
+class StudyStopped(HeadraceError):
+    """The study was asked to stop, and has: with a checkpoint that it can go on from, or without.
+
+    Attributes:
+        train_step: Of the newest checkpoint; None when there is none.
+    """
+
+    def __init__(self, train_step: int | None) -> None:
+        super().__init__(train_step)
+        self.train_step = train_step
+
+    def __str__(self) -> str:
+        if self.train_step is None:
+            return "the study was stopped; there is no checkpoint yet"
+        return f"the study was stopped; its newest checkpoint is of train step {self.train_step}"
+
+
 class StreamRefused(HeadraceError):
     """A frame or a peer that does not belong to this study."""
 

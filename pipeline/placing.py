@@ -8,6 +8,7 @@
 6. No slot is kept for a sample whose other parts will never come: its attempt has failed.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, runtime_checkable
@@ -91,6 +92,7 @@ class Placing:
             )
         self._book, self._layout = book, layout
         self._points = prod(layout.grid)
+        self._samples = np.zeros(len(self._members), np.int64)  # of each slot, within its member
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
         self._failed_attempts: dict[int, int] = {}  # the last one of a member
@@ -134,6 +136,27 @@ class Placing:
         if slots:
             self._book.cancel(np.array(slots, np.int64))
         return len(slots)
+
+    def samples_in(self, slots: Slots) -> Slots:
+        """Number within its member of the sample in each of these slots."""
+        numbers: Slots = self._samples[slots]
+        return numbers
+
+    def stored(self) -> dict[int, Bool[np.ndarray, " sample"]]:
+        """Of each member, which samples were stored; a copy."""
+        return {member: known.copy() for member, known in self._stored.items()}
+
+    def restore(self, stored: Mapping[int, Bool[np.ndarray, " sample"]], samples: Slots) -> None:
+        """Recognise what was stored in an earlier life.
+
+        Args:
+            stored: As ``stored`` gave it.
+            samples: Of the slots 0, 1, ..., as ``samples_in`` gave it.
+        """
+        self._stored = {member: known.copy() for member, known in stored.items()}
+        self._samples[: samples.size] = samples
+        self.samples = sum(int(known.sum()) for known in stored.values())
+        self.bytes_stored = self.samples * self._layout.nbytes
 
     def _known(self, message: Message) -> Bool[np.ndarray, " sample"]:
         """Which samples of the member are stored, long enough for this message."""
@@ -250,6 +273,7 @@ class Placing:
         self._inputs[rows, parameters:] = message.times[source]
         self._members[rows] = message.stamp.member
         self._steps[rows] = message.steps[source]
+        self._samples[rows] = message.samples[source]
 
 
 def _span(numbers: Slots) -> slice | Slots:

@@ -103,8 +103,12 @@ class Policy(Protocol):
         """Draw ``count <= available`` samples."""
         ...
 
-    def drain(self) -> None:
-        """Nothing is admitted any more: from now on each sample is drawn once."""
+    def drain(self, passed: Slots) -> None:
+        """Nothing is admitted any more: each sample but ``passed`` is drawn once from now on."""
+        ...
+
+    def undrawn(self, candidates: Slots) -> Slots:
+        """Those of the candidates that are still to be drawn, next ones first."""
         ...
 
 
@@ -139,8 +143,12 @@ class Fifo:
         self._size -= count
         return slots
 
-    def drain(self) -> None:
+    def drain(self, passed: Slots) -> None:
         """Nothing changes."""
+
+    def undrawn(self, candidates: Slots) -> Slots:
+        """The queue."""
+        return self._ring[np.arange(self._start, self._start + self._size) % self._ring.size]
 
 
 @final
@@ -168,9 +176,13 @@ class Firo:
         """Take out a random subset."""
         return self._unseen.pop(count, self._rng)
 
-    def drain(self) -> None:
+    def drain(self, passed: Slots) -> None:
         """Keep nothing back any more."""
         self._kept = 0
+
+    def undrawn(self, candidates: Slots) -> Slots:
+        """All that is held, ascending."""
+        return self._unseen.members()
 
 
 @final
@@ -203,9 +215,14 @@ class Uniform:
         slots, self._queue = self._queue[:count], self._queue[count:]
         return slots
 
-    def drain(self) -> None:
-        """Queue everything held, in random order."""
-        self._queue = self._filled.shuffled(self._rng)
+    def drain(self, passed: Slots) -> None:
+        """Queue everything held but ``passed``, in random order."""
+        queue = self._filled.shuffled(self._rng)
+        self._queue = queue[~np.isin(queue, passed)]
+
+    def undrawn(self, candidates: Slots) -> Slots:
+        """The queue while draining; before that any of them may be drawn."""
+        return candidates if self._queue is None else self._queue
 
 
 def make_policy(

@@ -12,10 +12,13 @@ array of samples in here: the caller serialises the calls and owns the memory.
 6. Reserved slots count as inserted for the upper limit, so that no commit can pass it.
 7. After the end of production nothing is admitted; a late commit is counted and dropped.
 8. ``inserted == filled + evicted`` at any time.
+9. A pinned slot is not overwritten; draws and leases do not notice.
+10. In the state that is kept, samples drawn for the first time by a lease that is still open are
+    unseen, and are drawn next where the order counts.
 """
 
 from dataclasses import dataclass
-from typing import final
+from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Int64
@@ -23,6 +26,7 @@ from jaxtyping import Int64
 from pipeline.errors import StudyFailed
 from pipeline.flow import UNLIMITED, FlowControl, PolicyName
 from pipeline.policies import NONE, Slots, SlotSet, make_policy
+from pipeline.reservoir_state import Counters, HeldRows, ReservoirState
 from trainers.base import Lease
 
 
@@ -51,6 +55,14 @@ class ReservoirCounts:
     unique: int
     evicted: int
     production_ended: bool
+
+
+class _Open(NamedTuple):
+    """A lease that was not given back."""
+
+    slots: Slots  # ascending, each once
+    fresh: Slots  # of these, the ones drawn for the first time, in the order of their draws
+    drawn: int
 
 
 @final
@@ -82,14 +94,16 @@ class Reservoir:
         self._capacity, self._flow, self._rng = capacity, flow, rng
         self._most_leased = most_leased
         self._filled = SlotSet(capacity)
-        self._evictable = SlotSet(capacity)  # seen and not leased
+        self._evictable = SlotSet(capacity)  # seen, not leased and not pinned
         self._policy = make_policy(
             policy, capacity=capacity, watermark=flow.watermark, filled=self._filled, rng=rng
         )
         self._reserved = np.zeros(capacity, np.bool_)
         self._seen = np.zeros(capacity, np.bool_)
         self._lease_counts = np.zeros(capacity, np.int64)  # a slot may be drawn several times
-        self._leases: dict[int, Slots] = {}
+        self._pinned = np.zeros(capacity, np.bool_)
+        self._passed = np.zeros(capacity, np.bool_)  # restored, and drained before that
+        self._leases: dict[int, _Open] = {}
         self._next_lease = 0
         self._cancelled: list[int] = []
         self._untouched = 0  # slots from here on were never used
@@ -143,6 +157,7 @@ class Reservoir:
             self.late += slots.size
             return 0
         self._seen[slots] = False
+        self._passed[slots] = False
         self._filled.add(slots)
         self._policy.admit(slots)
         self.inserted += slots.size
@@ -163,7 +178,7 @@ class Reservoir:
         """No further sample will come: what is held is drained. May be called twice."""
         if not self._ended:
             self._ended = True
-            self._policy.drain()
+            self._policy.drain(np.flatnonzero(self._passed))
 
     # --- trainer's side ---------------------------------------------------------------------------
 
@@ -220,18 +235,19 @@ class Reservoir:
         self._next_lease += 1
         if indices.size == 0:
             return lease  # nothing to give back
-        slots = np.unique(indices)
-        first = slots[self._lease_counts[slots] == 0]
+        slots, at = np.unique(indices, return_index=True)
+        unleased = self._lease_counts[slots] == 0
+        first = slots[unleased]
         seen = self._seen[first]
-        self._evictable.remove(first[seen])
+        self._evictable.remove(first[seen & ~self._pinned[first]])
         # Leased slots are seen, so unseen ones can only be among those leased for the first time.
-        fresh = first[~seen]
+        fresh = first[~seen][np.argsort(at[unleased][~seen])]
         self._seen[fresh] = True
         self.unique += fresh.size
         self.drawn += indices.size
         self._lease_counts[slots] += 1
         self._num_leased += first.size
-        self._leases[lease.id] = slots
+        self._leases[lease.id] = _Open(slots, fresh, indices.size)
         return lease
 
     def give_back(self, lease_id: int) -> None:
@@ -239,18 +255,79 @@ class Reservoir:
 
         A rank that starts again gives back leases that ``drop_leases`` has ended meanwhile.
         """
-        slots = self._leases.pop(lease_id, None)
-        if slots is None:
+        lease = self._leases.pop(lease_id, None)
+        if lease is None:
             return
+        slots = lease.slots
         self._lease_counts[slots] -= 1
         ended = slots[self._lease_counts[slots] == 0]
         self._num_leased -= ended.size
-        self._evictable.add(ended)
+        self._evictable.add(ended[~self._pinned[ended]])
 
     def drop_leases(self) -> None:
         """End every lease: the rank that held them is gone."""
         for lease_id in list(self._leases):
             self.give_back(lease_id)
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def pin(self) -> Slots:
+        """Keep the content of every slot that holds a sample until ``unpin``; which these are."""
+        slots = self.filled()
+        self._pinned[slots] = True
+        self._evictable.remove(self._evictable.members())
+        return slots
+
+    def unpin(self, slots: Slots) -> None:
+        """These pinned slots may be overwritten again."""
+        slots = slots[self._pinned[slots]]
+        self._pinned[slots] = False
+        free = self._seen[slots] & (self._lease_counts[slots] == 0)
+        self._evictable.add(slots[free])
+
+    def state(self) -> ReservoirState:
+        """What ``restore`` goes on from, as if every open lease had never been drawn."""
+        opened = list(self._leases.values())
+        again = np.concatenate([NONE, *(lease.fresh for lease in opened)])
+        seen = self._seen.copy()
+        seen[again] = False
+        slots = self.filled()
+        passed = self._passed.copy()
+        undrawn = self._policy.undrawn(slots)
+        if self._ended:
+            passed[slots] = True
+            passed[undrawn] = False
+            for lease in opened:
+                passed[lease.slots] = False
+        unseen = undrawn[~seen[undrawn] & ~np.isin(undrawn, again)]
+        ordered = np.concatenate([slots[seen[slots]], again, unseen])
+        return ReservoirState(
+            held=HeldRows(slots=ordered, seen=seen[ordered], passed=passed[ordered]),
+            counters=Counters(
+                inserted=self.inserted,
+                drawn=self.drawn - sum(lease.drawn for lease in opened),
+                late=self.late,
+            ),
+            rng=dict(self._rng.bit_generator.state),
+        )
+
+    def restore(self, state: ReservoirState) -> None:
+        """Take over what is held, in slots 0, 1, ... now; only an empty reservoir can."""
+        if self._untouched or self._ended:
+            raise ValueError("restore a reservoir before anything is stored in it")
+        count = len(state.held.seen)
+        slots, unseen = np.arange(count), np.flatnonzero(~state.held.seen)
+        self._seen[slots], self._passed[slots] = state.held.seen, state.held.passed
+        self._filled.add(slots)
+        self._evictable.add(slots[state.held.seen])
+        self._policy.admit(unseen)
+        self._untouched = count
+        self.inserted, self.drawn = state.counters.inserted, state.counters.drawn
+        self.late = state.counters.late
+        self.evicted = self.inserted - count
+        self.unique = self.inserted - unseen.size
+        if state.rng is not None:
+            self._rng.bit_generator.state = state.rng
 
     # --- what it says of itself -------------------------------------------------------------------
 

@@ -5,8 +5,10 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 1. Nothing is started for a study that cannot run.
 2. Solvers start while the trainer starts; they fill the reservoirs meanwhile.
 3. However a study ends, its processes end and its shared memory is removed.
+4. A study that is resumed goes on from its newest valid checkpoint, in the same run directory.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -34,14 +36,19 @@ from pipeline.driver import Driver, Observer
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal
 from pipeline.receiver import remove_stale_sockets
+from pipeline.resuming import CHECKPOINTS, Progress, check_changes, progress_of, read_study
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
+from pipeline.stopping import StopRequest
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
+from trainers.checkpoint_files import remove_partial, set_aside
 
 if TYPE_CHECKING:
     from trainers.export import Surrogate
+
+_log = logging.getLogger(__name__)
 
 # A part that does not answer within this time when it is told to close is killed with Ray itself.
 CLOSE_SECONDS = 10.0
@@ -78,6 +85,7 @@ def run(
     out: Path | str,
     source_text: str | None = None,
     observers: Sequence[Observer] = (),
+    stop: StopRequest | None = None,
 ) -> StudyResult:
     """Run a study to its end.
 
@@ -86,25 +94,94 @@ def run(
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.
+        stop: By which somebody may ask the study to stop after a checkpoint.
 
     Raises:
         ConfigError: The study or its surroundings are wrong; nothing was started.
         StudyFailed: The study ended without a result; the run directory says how far it came.
+        StudyStopped: It was asked to stop, and has.
     """
-    started = time.monotonic()
+    check_packages()
+    directory = RunDirectory(Path(out).resolve())
+    directory.write_study(source=source_text, resolved=study.as_json())
+    return _run_in(directory, study, None, observers, stop)
+
+
+def resume(
+    out: Path | str,
+    *,
+    study: StudyConfig | None = None,
+    observers: Sequence[Observer] = (),
+    stop: StopRequest | None = None,
+) -> StudyResult:
+    """Go on with a study that was stopped, or killed, from its newest valid checkpoint.
+
+    Args:
+        out: Its run directory.
+        study: With what may change (``pipeline.resuming.CHANGEABLE``); None: as it was.
+        observers: As in ``run``.
+        stop: As in ``run``.
+
+    Raises:
+        ConfigError: There is no such study, it has ended, or a setting must not change.
+        StudyFailed: As in ``run``.
+        StudyStopped: As in ``run``.
+    """
+    check_packages()
+    path = Path(out).resolve()
+    before = read_study(path)
+    if study is None:
+        study = before
+    check_changes(before, study)
+    directory = RunDirectory(path, again=True)
+    progress = progress_of(path, study)
+    for folder, wrong in progress.broken.items():
+        _log.warning("%s is not used: %s", folder, wrong)
+    if progress.checkpoint is None:
+        _log.warning("%s holds no valid checkpoint: the study starts over", path)
+    set_aside(progress.broken)
+    remove_partial(path / CHECKPOINTS)
+    directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
+    directory.write_study(source=None, resolved=study.as_json())
+    return _run_in(directory, study, progress, observers, stop)
+
+
+def _run_in(
+    directory: RunDirectory,
+    study: StudyConfig,
+    progress: Progress | None,
+    observers: Sequence[Observer],
+    stop: StopRequest | None,
+) -> StudyResult:
+    started = time.monotonic() - (0.0 if progress is None else progress.elapsed)
 
     def clock() -> float:
         return time.monotonic() - started
 
-    check_packages()
-    directory = RunDirectory(Path(out).resolve())
-    directory.write_study(source=source_text, resolved=study.as_json())
     journal = Journal(directory.journal)
     try:
+        if progress is not None:
+            checkpoint = progress.checkpoint
+            journal.write(
+                "resumed",
+                at=clock(),
+                train_step=None if checkpoint is None else checkpoint.train_step,
+                completed=len(progress.completed),
+                failed=len(progress.failed),
+            )
         # A CPU for each mpi_rank of a solver and each rank; the reservoirs live beside their ranks.
         cpus = study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
         with cluster(cpus=cpus, project_root=project_root()) as nodes:
-            stats = _run_on(nodes, study, directory, journal, observers, clock)
+            parts = _Parts(
+                study=study,
+                directory=directory,
+                journal=journal,
+                progress=progress,
+                observers=observers,
+                stop=StopRequest() if stop is None else stop,
+                clock=clock,
+            )
+            stats = _run_on(nodes, parts)
         directory.drop_empty("ray_train")
         summary = summarise(study.name, stats)
         directory.write_summary(summary)
@@ -115,20 +192,38 @@ def run(
         remove_stale(f"{PREFIX}{study.name}-")  # what a killed reservoir could not remove itself
 
 
-def _run_on(
-    nodes: Sequence[Node],
-    study: StudyConfig,
-    directory: RunDirectory,
-    journal: Journal,
-    observers: Sequence[Observer],
-    clock: Callable[[], float],
-) -> StudyStats:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Parts:
+    """What there is of a study before its processes are."""
+
+    study: StudyConfig
+    directory: RunDirectory
+    journal: Journal
+    progress: Progress | None
+    observers: Sequence[Observer]
+    stop: StopRequest
+    clock: Callable[[], float]
+
+    @property
+    def resume(self) -> tuple[str, int] | None:
+        """The checkpoint to go on from, and how many ranks took it."""
+        checkpoint = None if self.progress is None else self.progress.checkpoint
+        if checkpoint is None:
+            return None
+        return str(checkpoint.folder), int(checkpoint.facts["ranks"])
+
+
+def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
+    study, progress, clock = parts.study, parts.progress, parts.clock
     use_gpu = uses_gpu(study, nodes)
     require_cpus(nodes, study.ensemble.mpi_ranks)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
     with (
-        _reservoirs(study, places, keys, spans_nodes=len(nodes) > 1) as (reservoirs, endpoints),
+        _reservoirs(study, places, keys, parts.resume, spans_nodes=len(nodes) > 1) as (
+            reservoirs,
+            endpoints,
+        ),
         _solvers(study, endpoints, keys) as solvers,
     ):
         driver = Driver(
@@ -138,6 +233,8 @@ def _run_on(
                 max_attempts=study.ensemble.max_attempts,
                 max_failed_fraction=study.ensemble.max_failed_fraction,
                 member_timeout=study.ensemble.member_timeout,
+                completed=frozenset() if progress is None else progress.completed,
+                failures=[] if progress is None else list(progress.failed),
             ),
             solvers=solvers,
             reservoirs=reservoirs,
@@ -145,16 +242,19 @@ def _run_on(
                 study,
                 reservoirs,
                 places,
-                out=directory.path,
+                out=parts.directory.path,
                 use_gpu=use_gpu,
                 started_at=time.time() - clock(),
+                resume=None if parts.resume is None else Path(parts.resume[0]),
             ),
             parameters=lambda assignment: design.values(assignment.member),
-            journal=journal,
-            run_directory=directory,
+            journal=parts.journal,
+            run_directory=parts.directory,
             watch=Watch(samples_expected=study.expected_samples),
-            observers=observers,
+            observers=parts.observers,
             clock=clock,
+            stop=parts.stop,
+            grace_seconds=study.checkpoint.grace_seconds,
         )
         return driver.run()
 
@@ -168,7 +268,12 @@ def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
 
 @contextmanager
 def _reservoirs(
-    study: StudyConfig, places: Sequence[Node], keys: StudyKeys, *, spans_nodes: bool
+    study: StudyConfig,
+    places: Sequence[Node],
+    keys: StudyKeys,
+    resume: tuple[str, int] | None,
+    *,
+    spans_nodes: bool,
 ) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
     """One reservoir beside each rank; their shared memory is removed when the block ends."""
     remove_stale()
@@ -177,7 +282,12 @@ def _reservoirs(
     label = f"{study.name}-{keys.study:016x}"
     actors = [
         ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
-            study, rank, label, keys, node.address if spans_nodes else "127.0.0.1" if tcp else None
+            study,
+            rank,
+            label,
+            keys,
+            node.address if spans_nodes else "127.0.0.1" if tcp else None,
+            resume,
         )
         for rank, node in enumerate(places)
     ]

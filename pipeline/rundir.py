@@ -2,14 +2,18 @@
 
 1. A folder that holds another study is refused, never overwritten.
 2. ``summary.json`` appears whole or not at all.
+3. Two drivers never work in one folder at a time.
 """
 
+import fcntl
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any, TextIO, final
 
 from pipeline.errors import ConfigError
+from pipeline.journal import drop_cut_line
 from pipeline.stats import StudyStats, Summary
 
 
@@ -30,12 +34,22 @@ def problems(out: Path) -> list[str]:
 class RunDirectory:
     """One study's folder; the driver is its only writer but for ``model/`` and ``validation/``."""
 
-    def __init__(self, path: Path) -> None:
-        found = problems(path)
+    def __init__(self, path: Path, *, again: bool = False) -> None:
+        """Take a folder.
+
+        Args:
+            path: New or empty.
+            again: It holds this very study, which is resumed.
+
+        Raises:
+            ConfigError: It holds something else, or another driver is at work in it.
+        """
+        found = [] if again else problems(path)
         if found:
             raise ConfigError(found)
         path.mkdir(parents=True, exist_ok=True)
         self.path = path
+        self._lock = _lock(path)
         self._metrics: TextIO | None = None
 
     @property
@@ -57,6 +71,7 @@ class RunDirectory:
     def write_metrics(self, stats: StudyStats) -> None:
         """Append one line to ``metrics.jsonl``."""
         if self._metrics is None:
+            drop_cut_line(self.path / "metrics.jsonl")
             self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
         self._metrics.write(json.dumps(stats.as_json()) + "\n")
         self._metrics.flush()
@@ -64,6 +79,10 @@ class RunDirectory:
     def write_summary(self, summary: Summary) -> None:
         """Leave the study's result."""
         self._write_json("summary.json", summary.as_json())
+
+    def drop(self, name: str) -> None:
+        """Remove a folder with all that is in it, if there is one."""
+        shutil.rmtree(self.path / name, ignore_errors=True)
 
     def drop_empty(self, name: str) -> None:
         """Remove a folder that somebody made and left empty."""
@@ -75,8 +94,26 @@ class RunDirectory:
         """Close what is open. Safe to call twice."""
         if self._metrics is not None:
             self._metrics.close()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         part = self.path / f".{name}.part"
         part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
         os.replace(part, self.path / name)
+
+
+def _lock(path: Path) -> int | None:
+    """A lock on the folder that goes with this process; None where a file system has none."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        line = f"{path}: a study is running in this folder. Wait for it, or stop it first"
+        raise ConfigError([line]) from None
+    except OSError:
+        os.close(descriptor)
+        return None
+    return descriptor

@@ -1,4 +1,4 @@
-"""The sections of a study that belong to this package: ensemble, stream, reservoir.
+"""The sections of a study that belong to this package: ensemble, stream, reservoir, checkpoint.
 
 Each checks only itself; ``pipeline/checks.py`` holds them against each other.
 
@@ -110,4 +110,19 @@ class ReservoirConfig(Section):
     )
     max_surplus: PositiveFloat | None = Field(
         default=None, description="draws the solvers may be ahead by, per rank; null: no limit"
+    )
+
+
+class CheckpointConfig(Section):
+    """When checkpoints are taken, and how many of them stay."""
+
+    every_seconds: PositiveFloat | None = Field(
+        default=300.0, description="time from one to the next; null: only when the study is stopped"
+    )
+    keep_last: int = Field(default=2, ge=1, description="how many of the newest stay")
+    keep_best: bool = Field(
+        default=True, description="whether the one with the least validation error stays, too"
+    )
+    grace_seconds: PositiveFloat = Field(
+        default=45.0, description="time for a last one after SIGTERM or Ctrl-C"
     )

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from trainers.base import TrainStats
 
-Phase = Literal["starting", "filling", "training", "draining", "done", "failed"]
+Phase = Literal["starting", "filling", "training", "draining", "done", "failed", "stopped"]
 Waiting = Literal["nobody", "trainer", "solvers"]
 
 

@@ -15,10 +15,13 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 6. Leases are given back in the order they were drawn in; an empty one is not given back. What was
    given back reaches the reservoir with the next call of ``lease`` at the latest, and the trainer
    ends with a call of ``lease``.
+7. A checkpoint keeps what is held when ``begin_checkpoint`` returns. Samples drawn for the first
+   time by a lease that was not given back until then count as never drawn in it.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -140,11 +143,13 @@ class Lease:
         id: Names the lease when it is given back.
         indices: Slot numbers, one row per batch.
         finished: The stream is over for this rank and everything was drawn.
+        stop_asked: Somebody wants the training to end here: take a checkpoint, then leave.
     """
 
     id: int
     indices: Int64[np.ndarray, " batches batch"]
     finished: bool
+    stop_asked: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +268,8 @@ class TrainStats:
         wait_seconds: Total time this rank waited for batches so far, from its first step on.
         first_step_seconds: From the start of the loop to the first train step; None before it.
         validation: Newest result; None before the first.
+        checkpoint: Train step of the newest checkpoint; None before the first.
+        checkpoints_failed: Checkpoints that could not be written.
     """
 
     rank: int
@@ -272,6 +279,8 @@ class TrainStats:
     wait_seconds: float
     first_step_seconds: float | None
     validation: ValidationResult | None
+    checkpoint: int | None = None
+    checkpoints_failed: int = 0
 
 
 @runtime_checkable  # so that the test run can check it where it is passed
@@ -314,4 +323,21 @@ class BatchSource(Protocol):
 
     def report(self, stats: TrainStats) -> None:
         """Tell whoever watches; never waits."""
+        ...
+
+    @property
+    def stop_asked(self) -> bool:
+        """Whether the training is to end here, after a checkpoint."""
+        ...
+
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """Begin to write what is held into ``folder``, beside what else goes on."""
+        ...
+
+    def checkpoint_done(self) -> bool:
+        """Whether that is written, and listed in ``folder``.
+
+        Raises:
+            OSError: It cannot be written.
+        """
         ...

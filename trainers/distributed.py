@@ -56,11 +56,19 @@ class Readiness:
         steps: Train steps with batches at hand; ``BUSY`` when over.
         over: Its stream has finished and everything was drawn.
         failed: It cannot go on.
+        due: It is time for a checkpoint.
+        stop: The training is to end here, after a checkpoint.
+        busy: A checkpoint is still being written.
+        spoilt: And cannot be.
     """
 
     steps: int
     over: bool
     failed: bool
+    due: bool = False
+    stop: bool = False
+    busy: bool = False
+    spoilt: bool = False
 
 
 def pick_device(world: World, wish: str) -> torch.device:
@@ -92,10 +100,20 @@ class LockStep:
         self._device = device if nccl else torch.device("cpu")
 
     def agree(self, mine: Readiness) -> Readiness:
-        """The shortest burst; over when all are, failed when one is."""
+        """The shortest burst; over when all are; everything else when one is."""
         steps = BUSY if mine.over else mine.steps
-        least = self._least([steps, int(mine.over), int(not mine.failed)])
-        return Readiness(steps=least[0], over=bool(least[1]), failed=not least[2])
+        any_of = (mine.failed, mine.due, mine.stop, mine.busy, mine.spoilt)
+        least = self._least([steps, int(mine.over), *(int(not each) for each in any_of)])
+        failed, due, stop, busy, spoilt = (not each for each in least[2:])
+        return Readiness(
+            steps=least[0],
+            over=bool(least[1]),
+            failed=failed,
+            due=due,
+            stop=stop,
+            busy=busy,
+            spoilt=spoilt,
+        )
 
     def all(self, condition: bool) -> bool:
         """Whether it holds on every rank."""

@@ -5,13 +5,15 @@ Invariants (``tests/unit/test_trainer_learner.py``):
 1. A train step with a loss or gradient that is not finite never changes the weights.
 2. It raises ``TrainingDiverged`` on every rank, whichever rank's batch it came from.
 3. The learning rate of train step n is ``optimizer.lr`` times the schedule's factor for n.
+4. A learner that takes over the state of another goes on bit by bit as that one would.
 
 On a GPU the check must not wait for the device in each step: the optimiser is told on the device to
 skip the step (as gradient scalers do), and the host reads the flag ``LAG`` train steps later.
 """
 
 from collections import deque
-from typing import Final, final
+from dataclasses import dataclass
+from typing import Any, Final, final
 
 import torch
 from jaxtyping import Float32
@@ -21,6 +23,19 @@ from trainers.base import TrainingDiverged
 from trainers.config import OptimizerConfig, TrainerConfig
 
 LAG: Final = 2
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LearnerState:
+    """All that a learner knows besides the weights.
+
+    Attributes:
+        tensors: By name, as safetensors keeps them.
+        facts: Plain JSON.
+    """
+
+    tensors: dict[str, Tensor]
+    facts: dict[str, Any]
 
 
 @final
@@ -76,6 +91,28 @@ class Learner:
         """
         while self._flags:
             self._read_flag()
+
+    def state_dict(self) -> LearnerState:
+        """A copy of the state, between two train steps."""
+        tensors = {
+            f"optimizer.{index}.{name}": value
+            for index, values in self._optimizer.state_dict()["state"].items()
+            for name, value in values.items()
+        }
+        return LearnerState(
+            tensors={name: value.detach().clone() for name, value in tensors.items()},
+            facts={"train_step": self.train_step},
+        )
+
+    def load_state_dict(self, state: LearnerState) -> None:
+        """Go on from the state of a learner with the same settings and weights."""
+        optimizer: dict[int, dict[str, Tensor]] = {}
+        for path, value in state.tensors.items():
+            _, index, name = path.split(".", 2)
+            optimizer.setdefault(int(index), {})[name] = value.clone()
+        groups = self._optimizer.state_dict()["param_groups"]
+        self._optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+        self.train_step = state.facts["train_step"]
 
     def _gradient_norm(self) -> Tensor:
         if self._config.gradient_clip is not None:

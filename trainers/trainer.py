@@ -10,6 +10,7 @@ Invariants (``tests/unit/test_trainer_loop.py``, ``tests/integration/test_ddp.py
 4. Validation takes place after every ``validate_every`` train steps once all samples for it have
    arrived, and at the end; it draws no training batch.
 5. The same seed and the same batches give the same weights.
+6. Asked to stop, it takes a checkpoint and leaves, without validation and export.
 """
 
 import time
@@ -29,6 +30,7 @@ from trainers.base import (
     TrainStats,
     ValidationResult,
 )
+from trainers.checkpoint import Checkpoints, Resumed, Saver, Trained
 from trainers.config import TrainerConfig
 from trainers.distributed import LockStep, World, pick_device
 from trainers.evaluate import Validation
@@ -50,6 +52,7 @@ def train(
     out: Path | None = None,
     seed: int = 0,
     expected_steps: int | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> TrainStats:
     """Train until the source has nothing left; called by all ranks together.
 
@@ -61,6 +64,7 @@ def train(
         out: Where ``model/`` and ``validation/`` are written; None: nowhere.
         seed: Of the weights; the same on all ranks.
         expected_steps: Train steps the stream will allow, for the schedule; may be wrong.
+        checkpoints: Where they are written, and the one to go on from; None: there are none.
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite.
@@ -72,15 +76,33 @@ def train(
     torch.set_num_threads(config.threads)
     torch.manual_seed(seed)
     ranks = LockStep(world, device)
-    normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
+    resumed = _resumed(checkpoints, world)
+    if resumed is None:
+        normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
+    else:
+        normalization = resumed.normalization
     task = build_task(config, problem, normalization, device)
     model = task.network(config.model)
+    if resumed is not None:
+        model.load_state_dict(resumed.model)
     network = ranks.wrap(model.to(device))
     learner = Learner(model, config, expected_steps=expected_steps)
+    if resumed is not None:
+        learner.load_state_dict(resumed.learner)
+        log.validated(resumed.validation)
+        resumed.restore_generators()
+    saver = Saver(source, checkpoints, world)
+    saver.begin_at(learner.train_step)
+    trained = Trained(
+        model=model,
+        learner=learner,
+        normalization=normalization,
+        validation=lambda: log.validation,
+    )
     validation = Validation(source, task, model, ranks)
     with Staging(source, config, device) as staging:
-        pace = _Pace(staging, ranks, config)
-        while steps := pace.next_burst(learner.train_step, log):
+        pace = _Pace(staging, ranks, config, saver)
+        while steps := pace.next_burst(trained, log):
             for batch in staging.take(steps, replay=pace.over):
                 losses = task.losses(network, batch.inputs, batch.fields)
                 learner.step(losses)
@@ -89,6 +111,10 @@ def train(
             if learner.train_step % config.validate_every == 0:
                 log.validated(validation.measure(learner.train_step))
     learner.check()
+    if saver.left:
+        return log.last(learner)
+    saver.finish(ranks, trained)
+    log.checkpointed(saver)
     log.validated(validation.measure_what_is_there(learner.train_step))
     stats = log.last(learner)
     if out is not None and stats.validation is not None:
@@ -96,6 +122,12 @@ def train(
     if out is not None and world.rank == 0:
         export(out / "model", model, config, problem, normalization, stats)
     return stats
+
+
+def _resumed(checkpoints: Checkpoints | None, world: World) -> Resumed | None:
+    if checkpoints is None or checkpoints.resume is None:
+        return None
+    return Resumed.read(checkpoints.resume, world.rank)
 
 
 def _moments_at_watermark(source: BatchSource, ranks: LockStep) -> Moments:
@@ -115,23 +147,32 @@ def _moments_at_watermark(source: BatchSource, ranks: LockStep) -> Moments:
 class _Pace:
     """How many train steps all ranks take next."""
 
-    def __init__(self, staging: Staging, ranks: LockStep, config: TrainerConfig) -> None:
+    def __init__(
+        self, staging: Staging, ranks: LockStep, config: TrainerConfig, saver: Saver
+    ) -> None:
         self._staging, self._ranks, self._config = staging, ranks, config
+        self._saver = saver
         self.over = False  # this rank has drawn everything and draws again
 
-    def next_burst(self, train_step: int, log: "_Log") -> int:
-        """Train steps up to the next agreement, none when all ranks are over."""
+    def next_burst(self, trained: Trained, log: "_Log") -> int:
+        """Train steps up to the next agreement, none when all ranks are over or asked to stop."""
         begin = time.perf_counter()
-        every = self._config.validate_every
+        train_step, every = trained.learner.train_step, self._config.validate_every
         most = min(self._config.lease_batches, every - train_step % every)
         while True:
             mine = self._staging.readiness(POLL_SECONDS)
-            everyone = self._ranks.agree(mine)
+            everyone = self._ranks.agree(self._saver.say(mine))
             if everyone.failed:
                 self._staging.raise_failure()
                 raise PeerFailed(
                     f"after train step {train_step} another rank could not go on; see its message"
                 )
+            self._saver.follow(everyone, trained)
+            log.checkpointed(self._saver)
+            if self._saver.left:
+                return 0
+            if everyone.stop:
+                continue
             if everyone.over or everyone.steps:
                 log.waited(time.perf_counter() - begin)
                 self.over = mine.over
@@ -149,7 +190,13 @@ class _Log:
         self._wait_seconds = 0.0
         self._losses: list[Tensor] = []
         self._loss = float("nan")
-        self._validation: ValidationResult | None = None
+        self._checkpoint: int | None = None
+        self._checkpoints_failed = 0
+        self.validation: ValidationResult | None = None
+
+    def checkpointed(self, saver: Saver) -> None:
+        """Note how far checkpoints are."""
+        self._checkpoint, self._checkpoints_failed = saver.newest, saver.failed
 
     def waited(self, seconds: float) -> None:
         """Count a wait for batches; the one before the first train step is not one."""
@@ -167,7 +214,7 @@ class _Log:
     def validated(self, result: ValidationResult | None) -> None:
         """Note a validation result where there is one."""
         if result is not None:
-            self._validation = result
+            self.validation = result
 
     def last(self, learner: Learner) -> TrainStats:
         """Report once more, and return what was reported."""
@@ -186,5 +233,7 @@ class _Log:
             learning_rate=learner.learning_rate,
             wait_seconds=self._wait_seconds,
             first_step_seconds=self._first_step_seconds,
-            validation=self._validation,
+            validation=self.validation,
+            checkpoint=self._checkpoint,
+            checkpoints_failed=self._checkpoints_failed,
         )

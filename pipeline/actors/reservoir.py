@@ -7,7 +7,8 @@ bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/intake.py``).
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import ray
@@ -21,6 +22,7 @@ from pipeline.intake import Intake
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.reservoir import Reservoir
+from pipeline.saving import Saving
 from pipeline.slots import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
 from pipeline.wire import Endpoint, StudyKeys
@@ -75,7 +77,13 @@ class _ReservoirHost:
     """Owns the slots, the bookkeeping and the receiver of one rank."""
 
     def __init__(
-        self, study: StudyConfig, rank: int, label: str, keys: StudyKeys, host: str | None
+        self,
+        study: StudyConfig,
+        rank: int,
+        label: str,
+        keys: StudyKeys,
+        host: str | None,
+        resume: tuple[str, int] | None = None,
     ) -> None:
         """Allocate the slots and start to receive.
 
@@ -85,12 +93,13 @@ class _ReservoirHost:
             keys: Of the study's stream.
             label: Part of the shared-memory files' names, the same for all ranks of a study.
             host: Address to listen on over TCP; None for a socket of this node alone.
+            resume: Folder of a valid checkpoint, and how many ranks took it; None: start empty.
         """
         check_packages()
         self._rank, self._lock = rank, Turnstile()
         self._train_stats: TrainStats | None = None
         self._trainer_blocked = 0.0
-        self._validation_ended = False
+        self._validation_ended = self._stop_asked = False
         layout, capacity = study.sample_layout(), study.reservoir.capacity
         self._reservoir = _reservoir_of(study, rank)
         self._appended = Appended(capacity=study.validation_capacity(rank))
@@ -106,14 +115,26 @@ class _ReservoirHost:
                     slots_path(label, rank, "validation"), capacity=validating, layout=layout
                 )
                 undo.callback(self._validation.close)
-            self._intake = Intake(
-                layout=layout,
-                study=keys.study,
-                training=Placing(slots=self._training, book=self._reservoir, layout=layout),
-                validation=Placing(slots=self._validation, book=self._appended, layout=layout)
-                if self._validation is not None
-                else None,
+            training = Placing(slots=self._training, book=self._reservoir, layout=layout)
+            kept = self._validation
+            validation = (
+                None if kept is None else Placing(slots=kept, book=self._appended, layout=layout)
             )
+            self._intake = Intake(
+                layout=layout, study=keys.study, training=training, validation=validation
+            )
+            self._saving = Saving(
+                rank=rank,
+                lock=self._lock,
+                book=self._reservoir,
+                training=(self._training, training),
+                appended=self._appended,
+                validation=None if kept is None or validation is None else (kept, validation),
+                freed=lambda: self._receiver.wake(),
+            )
+            if resume is not None:
+                folder, old_ranks = resume
+                self._saving.restore(Path(folder), ranks=study.trainer.ranks, old_ranks=old_ranks)
             self._receiver = ReceiverThread(
                 intake=self._intake,
                 lock=self._lock,
@@ -169,13 +190,14 @@ class _ReservoirHost:
             self._receiver.wake()  # seen samples may be overwritten, and the surplus has shrunk
         if batches:
             self._trainer_blocked += waited
-        return lease
+        return replace(lease, stop_asked=self._stop_asked)
 
     @ray.method
     def replay(self, batches: int, batch: int) -> Lease:
         """Draw exactly ``batches`` batches again after the end."""
         with self._lock:
-            return self._reservoir.replay(batches, batch)
+            lease = self._reservoir.replay(batches, batch)
+        return replace(lease, stop_asked=self._stop_asked)
 
     @ray.method
     def held(self) -> HeldState:
@@ -191,6 +213,21 @@ class _ReservoirHost:
     def report(self, stats: TrainStats) -> None:
         """Keep the rank's newest statistics for the driver."""
         self._train_stats = stats
+
+    @ray.method
+    def begin_checkpoint(self, folder: str) -> None:
+        """Begin to write what is held now into a partial checkpoint."""
+        self._saving.begin(Path(folder))
+
+    @ray.method
+    def checkpoint_done(self) -> tuple[bool, str | None]:
+        """Whether that is over, and why it went wrong; None when it did not."""
+        return self._saving.done()
+
+    @ray.method
+    def ask_to_stop(self) -> None:
+        """The rank is to take a checkpoint and to leave; it hears of it with its next lease."""
+        self._stop_asked = True
 
     @ray.method
     def forget_incomplete(self, member: int, attempt: int) -> None:

@@ -17,6 +17,7 @@ from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
 from pipeline.config import StudyConfig
 from pipeline.guards import check_packages
+from pipeline.resuming import CHECKPOINTS
 from pipeline.slots import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
 
@@ -65,6 +66,18 @@ class RayReservoir:
             )
         self._handle.report.remote(stats)
 
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        """Begin to write what is held now."""
+        ray.get(self._handle.begin_checkpoint.remote(str(folder)))
+
+    def checkpoint_done(self) -> bool:
+        """Whether that is written."""
+        failure: str | None
+        done, failure = ray.get(self._handle.checkpoint_done.remote())
+        if failure is not None:
+            raise OSError(failure)
+        return bool(done)
+
 
 def start_training(
     study: StudyConfig,
@@ -74,6 +87,7 @@ def start_training(
     out: Path,
     use_gpu: bool,
     started_at: float,
+    resume: Path | None = None,
 ) -> Answer:
     """Start a rank beside each reservoir; the future is done when all have left the loop.
 
@@ -84,6 +98,7 @@ def start_training(
         out: Run directory.
         use_gpu: Whether a rank has a GPU (NCCL) or not (gloo).
         started_at: When the study started, seconds since the epoch.
+        resume: Folder of the checkpoint to go on from.
     """
     settings = {
         "study": study.as_json(),
@@ -91,6 +106,7 @@ def start_training(
         "out": str(out),
         "use_gpu": use_gpu,
         "started_at": started_at,
+        "resume": None if resume is None else str(resume),
     }
     # ``fit`` blocks while the driver has members to hand out, so it gets a process of its own. In a
     # thread of the driver it would outlive a failed study, and start Ray again.
@@ -129,6 +145,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
     check_packages()
     import ray.train.torch
 
+    from trainers.checkpoint import Checkpoints
     from trainers.distributed import World
     from trainers.trainer import train
 
@@ -157,6 +174,14 @@ def _train_rank(settings: dict[str, Any]) -> None:
             out=Path(settings["out"]),
             seed=int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0]),
             expected_steps=study.expected_train_steps,
+            checkpoints=Checkpoints(
+                folder=Path(settings["out"]) / CHECKPOINTS,
+                every_seconds=study.checkpoint.every_seconds,
+                keep_last=study.checkpoint.keep_last,
+                keep_best=study.checkpoint.keep_best,
+                resume=None if settings["resume"] is None else Path(settings["resume"]),
+                journal=Path(settings["out"]) / "journal.jsonl",
+            ),
         )
     finally:
         source.close()

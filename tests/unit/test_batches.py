@@ -22,6 +22,7 @@ class ScriptedClient:
         self.calls: list[tuple[list[int], int, int, float]] = []
         self.losses: dict[int, list[np.ndarray]] = {}
         self.reports: list[TrainStats] = []
+        self.checkpoints: list[tuple[Path, int]] = []
 
     def wait_for_watermark(self, timeout: float) -> bool:
         return timeout > 1
@@ -43,6 +44,12 @@ class ScriptedClient:
 
     def report(self, stats: TrainStats) -> None:
         self.reports.append(stats)
+
+    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+        self.checkpoints.append((folder, train_step))
+
+    def checkpoint_done(self) -> bool:
+        return len(self.checkpoints) > 1
 
 
 def some(lease_id: int, *, rows: int = 2, finished: bool = False) -> Lease:

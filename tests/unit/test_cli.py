@@ -11,11 +11,13 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
+import pipeline
 from deploy import cli, launch
 from deploy.speaking import Terminated
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.stats import Summary
+from pipeline.stopping import StopRequest
 from solvers.registry import SOLVERS
 
 SUMMARY = Summary(
@@ -55,8 +57,15 @@ class FakeRun:
         self.reported: list[Path] = []
 
     def run(
-        self, study: StudyConfig, *, out: Path, source_text: str, observers: Sequence[object]
+        self,
+        study: StudyConfig,
+        *,
+        out: Path,
+        source_text: str,
+        observers: Sequence[object],
+        stop: StopRequest,
     ) -> object:
+        self.stop = stop
         self.study, self.out, self.source, self.observers = study, out, source_text, observers
         out.mkdir(parents=True)
         if self.ends_with is not None:
@@ -75,6 +84,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     runner.run = fake.run  # type: ignore[attr-defined]
     reporter.write_report = fake.write_report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.run", runner)
+    monkeypatch.setattr(pipeline, "run", runner, raising=False)
     monkeypatch.setitem(sys.modules, "deploy.report", reporter)
     return fake
 
@@ -373,7 +383,7 @@ def test_sigterm_unwinds_the_study() -> None:
     unwound = []
 
     def study() -> None:
-        with launch.sigterm_unwinds():
+        with launch.stopped_by_signals():
             try:
                 signal.raise_signal(signal.SIGTERM)
             finally:

@@ -491,7 +491,7 @@ def test_every_key_is_in_the_reference(project: Path) -> None:
 def test_every_default_in_the_reference_is_the_default(project: Path) -> None:
     reference = (project / "docs" / "study.md").read_text()
     resolved = parse(tree()).as_json()
-    for section in ("ensemble", "stream", "reservoir", "trainer"):
+    for section in ("ensemble", "stream", "reservoir", "trainer", "checkpoint"):
         for name, field in known_fields(section).items():
             if field.is_required() or isinstance(resolved[section][name], dict | list):
                 continue

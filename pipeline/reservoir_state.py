@@ -1,0 +1,106 @@
+"""What the bookkeeping of a reservoir must know to go on, and how it is shared out anew.
+
+1. Every sample that was inserted is either held or was evicted: ``inserted >= len(held)``.
+2. With another number of ranks each sample goes where its sender would send it now.
+3. What does not fit is left out, seen samples only; unseen ones are never lost.
+4. Draws are shared out like samples: no rank's surplus becomes negative by it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from pipeline.errors import ConfigError
+
+Numbers = Int64[np.ndarray, " row"]
+Flags = Bool[np.ndarray, " row"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class HeldRows:
+    """The samples that a reservoir holds, one row each.
+
+    Attributes:
+        slots: Where they lie; unseen ones in the order in which they are to be drawn.
+        seen: Whether each was trained on.
+        passed: Whether each needs no further draw at the end.
+    """
+
+    slots: Numbers
+    seen: Flags
+    passed: Flags
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Counters:
+    """The counters that only grow.
+
+    Attributes:
+        inserted: Samples stored since the start.
+        drawn: Draws since the start, without those of leases that were not given back.
+        late: Commits after the end of production.
+    """
+
+    inserted: int
+    drawn: int
+    late: int = 0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ReservoirState:
+    """One reservoir's bookkeeping at one moment.
+
+    Attributes:
+        held: Its samples.
+        counters: What it has counted.
+        rng: State of its random generator; None: a fresh one.
+    """
+
+    held: HeldRows
+    counters: Counters
+    rng: dict[str, Any] | None
+
+
+def home(members: Numbers, samples: Numbers, *, validation: bool, ranks: int) -> Numbers:
+    """The rank that a sender sends each sample to (``pipeline/sender.py``)."""
+    return (members + (0 if validation else samples)) % ranks
+
+
+def share_of(parts: Sequence[Counters], *, inserted: Sequence[int], rank: int) -> Counters:
+    """The counters of one of the new ranks.
+
+    Args:
+        parts: Of all old ranks.
+        inserted: Samples that each new rank counts as inserted; as many as the old ones together.
+        rank: Of the new ones.
+    """
+    drawn, total = sum(part.drawn for part in parts), max(1, sum(inserted))
+    return Counters(inserted=inserted[rank], drawn=drawn * inserted[rank] // total)
+
+
+def fitting(held: HeldRows, capacity: int) -> Numbers:
+    """Rows that fit into ``capacity`` slots, in their order: seen ones are left out first.
+
+    Raises:
+        ConfigError: More samples are unseen than there are slots.
+    """
+    surplus = len(held.seen) - capacity
+    if surplus <= 0:
+        return np.arange(len(held.seen))
+    unseen = int((~held.seen).sum())
+    if unseen > capacity:
+        line = (
+            f"reservoir.capacity={capacity}: the checkpoint holds {unseen} samples for one rank "
+            "that were never trained on. Go on with at least as many slots"
+        )
+        raise ConfigError([line])
+    left_out = np.flatnonzero(held.seen)[:surplus]
+    return np.delete(np.arange(len(held.seen)), left_out)
+
+
+def chosen(held: HeldRows, rows: Numbers) -> HeldRows:
+    """Only these rows."""
+    return replace(held, slots=held.slots[rows], seen=held.seen[rows], passed=held.passed[rows])

@@ -1,0 +1,133 @@
+"""Writes a reservoir's part of a checkpoint on a thread, beside those that fill and draw.
+
+1. The bookkeeping is copied under the reservoir's lock; what lies in the slots then is what is
+   written, because they are pinned until it is.
+2. However the writing ends, every slot is let go.
+3. One checkpoint at a time.
+"""
+
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import final
+
+import numpy as np
+
+from pipeline.appended import Appended
+from pipeline.placing import Placing, SlotArrays
+from pipeline.reservoir import Reservoir
+from pipeline.reservoir_state import Numbers
+from pipeline.reservoir_store import Restored, Snapshot, read, store_path, write
+from trainers.checkpoint_files import list_files
+
+
+@final
+class Saving:
+    """The checkpoints of one reservoir.
+
+    Args:
+        rank: Which of them this is.
+        lock: Guards everything but the slots' content.
+        book: Of the training slots.
+        training: Their samples.
+        appended: Bookkeeping of the validation store.
+        validation: Its samples; None in a study without.
+        freed: Told, without the lock, that slots may be overwritten again.
+    """
+
+    def __init__(
+        self,
+        *,
+        rank: int,
+        lock: AbstractContextManager[None],
+        book: Reservoir,
+        training: tuple[SlotArrays, Placing],
+        appended: Appended,
+        validation: tuple[SlotArrays, Placing] | None,
+        freed: Callable[[], object],
+    ) -> None:
+        self._rank, self._lock, self._book, self._appended = rank, lock, book, appended
+        self._training, self._validation, self._freed = training, validation, freed
+        self._thread: threading.Thread | None = None
+        self._failure: str | None = None
+
+    def restore(self, checkpoint: Path, *, ranks: int, old_ranks: int) -> None:
+        """Take over this rank's share of a checkpoint, before anything else is stored.
+
+        Raises:
+            ConfigError: It does not fit into the slots.
+        """
+        slots, placing = self._training
+        restored: Restored = read(
+            checkpoint,
+            rank=self._rank,
+            ranks=ranks,
+            old_ranks=old_ranks,
+            training=slots,
+            validation=None if self._validation is None else self._validation[0],
+        )
+        self._book.restore(restored.state)
+        placing.restore(restored.stored, restored.samples)
+        if self._validation is not None:
+            self._validation[1].restore(restored.validation_stored, restored.validation_samples)
+            self._appended.restore(restored.validation_samples.size)
+
+    def begin(self, folder: Path) -> None:
+        """Begin to write into a partial checkpoint."""
+        if self._thread is not None and self._thread.is_alive():
+            raise ValueError(f"{folder}: the checkpoint before is still being written")
+        with self._lock:
+            pinned = self._book.pin()
+            snapshot = self._snapshot()
+        self._failure = None
+        self._thread = threading.Thread(
+            target=self._write, args=(folder, snapshot, pinned), name="headrace-checkpoint",
+            daemon=True,
+        )  # fmt: skip
+        self._thread.start()
+
+    def done(self) -> tuple[bool, str | None]:
+        """Whether it is over, and why it went wrong; None when it did not."""
+        over = self._thread is None or not self._thread.is_alive()
+        return over, self._failure if over else None
+
+    def close(self, timeout: float) -> None:
+        """Wait for what is being written."""
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _snapshot(self) -> Snapshot:
+        state, appended = self._book.state(), self._appended.filled()
+        validation = None if self._validation is None else self._validation[1]
+        none = np.empty(0, np.int64)
+        return Snapshot(
+            state=state,
+            samples=self._training[1].samples_in(state.held.slots),
+            validation=appended,
+            validation_samples=none if validation is None else validation.samples_in(appended),
+            stored=self._training[1].stored(),
+            validation_stored={} if validation is None else validation.stored(),
+        )
+
+    def _write(self, folder: Path, snapshot: Snapshot, pinned: Numbers) -> None:
+        path = store_path(folder, self._rank)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write(
+                path,
+                snapshot,
+                training=self._training[0],
+                validation=None if self._validation is None else self._validation[0],
+                written=self._unpin,
+            )
+            list_files(folder, f"reservoir{self._rank}", [path])
+        except Exception as error:  # noqa: BLE001 - a full disk must not end the study
+            self._failure = f"{type(error).__name__}: {error}"
+        finally:
+            self._unpin(pinned)
+
+    def _unpin(self, slots: Numbers) -> None:
+        with self._lock:
+            self._book.unpin(slots)
+        self._freed()

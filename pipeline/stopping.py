@@ -1,0 +1,30 @@
+"""Asks a study to stop in good order: with a checkpoint, and with nothing left behind.
+
+A signal handler asks; the driver looks. Until somebody ``listens`` there is nothing to save, and
+asking is refused, so that the one who asks ends the program at once.
+"""
+
+from typing import final
+
+
+@final
+class StopRequest:
+    """Whether a study is to stop; set and read by one thread, which a signal may interrupt."""
+
+    def __init__(self) -> None:
+        self._listening = self._asked = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody has asked."""
+        return self._asked
+
+    def listen(self) -> None:
+        """From now on there is something to save."""
+        self._listening = True
+
+    def ask(self) -> bool:
+        """Ask; False when nobody listens, or when it was asked for already: end at once."""
+        accepted = self._listening and not self._asked
+        self._asked = self._asked or accepted
+        return accepted
