@@ -20,6 +20,7 @@ from jaxtyping import Int64
 from pipeline.flow import UNLIMITED, PolicyName
 
 Slots = Int64[np.ndarray, " count"]
+Undrawn = Int64[np.ndarray, " undrawn"]
 
 NONE: Int64[np.ndarray, " 0"] = np.empty(0, np.int64)
 NONE.flags.writeable = False
@@ -107,7 +108,7 @@ class Policy(Protocol):
         """Nothing is admitted any more: each sample but ``passed`` is drawn once from now on."""
         ...
 
-    def undrawn(self, candidates: Slots) -> Slots:
+    def undrawn(self, candidates: Slots) -> Undrawn:
         """Those of the candidates that are still to be drawn, next ones first."""
         ...
 
@@ -146,7 +147,7 @@ class Fifo:
     def drain(self, passed: Slots) -> None:
         """Nothing changes."""
 
-    def undrawn(self, candidates: Slots) -> Slots:
+    def undrawn(self, candidates: Slots) -> Undrawn:
         """The queue."""
         return self._ring[np.arange(self._start, self._start + self._size) % self._ring.size]
 
@@ -180,7 +181,7 @@ class Firo:
         """Keep nothing back any more."""
         self._kept = 0
 
-    def undrawn(self, candidates: Slots) -> Slots:
+    def undrawn(self, candidates: Slots) -> Undrawn:
         """All that is held, ascending."""
         return self._unseen.members()
 
@@ -220,7 +221,7 @@ class Uniform:
         queue = self._filled.shuffled(self._rng)
         self._queue = queue[~np.isin(queue, passed)]
 
-    def undrawn(self, candidates: Slots) -> Slots:
+    def undrawn(self, candidates: Slots) -> Undrawn:
         """The queue while draining; before that any of them may be drawn."""
         return candidates if self._queue is None else self._queue
 

@@ -15,8 +15,7 @@ from jaxtyping import Bool, Int64
 
 from pipeline.errors import ConfigError
 
-Numbers = Int64[np.ndarray, " row"]
-Flags = Bool[np.ndarray, " row"]
+Numbers = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,9 +28,9 @@ class HeldRows:
         passed: Whether each needs no further draw at the end.
     """
 
-    slots: Numbers
-    seen: Flags
-    passed: Flags
+    slots: Int64[np.ndarray, " row"]
+    seen: Bool[np.ndarray, " row"]
+    passed: Bool[np.ndarray, " row"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -185,7 +185,7 @@ def stored_samples(checkpoint: Path, ranks: int) -> dict[int, int]:
 # --- writing --------------------------------------------------------------------------------------
 
 
-def _small(group: zarr.Group, name: str, values: Shaped[np.ndarray, " row"]) -> None:
+def _small(group: zarr.Group, name: str, values: Shaped[np.ndarray, " _"]) -> None:
     array = _create(group, name, values.shape, str(values.dtype), max(1, len(values)))
     if len(values):
         array[:] = values
@@ -250,7 +250,7 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return found
 
 
-def _values(group: zarr.Group, name: str) -> Shaped[np.ndarray, " row"]:
+def _values(group: zarr.Group, name: str) -> Shaped[np.ndarray, " _"]:
     return np.asarray(_array(group, name)[:])
 
 
@@ -268,7 +268,7 @@ def _own_rows(group: zarr.Group, rank: int, ranks: int, *, validation: bool) -> 
 
 def _of_rows(
     groups: Sequence[zarr.Group], name: str, rows: Sequence[Numbers]
-) -> Shaped[np.ndarray, " row"]:
+) -> Shaped[np.ndarray, " _"]:
     return np.concatenate(
         [_values(group, name)[own] for group, own in zip(groups, rows, strict=True)]
     )

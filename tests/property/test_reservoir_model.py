@@ -46,14 +46,10 @@ class ReservoirMachine(RuleBasedStateMachine):
         band = None if self.reuse is None else band
         self.max_surplus = band and band * (watermark * (self.reuse or 1.0) + batch)
         self.policy, self.capacity, self.watermark, self.batch = policy, capacity, watermark, batch
-        self.subject = Reservoir(
-            policy=policy,
-            capacity=capacity,
-            flow=FlowControl(
-                max_reuse=self.reuse, max_surplus=self.max_surplus, watermark=watermark
-            ),
-            rng=np.random.default_rng(seed),
-        )
+        self.subject = self.empty(seed)
+        self.highest = -math.inf  # surplus after draws were taken back
+        self.first: dict[int, list[int]] = {}  # lease -> samples drawn for the first time in it
+        self.passed: set[int] = set()  # samples that were drained before a restart
         self.content: dict[int, int] = {}  # slot -> sample
         self.reserved: list[int] = []
         self.leases: dict[int, list[int]] = {}
@@ -62,6 +58,16 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.undrained: set[int] = set()  # samples still to be drawn once
         self.inserted = self.drawn = self.evicted = self.late = 0
         self.ended = False
+
+    def empty(self, seed: int) -> Reservoir:
+        return Reservoir(
+            policy=self.policy,
+            capacity=self.capacity,
+            flow=FlowControl(
+                max_reuse=self.reuse, max_surplus=self.max_surplus, watermark=self.watermark
+            ),
+            rng=np.random.default_rng(seed),
+        )
 
     # --- what the model expects -------------------------------------------------------------------
 
@@ -146,7 +152,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         if not self.ended:
             self.ended = True
             held = self.content.values() if self.policy == "reservoir" else self.unseen
-            self.undrained = set(held)
+            self.undrained = set(held) - self.passed
         self.subject.end_production()
 
     # --- the trainer ------------------------------------------------------------------------------
@@ -187,6 +193,8 @@ class ReservoirMachine(RuleBasedStateMachine):
         if slots:
             assert lease.id not in self.leases
             self.leases[lease.id] = slots
+            samples = [self.content[slot] for slot in slots]
+            self.first[lease.id] = [s for s in dict.fromkeys(samples) if s not in self.seen]
         self.drawn += len(slots)
         return [self.content[slot] for slot in slots]  # KeyError: drew an empty slot
 
@@ -200,13 +208,47 @@ class ReservoirMachine(RuleBasedStateMachine):
     @rule(data=st.data())
     def give_back(self, data: st.DataObject) -> None:
         lease_id = data.draw(st.sampled_from(sorted(self.leases)))
-        del self.leases[lease_id]
+        del self.leases[lease_id], self.first[lease_id]
         self.subject.give_back(lease_id)
 
     @rule()
     def drop_leases(self) -> None:
-        self.leases = {}
+        self.leases, self.first = {}, {}
         self.subject.drop_leases()
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    @rule(seed=st.integers(0, 2**32 - 1))
+    def restart(self, seed: int) -> None:
+        """What leases had drawn and not given back was never drawn; what was reserved is gone."""
+        state = self.subject.state()
+        slots = state.held.slots.tolist()
+        assert sorted(slots) == sorted(self.content)
+        again = [sample for samples in self.first.values() for sample in samples]
+        if self.ended:
+            leased = {self.content[slot] for slot in self.leased_slots()}
+            held = set(self.content.values())
+            self.passed = held - self.undrained - leased
+        self.content = {new: self.content[old] for new, old in enumerate(slots)}
+        self.seen -= set(again)
+        self.unseen = sorted({*self.unseen, *again})
+        self.drawn -= sum(len(drawn) for drawn in self.leases.values())
+        self.reserved, self.leases, self.first, self.ended = [], {}, {}, False
+        self.undrained = set()
+        if self.reuse is not None:
+            self.highest = self.inserted * self.reuse - self.drawn
+        self.subject = self.empty(seed)
+        self.subject.restore(state)
+
+    @rule(data=st.data())
+    def pin(self, data: st.DataObject) -> None:
+        """Nothing is overwritten while it is pinned, and afterwards all is as before."""
+        pinned = self.subject.pin()
+        assert pinned.tolist() == sorted(self.content)
+        assert not set(self.subject.reserve(0).tolist())
+        unused = self.capacity - len(self.content) - len(self.reserved)
+        assert self.subject.room <= unused
+        self.subject.unpin(pinned)
 
     # --- always -----------------------------------------------------------------------------------
 
@@ -232,7 +274,7 @@ class ReservoirMachine(RuleBasedStateMachine):
             return
         surplus = self.inserted * self.reuse - self.drawn
         assert surplus >= 0
-        assert self.max_surplus is None or surplus <= self.max_surplus
+        assert self.max_surplus is None or surplus <= max(self.max_surplus, self.highest)
 
     def teardown(self) -> None:
         """However it went, the rest can be drained, and then every sample was drawn."""

@@ -1,0 +1,175 @@
+"""A study that is killed or stopped goes on to the end it would have had; with real kills."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from pipeline.config import StudyConfig
+from pipeline.journal import read
+from pipeline.shared_files import remove_stale
+from tests.small_study import small_study
+from trainers.checkpoint_files import newest_valid, steps_in
+
+pytestmark = pytest.mark.cluster
+
+PROGRAM = Path(sys.executable).with_name("headrace")
+WAIT_SECONDS = 240.0
+VALIDATION, STEPS = 2, 40
+PREFIX = f"headrace-resumed-{os.getpid()}-"
+
+
+def study_of(members: int, **trainer: object) -> StudyConfig:
+    return small_study(
+        solver={"steps": STEPS},
+        ensemble={"members": members, "validation": VALIDATION},
+        trainer={"validate_every": 40, **trainer},
+        checkpoint={"every_seconds": 0.3},
+    )
+
+
+class Killed:
+    """A study on the command line, in a process group of its own."""
+
+    def __init__(self, folder: Path, study: StudyConfig) -> None:
+        self.out = folder / "run"
+        self._path = folder / "study.yaml"
+        tree = study.as_json() | {"name": f"resumed-{os.getpid()}"}
+        self._path.write_text(yaml.safe_dump(tree))
+        self._process: subprocess.Popen[str] | None = None
+        self.output = ""
+
+    def start(self, *options: str) -> None:
+        command = ["run", self._path, "--out", self.out, "--resume", *options]
+        self._process = subprocess.Popen(
+            [PROGRAM, *command, "-q"],
+            start_new_session=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    def wait_for_new_checkpoint(self) -> bool:
+        """Whether one was completed before the study had ended."""
+        assert self._process is not None
+        before = steps_in(self.out / "checkpoints")
+        deadline = time.monotonic() + WAIT_SECONDS
+        while max(steps_in(self.out / "checkpoints"), default=0) <= max(before, default=0):
+            if self._process.poll() is not None:
+                assert self._process.returncode == 0, self._process.communicate()[0]
+                return False
+            assert time.monotonic() < deadline, "no checkpoint"
+            time.sleep(0.02)
+        return True
+
+    def signal(self, number: int) -> int:
+        assert self._process is not None
+        self._process.send_signal(number)
+        return self.finish()
+
+    def finish(self) -> int:
+        assert self._process is not None
+        self.output, _ = self._process.communicate(timeout=WAIT_SECONDS)
+        return self._process.returncode
+
+    def end(self) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    yield tmp_path
+    remove_stale(prefix=PREFIX)
+
+
+def check_the_end(out: Path, members: int) -> None:
+    """Every member was completed, every sample counted once, and nothing is left behind."""
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["members_completed"] == members + VALIDATION
+    assert summary["members_failed"] == 0
+    assert summary["samples_inserted"] == members * STEPS
+    assert summary["samples_unique"] == members * STEPS
+    assert math.isfinite(summary["validation_mse"])
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    elapsed = [line["elapsed_seconds"] for line in lines]
+    assert elapsed == sorted(elapsed)
+    steps = [rank["train_step"] for line in lines[-1:] for rank in line["ranks"]]
+    assert set(steps) == {summary["train_steps"]}
+    found, broken = newest_valid(out / "checkpoints")
+    assert found is not None
+    assert broken == {}
+    assert not list((out / "checkpoints").glob(".*"))
+    assert not list(Path("/dev/shm").glob(f"{PREFIX}*"))
+
+
+def killed_often(folder: Path, times: int, members: int) -> int:
+    rng, study = random.Random(times), Killed(folder, study_of(members))
+    kills = 0
+    try:
+        study.start()
+        while kills < times and study.wait_for_new_checkpoint():
+            time.sleep(rng.uniform(0.0, 1.0))
+            study.signal(signal.SIGKILL)
+            kills += 1
+            if (study.out / "summary.json").exists():
+                break
+            study.start()
+        if not (study.out / "summary.json").exists():
+            assert study.finish() == 0, study.output
+    finally:
+        study.end()
+    check_the_end(study.out, members)
+    resumed = [e for e in read(study.out / "journal.jsonl") if e["event"] == "resumed"]
+    assert all(event["train_step"] > 0 for event in resumed)
+    steps = [event["train_step"] for event in resumed]
+    assert steps == sorted(steps)
+    return len(resumed)
+
+
+def test_a_study_whose_driver_is_killed_goes_on_from_its_checkpoint(folder: Path) -> None:
+    assert killed_often(folder, 1, 40) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("times", "members"), [(3, 60), (20, 300)])
+def test_a_study_whose_driver_is_killed_again_and_again_reaches_its_end(
+    folder: Path, times: int, members: int
+) -> None:
+    assert killed_often(folder, times, members) > times // 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
+    folder: Path, before: int, after: int
+) -> None:
+    study = Killed(folder, study_of(60, ranks=before))
+    try:
+        study.start()
+        assert study.wait_for_new_checkpoint()
+        assert study.signal(signal.SIGTERM) == 0, study.output
+        (stopped,) = [e for e in read(study.out / "journal.jsonl") if e["event"] == "stopped"]
+        found, _ = newest_valid(study.out / "checkpoints")
+        assert found is not None
+        assert found.train_step == stopped["checkpoint"]
+        assert f"headrace resume {study.out}" in study.output
+        assert not list((study.out / "checkpoints").glob(".*"))
+        assert not list(Path("/dev/shm").glob(f"{PREFIX}*"))
+        study.start("--set", f"trainer.ranks={after}", "--set", "reservoir.capacity=130")
+        assert study.finish() == 0, study.output
+    finally:
+        study.end()
+    check_the_end(study.out, 60)
+    (resumed,) = [e for e in read(study.out / "journal.jsonl") if e["event"] == "resumed"]
+    assert resumed["train_step"] == found.train_step
