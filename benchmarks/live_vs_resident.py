@@ -60,12 +60,12 @@ def run() -> list[Figure]:
     )
     resident_rates, live_rates = [], []
     with ExitStack() as stack:
-        live = _live(study, stack)
-        if not live.wait_for_watermark(_TIMEOUT_SECONDS):
+        source = live(study, stack)
+        if not source.wait_for_watermark(_TIMEOUT_SECONDS):
             raise TimeoutError(f"fewer than {WATERMARK} samples after {_TIMEOUT_SECONDS} s")
         resident = _resident(study)
         for turn in range(TURNS + 1):
-            rates = _rate(resident, study), _rate(live, study)
+            rates = _rate(resident, study), _rate(source, study)
             if turn:  # the first one warms up
                 resident_rates.append(rates[0])
                 live_rates.append(rates[1])
@@ -159,7 +159,7 @@ def _resident(study: StudyConfig) -> ArraySource:
     )
 
 
-def _live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
+def live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
     """A reservoir actor, what reads its slots here, and a sender that fills them."""
     keys = StudyKeys.generate()
     stack.enter_context(cluster(cpus=1, project_root=PROJECT))

@@ -133,6 +133,8 @@ def _line(axes: Axes, x: Curve, y: Curve, colour: str, marker: str = "") -> None
 
 
 def _logarithmic(axes: Axes) -> None:
+    if not any(np.size(line.get_ydata()) for line in axes.lines):
+        return  # a study that was stopped early: a logarithm of nothing cannot be drawn
     axes.set_yscale("log")
     axes.margins(y=0.14)
     axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

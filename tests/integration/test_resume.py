@@ -49,9 +49,8 @@ class Killed:
         self.output = ""
 
     def start(self, *options: str) -> None:
-        command = ["run", self._path, "--out", self.out, "--resume", *options]
         self._process = subprocess.Popen(
-            [PROGRAM, *command, "-q"],
+            [PROGRAM, "run", self._path, "--out", self.out, "--resume", *options, "-q"],
             start_new_session=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -1,4 +1,5 @@
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +56,20 @@ class ScriptedClient:
 def some(lease_id: int, *, rows: int = 2, finished: bool = False) -> Lease:
     indices = np.arange(rows * 3).reshape(rows, 3)
     return Lease(id=lease_id, indices=indices, finished=finished)
+
+
+def test_checkpoints_and_the_wish_to_stop_are_passed_on(slots: Slots) -> None:
+    client = ScriptedClient(some(1), replace(some(2), stop_asked=True))
+    subject = source(client, slots)
+    subject.lease(2, timeout=0.0)
+    asked = [subject.stop_asked]
+    subject.lease(2, timeout=0.0)
+    assert [*asked, subject.stop_asked] == [False, True]
+    subject.begin_checkpoint(Path("a"), 7)
+    assert not subject.checkpoint_done()
+    subject.begin_checkpoint(Path("b"), 9)
+    assert subject.checkpoint_done()
+    assert client.checkpoints == [(Path("a"), 7), (Path("b"), 9)]
 
 
 def nothing(*, finished: bool = False) -> Lease:

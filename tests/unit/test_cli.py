@@ -1,3 +1,4 @@
+import json
 import re
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pipeline
 from deploy import cli, launch
 from deploy.speaking import Terminated
 from pipeline.config import StudyConfig, load
-from pipeline.errors import ConfigError, StudyFailed
+from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.stats import Summary
 from pipeline.stopping import StopRequest
 from solvers.registry import SOLVERS
@@ -72,6 +73,12 @@ class FakeRun:
             raise self.ends_with
         return types.SimpleNamespace(summary=SUMMARY)
 
+    def resume(
+        self, out: Path, *, study: StudyConfig, observers: Sequence[object], stop: StopRequest
+    ) -> object:
+        self.study, self.out, self.source, self.stop = study, out, None, stop
+        return types.SimpleNamespace(summary=SUMMARY)
+
     def write_report(self, out: Path) -> Path:
         self.reported.append(out)
         return out / "report.html"
@@ -82,6 +89,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
     runner, reporter = types.ModuleType("pipeline.run"), types.ModuleType("deploy.report")
     runner.run = fake.run  # type: ignore[attr-defined]
+    runner.resume = fake.resume  # type: ignore[attr-defined]
     reporter.write_report = fake.write_report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.run", runner)
     monkeypatch.setattr(pipeline, "run", runner, raising=False)
@@ -99,7 +107,7 @@ def test_help_says_how_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "describe", "simulate", "init", "clean", "slurm"]
+    "command", ["run", "resume", "check", "describe", "simulate", "init", "clean", "slurm"]
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = headrace(command, "--help")
@@ -376,6 +384,78 @@ def test_sigterm_exits_143(study: Path, fake: FakeRun) -> None:
     result = headrace("run", str(study), "-q", "--out", "out")
     assert result.exit_code == 143
     assert "stopped by SIGTERM" in result.stderr
+
+
+def test_a_signal_asks_once_there_is_something_to_save(capfd: pytest.CaptureFixture[str]) -> None:
+    def study(number: int, train_step: int | None) -> None:
+        with launch.stopped_by_signals() as stop:
+            stop.listen()
+            signal.raise_signal(number)
+            assert stop.asked
+            raise StudyStopped(train_step)
+
+    with pytest.raises(launch.StoppedBySignal) as stopped:
+        study(signal.SIGTERM, 40)
+    stopped.value.say_and_end(Path("runs/a"))
+    assert "checkpoint of train step 40; go on: headrace resume runs/a" in capfd.readouterr().err
+    with pytest.raises(launch.StoppedBySignal) as stopped:
+        study(signal.SIGTERM, None)
+    with pytest.raises(Terminated):
+        stopped.value.say_and_end(Path("runs/a"))
+    with pytest.raises(launch.StoppedBySignal) as stopped:
+        study(signal.SIGINT, 40)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.value.say_and_end(Path("runs/a"))
+
+
+def test_a_second_signal_ends_at_once() -> None:
+    def study() -> None:
+        with launch.stopped_by_signals() as stop:
+            stop.listen()
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        study()
+
+
+def test_sigterm_with_a_checkpoint_exits_0(study: Path, fake: FakeRun) -> None:
+    fake.ends_with = launch.StoppedBySignal(signal.SIGTERM, 40)
+    result = headrace("run", str(study), "-q", "--out", "out")
+    assert result.exit_code == 0
+    assert "checkpoint of train step 40" in result.stderr
+    assert fake.reported == [study.parent / "out"]
+
+
+def test_resume_hands_over_the_study_of_the_folder_with_its_changes(
+    study: Path, fake: FakeRun
+) -> None:
+    out = study.parent / "out"
+    out.mkdir()
+    (out / "resolved.json").write_text(json.dumps(load(study).as_json()))
+    result = headrace("resume", "out", "-q", "--set", "checkpoint.keep_last=5")
+    assert result.exit_code == 0, result.stderr
+    assert (fake.out, fake.source) == (out, None)
+    assert fake.study is not None
+    assert fake.study.checkpoint.keep_last == 5
+
+
+def test_run_with_resume_begins_where_there_is_nothing_to_go_on_with(
+    study: Path, fake: FakeRun
+) -> None:
+    assert headrace("run", str(study), "-q", "--resume").exit_code == 2
+    result = headrace("run", str(study), "-q", "--out", "out", "--resume")
+    assert result.exit_code == 0, result.stderr
+    assert fake.source == study.read_text()
+    (study.parent / "out" / "resolved.json").write_text("{}")
+    assert headrace("run", str(study), "-q", "--out", "out", "--resume").exit_code == 0
+    assert fake.source is None
+
+
+def test_resume_of_nothing_is_bad_input(here: Path) -> None:
+    result = headrace("resume", "nowhere")
+    assert result.exit_code == 2
+    assert "holds no study" in result.stderr
 
 
 def test_sigterm_unwinds_the_study() -> None:

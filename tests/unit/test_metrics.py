@@ -60,7 +60,7 @@ def test_states_are_one_for_the_current_one_and_zero_for_the_others(server: Metr
     server(stats_at(10.0))
     found = scrape(server)
     assert {k[0][1] for k, v in found["headrace_phase"].items() if v == 1.0} == {"training"}
-    assert len(found["headrace_phase"]) == 6
+    assert len(found["headrace_phase"]) == 7
     assert {k[0][1] for k, v in found["headrace_waiting"].items() if v == 1.0} == {"trainer"}
     assert sum(found["headrace_members"].values()) == pytest.approx(MEMBERS + 5, abs=1)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pytest
@@ -35,7 +34,7 @@ CAPACITY, VALIDATION, MEMBERS, SAMPLES = 30, 20, 7, 9
 
 
 def value_of(members: np.ndarray, samples: np.ndarray) -> np.ndarray:
-    return (members * 100 + samples).astype(np.float32)
+    return np.asarray(members * 100 + samples, np.float32)
 
 
 @pytest.fixture
@@ -189,7 +188,8 @@ def test_the_samples_of_each_member_are_counted_over_the_ranks(
 def test_anybody_can_read_the_store(tmp_path: Path, slots: tuple[Slots, Slots]) -> None:
     save(tmp_path, slots, 0, 1)
     group = zarr.open_group(store_path(tmp_path, 0), mode="r")
-    fields = cast("zarr.Array", group["training/fields"])
+    fields = group["training/fields"]
+    assert isinstance(fields, zarr.Array)
     assert fields.shape == (CAPACITY, *slots[0].fields.shape[1:])
     assert group.metadata.zarr_format == 3
 
