@@ -172,6 +172,10 @@ TRAINER = (
              lambda t: t.learning_rate),
     _trainer("wait_seconds", "counter", "Time the rank waited for batches after its first step.",
              lambda t: t.wait_seconds),
+    _trainer("checkpoint_step", "gauge", "Train step of the newest checkpoint.",
+             lambda t: t.checkpoint),
+    _trainer("checkpoints_failed", "counter", "Checkpoints that could not be written.",
+             lambda t: t.checkpoints_failed),
     _trainer("first_step_seconds", "gauge", "From the start of the study to the first train step.",
              lambda t: t.first_step_seconds),
 )  # fmt: skip

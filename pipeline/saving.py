@@ -92,11 +92,6 @@ class Saving:
         over = self._thread is None or not self._thread.is_alive()
         return over, self._failure if over else None
 
-    def close(self, timeout: float) -> None:
-        """Wait for what is being written."""
-        if self._thread is not None:
-            self._thread.join(timeout)
-
     def _snapshot(self) -> Snapshot:
         state, appended = self._book.state(), self._appended.filled()
         validation = None if self._validation is None else self._validation[1]
