@@ -25,8 +25,8 @@ from trainers.distributed import World
 from trainers.trainer import train
 
 TURNS: Final = 6  # of each side
-STEPS: Final = 12_000  # train steps of a turn
-CAPACITY: Final = 8000
+STEPS: Final = 4000  # train steps of a turn
+CAPACITY: Final = 4000
 BAR: Final = 0.97
 _TIMEOUT_SECONDS: Final = 60.0
 _SECONDS_PER_BYTE: Final = 30e-9
