@@ -137,11 +137,11 @@ def killed_often(folder: Path, times: int, members: int) -> int:
 
 
 def test_a_study_whose_driver_is_killed_goes_on_from_its_checkpoint(folder: Path) -> None:
-    assert killed_often(folder, 1, 40) == 1
+    assert killed_often(folder, 1, 120) == 1
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("times", "members"), [(3, 60), (20, 300)])
+@pytest.mark.parametrize(("times", "members"), [(3, 300), (20, 1500)])
 def test_a_study_whose_driver_is_killed_again_and_again_reaches_its_end(
     folder: Path, times: int, members: int
 ) -> None:
@@ -153,7 +153,7 @@ def test_a_study_whose_driver_is_killed_again_and_again_reaches_its_end(
 def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
     folder: Path, before: int, after: int
 ) -> None:
-    study = Killed(folder, study_of(60, ranks=before))
+    study = Killed(folder, study_of(120, ranks=before))
     try:
         study.start()
         assert study.wait_for_new_checkpoint()
@@ -169,6 +169,6 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
         assert study.finish() == 0, study.output
     finally:
         study.end()
-    check_the_end(study.out, 60)
+    check_the_end(study.out, 120)
     (resumed,) = [e for e in read(study.out / "journal.jsonl") if e["event"] == "resumed"]
     assert resumed["train_step"] == found.train_step
