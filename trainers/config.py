@@ -10,11 +10,11 @@ Invariants (``tests/unit/test_trainer_config.py``):
 import math
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from trainers.model_config import MlpConfig as MlpConfig  # a part of this config's own names
+from trainers.model_config import ModelConfig as ModelConfig
+from trainers.model_config import Section as _Section
 
 
 class DirectConfig(_Section):
@@ -22,18 +22,6 @@ class DirectConfig(_Section):
 
     kind: Literal["direct"] = "direct"
     window: int = Field(default=1, ge=1, le=1024, description="consecutive snapshots in a sample")
-
-
-class MlpConfig(_Section):
-    """A fully connected network."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
-        default=(256, 256), max_length=64, description="width of each hidden layer"
-    )
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        default="relu", description="between the layers"
-    )
 
 
 class AdamConfig(_Section):
@@ -108,7 +96,6 @@ class StepConfig(_Schedule):
 
 
 TaskConfig = DirectConfig
-ModelConfig = MlpConfig
 OptimizerConfig = Annotated[AdamConfig | AdamWConfig, Field(discriminator="kind")]
 ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="kind")]
 
