@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import launch, overview, slurm
+from deploy import launch, networks, overview, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
@@ -178,6 +178,10 @@ def describe(
         str | None,
         typer.Argument(metavar="[SOLVER]", help="Its kind, e.g. heat. Default: list all."),
     ] = None,
+    *,
+    models: Annotated[
+        bool, typer.Option("--models", help="The networks, their options and sizes instead.")
+    ] = False,
 ) -> None:
     """Explain a solver: equation, scheme, parameters, settings and their units.
 
@@ -185,8 +189,13 @@ def describe(
       headrace describe
 
       headrace describe heat
+
+      headrace describe --models
     """
     with exit_codes():
+        if models:
+            sys.stdout.write(networks.networks() + "\n")
+            return
         if solver is None:
             width = max(map(len, registry.SOLVERS))
             for kind, entry in registry.SOLVERS.items():

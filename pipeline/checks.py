@@ -26,6 +26,7 @@ from pipeline.problems import nearest, problem
 from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, StreamConfig
 from solvers.config import SolverConfig
 from trainers.config import TrainerConfig
+from trainers.model_checks import model_problems
 
 # Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
 # each section with defaults in place of what is wrong in it, for checks that do not look there.
@@ -49,6 +50,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         sections = {name: section for name, section in sections.items() if name != "stream"}
     checks: list[_Check] = [
         (("solver", "stream", "trainer"), _sample_problems),
+        (("solver", "stream", "trainer"), _model_problems),
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
         (("solver?", "parameters", "ensemble"), _design_problems),
@@ -115,6 +117,13 @@ def _sample_problems(
             f"to at most {snapshots}, or raise solver.steps",
         )
     ]
+
+
+def _model_problems(
+    solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
+) -> list[str]:
+    grid = streamed.streamed_spec(solver.spec(), stream).shape
+    return [f"trainer.model.{line}" for line in model_problems(trainer.model, grid)]
 
 
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:

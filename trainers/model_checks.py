@@ -65,8 +65,10 @@ def own_model_problems(config: OwnModelConfig) -> list[str]:
     if config.class_name in names or _is_bound(tree, config.class_name):
         return []
     return [
-        f"class={config.class_name}: {path} has no such class. It has: "
-        f"{', '.join(names) or 'none'}. Correct class or path"
+        (
+            f"class={config.class_name}: {path} has no such class. It has: "
+            f"{', '.join(names) or 'none'}. Correct class or path"
+        )
     ]
 
 
@@ -87,14 +89,18 @@ def _mode_problems(config: Fourier, grid: Sequence[int]) -> list[str]:
     written = f"n_modes={list(config.n_modes)}"
     if len(config.n_modes) != len(grid):
         return [
-            f"{written}: one number per axis, and the fields have {len(grid)} axes. Give "
-            f"{len(grid)}, or a single number for all"
+            (
+                f"{written}: one number per axis, and the fields have {len(grid)} axes. Give "
+                f"{len(grid)}, or a single number for all"
+            )
         ]
     if all(modes <= points for modes, points in zip(config.n_modes, grid, strict=True)):
         return []
     return [
-        f"{written}: a grid of {list(grid)} points has no more than {list(grid)} Fourier modes. "
-        "Lower n_modes, or give a single number, which is cut to what each axis has"
+        (
+            f"{written}: a grid of {list(grid)} points has no more than {list(grid)} Fourier modes. "
+            "Lower n_modes, or give a single number, which is cut to what each axis has"
+        )
     ]
 
 
@@ -105,25 +111,31 @@ def _depth_problems(config: UnetConfig | UnoConfig, grid: Sequence[int]) -> list
         return []
     remedy = f"Lower depth to at most {most}" if most else "Take a kind that halves no grid, as mlp"
     return [
-        f"depth={config.depth}: the grid of {list(grid)} points can be halved {most} times before "
-        f"an axis has less than one cell. {remedy}, or refine the grid"
+        (
+            f"depth={config.depth}: the grid of {list(grid)} points can be halved {most} times before "
+            f"an axis has less than one point. {remedy}, or refine the grid"
+        )
     ]
 
 
 def _neighbour_problems(config: MessagePassingConfig, grid: Sequence[int]) -> list[str]:
     if max(grid, default=1) == 1:
         return [
-            f"kind={config.kind}: a grid of {list(grid)} points has no neighbours. Take mlp, or "
-            "refine the grid"
+            (
+                f"kind={config.kind}: a grid of {list(grid)} points has no neighbours. Take mlp, or "
+                "refine the grid"
+            )
         ]
     reach = 2 * config.neighbours + 1
     short = [points for points in grid if 1 < points < reach]
     if not config.periodic or not short:
         return []
     return [
-        f"neighbours={config.neighbours}: a periodic axis of {short[0]} points is shorter than the "
-        f"{reach} points that one node would see, so some twice. Lower neighbours to at most "
-        f"{(short[0] - 1) // 2}, or refine the grid"
+        (
+            f"neighbours={config.neighbours}: a periodic axis of {short[0]} points is shorter than the "
+            f"{reach} points that one node would see, so some twice. Lower neighbours to at most "
+            f"{(short[0] - 1) // 2}, or refine the grid"
+        )
     ]
 
 

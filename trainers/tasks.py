@@ -16,8 +16,9 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.config import ModelConfig, TrainerConfig
+from trainers.config import TrainerConfig
 from trainers.losses import LOSSES, Loss
+from trainers.model_config import AnyModelConfig
 from trainers.models import build_model
 from trainers.state import Normalization
 
@@ -54,7 +55,7 @@ class Direct:
         self._input_offset = tensor(normalization.input_offset)
         self._input_scale = tensor(normalization.input_scale)
 
-    def network(self, config: ModelConfig) -> nn.Module:
+    def network(self, config: AnyModelConfig) -> nn.Module:
         """A fresh network of the sizes that this task needs."""
         return build_model(
             config,

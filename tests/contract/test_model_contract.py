@@ -111,14 +111,18 @@ def test_input_fields_may_be_absent_and_count_where_they_are_there(
 
 
 @ALL
-def test_the_same_seed_gives_the_same_weights(config: AnyModelConfig, shape: tuple[int, ...]) -> None:
+def test_the_same_seed_gives_the_same_weights(
+    config: AnyModelConfig, shape: tuple[int, ...]
+) -> None:
     first, second, third = (make(config, shape, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first(*inputs(3, shape)), second(*inputs(3, shape)))
     assert not torch.equal(first(*inputs(3, shape)), third(*inputs(3, shape)))
 
 
 @ALL
-def test_every_weight_gets_a_finite_gradient(config: AnyModelConfig, shape: tuple[int, ...]) -> None:
+def test_every_weight_gets_a_finite_gradient(
+    config: AnyModelConfig, shape: tuple[int, ...]
+) -> None:
     network = make(config, shape)
     network(*inputs(9, shape)).square().mean().backward()
     for name, weight in network.named_parameters():

@@ -8,6 +8,7 @@ Invariants (``tests/unit/test_model_conditioning.py``):
 3. Nothing here depends on values: shapes are known when the network is built.
 """
 
+import itertools
 from collections.abc import Sequence
 from typing import Final, final
 
@@ -34,7 +35,7 @@ def coordinates(grid: Sequence[int]) -> Float32[Tensor, " axes *grid"]:
 def fully_connected(widths: Sequence[int], activation: str) -> nn.Sequential:
     """Linear layers from each width to the next, an activation between them."""
     layers: list[nn.Module] = []
-    for before, after in zip(widths[:-1], widths[1:], strict=True):
+    for before, after in itertools.pairwise(widths):
         layers += [nn.Linear(before, after), ACTIVATIONS[activation]()]
     return nn.Sequential(*layers[:-1])
 
@@ -83,7 +84,7 @@ class Film(nn.Module):
     def forward(self, numbers: Float32[Tensor, " batch numbers"]) -> tuple[Tensor, ...]:
         """Scales and shifts of each block, for ``modulated``."""
         scales_and_shifts: Tensor = self.layers(numbers)
-        return scales_and_shifts.split(self._widths, dim=1)
+        return torch.split(scales_and_shifts, self._widths, dim=1)
 
 
 def modulated(

@@ -34,7 +34,8 @@ class DeepONet(nn.Module):
         super().__init__()
         channels, *grid = field_shape
         self._field_shape, self._basis = field_shape, config.basis
-        self._strides = (slice(None, None, config.stride),) * len(grid)
+        every = slice(None, None, config.stride)
+        self._looked_at = (slice(None), slice(None), *[every] * len(grid))
         looked_at = math.prod(-(-points // config.stride) for points in grid)
         terms = channels * config.basis
         self.branch = fully_connected(
@@ -54,12 +55,12 @@ class DeepONet(nn.Module):
         given: Float32[Tensor, " batch given *grid"],
     ) -> Float32[Tensor, " batch channel *grid"]:
         """Normalised inputs to normalised fields."""
-        seen = given[(..., *self._strides)].flatten(1)
+        seen = given[self._looked_at].flatten(1)
         weights: Tensor = self.branch(torch.cat([numbers, seen], dim=1))
         functions: Tensor = self.trunk(self.get_buffer("points"))
         flat = torch.einsum(
             "bcp,ncp->bcn",
-            weights.unflatten(1, (-1, self._basis)),
-            functions.unflatten(1, (-1, self._basis)) * self._basis**-0.5,
+            weights.view(len(weights), -1, self._basis),
+            functions.view(len(functions), -1, self._basis) * self._basis**-0.5,
         )
         return (flat + self.bias).view(-1, *self._field_shape)

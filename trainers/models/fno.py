@@ -37,7 +37,7 @@ class Fno(nn.Module):
         width = config.channels
         zeros = [round(config.domain_padding * points) for points in grid]
         self._padding = [each for count in reversed(zeros) for each in (0, count)]
-        self._field = tuple(slice(None, points) for points in grid)
+        self._field = (slice(None), slice(None), *(slice(None, points) for points in grid))
         self._layers = config.layers
         self.inputs = Inputs(
             config.conditioning, num_inputs=num_inputs, given_channels=given_channels, grid=grid
@@ -65,5 +65,5 @@ class Fno(nn.Module):
             features = functional.pad(features, self._padding)
         for layer in range(self._layers):
             features = modulated(self.blocks(features, layer), by[layer])
-        prediction: Tensor = self.projection(features[(..., *self._field)])
+        prediction: Tensor = self.projection(features[self._field])
         return prediction

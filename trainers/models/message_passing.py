@@ -3,7 +3,8 @@
 Every point is a node; nodes up to ``neighbours`` cells away along every axis send messages made of
 both nodes' features, the difference of the input fields, the way between them and the numbers:
 
-    message = act(W2 act(receiver[i] + sender[j] + way[ij])),   act(update(h, mean message, numbers))
+    message[ij] = act(W2 act(receiver[i] + sender[j] + way[ij]))
+    h[i] = h[i] + act(norm(update(h[i], mean over j of message[ij], numbers)))
 
 where ``receiver`` and ``sender`` are linear, so that their part of the first layer is computed once
 per node and not once per edge. Edges of all samples are one graph: numbered by offset.
@@ -16,7 +17,7 @@ may be all that a parameter changes, would be lost; and time is left to the task
 import itertools
 import warnings
 from collections.abc import Sequence
-from typing import Any, Final, final
+from typing import final
 
 import torch
 from jaxtyping import Float32, Int64
@@ -84,7 +85,7 @@ class MessagePassingSolver(nn.Module):
         return flat.view(batch, points, channels).mT.reshape(batch, channels, *grid)
 
 
-class _Round(MessagePassing):
+class _Round(MessagePassing):  # type: ignore[misc]
     """One message along each edge, and one update of each node."""
 
     def __init__(
@@ -123,9 +124,10 @@ class _Round(MessagePassing):
         )
         hidden = self.update_first(torch.cat([features, messages], dim=1)) + for_update
         update: Tensor = self.update_second(self.activation(hidden))
-        return features + self.activation(self._normalised(update, batch))
+        result: Tensor = features + self.activation(self._normalised(update, batch))
+        return result
 
-    def propagate(self, edge_index: Tensor, **values: Any) -> Tensor:  # type: ignore[override]
+    def propagate(self, edge_index: Tensor, **values: Tensor) -> Tensor:
         """The library's own; named here, it writes no generated module to the temporary folder."""
         messages: Tensor = super().propagate(edge_index, **values)
         return messages
@@ -133,7 +135,8 @@ class _Round(MessagePassing):
     def message(self, receiver_i: Tensor, sender_j: Tensor, way: Tensor) -> Tensor:
         """Along each edge, from sender to receiver."""
         message: Tensor = self.second(self.activation(receiver_i + sender_j + way))
-        return self.activation(message)
+        activated: Tensor = self.activation(message)
+        return activated
 
     def _known(self, numbers: Tensor, points: int) -> tuple[Tensor | float, Tensor | float]:
         """What the numbers add at each node to the first layers of message and update."""
@@ -172,9 +175,7 @@ def grid_edges(
             continue
         senders = numbering.roll([-step for step in way], dims=list(range(len(grid))))
         inside = tuple(
-            slice(None)
-            if periodic
-            else slice(max(0, -step), points - max(0, step))
+            slice(None) if periodic else slice(max(0, -step), points - max(0, step))
             for step, points in zip(way, grid, strict=True)
         )
         pair = torch.stack([senders[inside].flatten(), numbering[inside].flatten()])

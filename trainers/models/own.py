@@ -12,6 +12,7 @@ import inspect
 import sys
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -44,16 +45,14 @@ def own_network(
     found = own_model_problems(config)
     if found:
         raise ValueError(f"trainer.model.{found[0]}")
-    made = getattr(_module(Path(config.path)), config.class_name, None)
-    if not (isinstance(made, type) and issubclass(made, nn.Module)):
-        raise ValueError(f"{where} is no torch.nn.Module, but {made!r}. Derive it from nn.Module")
+    made = _network_class(getattr(_module(Path(config.path)), config.class_name, None), where)
     _check_signature(made, where, {**sizes, **config.settings})
     network = made(**sizes, **config.settings)
     _try_out(network, where, num_inputs, field_shape, given_channels)
     return network
 
 
-def _module(path: Path) -> Any:
+def _module(path: Path) -> ModuleType:
     name = f"headrace_own_{sha256(str(path).encode()).hexdigest()[:16]}"
     if name in sys.modules:  # once, as dataclasses and pickle need it
         return sys.modules[name]
@@ -68,6 +67,12 @@ def _module(path: Path) -> Any:
         del sys.modules[name]
         raise
     return module
+
+
+def _network_class(found: object, where: str) -> type[nn.Module]:
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        return found
+    raise ValueError(f"{where} is no torch.nn.Module, but {found!r}. Derive it from nn.Module")
 
 
 def _check_signature(made: type[nn.Module], where: str, arguments: dict[str, Any]) -> None:

@@ -24,7 +24,6 @@ with warnings.catch_warnings():  # on import the library changes which warnings 
     from neuralop.layers.spectral_convolution import SpectralConv as LibrarySpectralConv
 
 
-
 @final
 class SpectralConv(LibrarySpectralConv):  # type: ignore[misc]
     """A convolution whose kernel has few Fourier modes, for FNOBlocks of the library.
@@ -49,7 +48,7 @@ class SpectralConv(LibrarySpectralConv):  # type: ignore[misc]
         spectrum = torch.fft.rfftn(features, dim=axes, norm="forward")
         if self.order > 1:
             spectrum = torch.fft.fftshift(spectrum, dim=axes[:-1])
-        kept = (..., *self._slices(grid))
+        kept = (slice(None), slice(None), *self._slices(grid))
         weights = [torch.view_as_complex(part) for part in self.parts]
         changed = torch.zeros(
             (len(features), self.out_channels, *spectrum.shape[2:]),
@@ -60,7 +59,9 @@ class SpectralConv(LibrarySpectralConv):  # type: ignore[misc]
         if self.order > 1:
             changed = torch.fft.ifftshift(changed, dim=axes[:-1])
         fields: Tensor = torch.fft.irfftn(changed, s=grid, dim=axes, norm="forward")
-        return fields + self.bias
+        if self.bias is not None:
+            fields = fields + self.bias
+        return fields
 
     def _slices(self, grid: Sequence[int]) -> list[slice]:
         """Where the kept modes lie, with the constant one in the middle of each shifted axis."""
@@ -126,7 +127,5 @@ def resampled(features: Tensor, grid: Sequence[int]) -> Tensor:
     """The same features on another grid of the same axes."""
     if tuple(features.shape[2:]) == tuple(grid):
         return features
-    fields: Tensor = resample(
-        features, 1.0, list(range(2, features.ndim)), output_shape=list(grid)
-    )
+    fields: Tensor = resample(features, 1.0, list(range(2, features.ndim)), output_shape=list(grid))
     return fields

@@ -9,7 +9,7 @@ Each block is two convolutions of 3 points per axis; one scale and shift (``film
 Source: Ronneberger, Fischer, Brox (2015), arXiv:1505.04597, with addition of coordinates.
 """
 
-from typing import Final, final
+from typing import Final, Literal, final
 
 import torch
 from jaxtyping import Float32
@@ -95,7 +95,7 @@ class _Block(nn.Module):
     def __init__(self, config: UnetConfig, axes: int, source: int, width: int) -> None:
         super().__init__()
         convolution = _CONVOLUTIONS[axes - 1]
-        padding = "circular" if config.periodic else "zeros"
+        padding: Literal["circular", "zeros"] = "circular" if config.periodic else "zeros"
         self.first = convolution(source, width, 3, padding=1, padding_mode=padding)
         self.second = convolution(width, width, 3, padding=1, padding_mode=padding)
         grouped = config.norm == "group"
