@@ -12,11 +12,10 @@ def networks() -> str:
     from trainers.models import MODELS, build_model, count_weights, describe_models  # brings torch
 
     points = " x ".join(map(str, FIELD_SHAPE[1:]))
+    fields = f"{FIELD_SHAPE[0]} fields of {points} points"
     lines = [
-        (
-            "Networks (under `trainer:`, `model: {kind: ...}`). Weights are those of the defaults, "
-            f"for {NUM_INPUTS - 1} parameters and time -> {FIELD_SHAPE[0]} fields of {points} points."
-        ),
+        "Networks (under `trainer:`, `model: {kind: ...}`). Weights are those of the defaults,",
+        f"from {NUM_INPUTS - 1} parameters and time to {fields}.",
     ]
     for kind, summary, options in describe_models():
         weights = ""

@@ -8,7 +8,7 @@ Invariants (``tests/unit/test_model_checks.py``):
 """
 
 import ast
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from trainers.model_config import (
@@ -36,13 +36,13 @@ def model_problems(config: AnyModelConfig, grid: Sequence[int]) -> list[str]:
     Returns:
         Lines ``key=value: limit, remedy``.
     """
-    found = []
-    if config.kind not in ("mlp", "deeponet", "own") and not 1 <= len(grid) <= MAX_AXES:
-        found.append(
-            f"kind={config.kind}: works on grids of 1 to {MAX_AXES} axes, but the fields have "
-            f"{len(grid)}. Take mlp or deeponet"
-        )
-    elif isinstance(config, FnoConfig | TfnoConfig | UnoConfig):
+    found: list[str] = []
+    if config.kind in ("mlp", "deeponet", "own"):
+        return found
+    if not 1 <= len(grid) <= MAX_AXES:
+        axes = f"for grids of 1 to {MAX_AXES} axes, and the fields have {len(grid)}"
+        return [f"kind={config.kind}: {axes}. Take mlp or deeponet"]
+    if isinstance(config, FnoConfig | TfnoConfig | UnoConfig):
         found += _mode_problems(config, grid)
     if isinstance(config, UnetConfig | UnoConfig):
         found += _depth_problems(config, grid)
@@ -61,14 +61,11 @@ def own_model_problems(config: OwnModelConfig) -> list[str]:
     except (SyntaxError, ValueError) as error:
         return [f"path={path}: is not Python ({error}). Give the path of a Python file"]
     names = [node.name for node in tree.body if isinstance(node, ast.ClassDef)]
-
     if config.class_name in names or _is_bound(tree, config.class_name):
         return []
+    known = ", ".join(names) or "none"
     return [
-        (
-            f"class={config.class_name}: {path} has no such class. It has: "
-            f"{', '.join(names) or 'none'}. Correct class or path"
-        )
+        f"class={config.class_name}: {path} has no such class, but: {known}. Correct class or path"
     ]
 
 
@@ -83,60 +80,46 @@ def halved(grid: Sequence[int], times: int) -> tuple[int, ...]:
     return tuple(-(-points // 2**times) for points in grid)
 
 
-def _mode_problems(config: Fourier, grid: Sequence[int]) -> list[str]:
+def _mode_problems(config: Fourier, grid: Sequence[int]) -> Iterator[str]:
     if isinstance(config.n_modes, int):
-        return []
+        return
     written = f"n_modes={list(config.n_modes)}"
     if len(config.n_modes) != len(grid):
-        return [
-            (
-                f"{written}: one number per axis, and the fields have {len(grid)} axes. Give "
-                f"{len(grid)}, or a single number for all"
-            )
-        ]
-    if all(modes <= points for modes, points in zip(config.n_modes, grid, strict=True)):
-        return []
-    return [
-        (
-            f"{written}: a grid of {list(grid)} points has no more than {list(grid)} Fourier modes. "
-            "Lower n_modes, or give a single number, which is cut to what each axis has"
+        yield (
+            f"{written}: one number per axis, and the fields have {len(grid)} axes. Give "
+            f"{len(grid)}, or a single number for all"
         )
-    ]
-
-
-def _depth_problems(config: UnetConfig | UnoConfig, grid: Sequence[int]) -> list[str]:
-    least = min(grid, default=1)
-    most = least.bit_length() - 1
-    if config.depth <= most:
-        return []
-    remedy = f"Lower depth to at most {most}" if most else "Take a kind that halves no grid, as mlp"
-    return [
-        (
-            f"depth={config.depth}: the grid of {list(grid)} points can be halved {most} times before "
-            f"an axis has less than one point. {remedy}, or refine the grid"
+    elif any(modes > points for modes, points in zip(config.n_modes, grid, strict=True)):
+        yield (
+            f"{written}: the grid of {list(grid)} points has no more modes than points along an "
+            "axis. Lower n_modes, or give a single number, which is cut to what each axis has"
         )
-    ]
 
 
-def _neighbour_problems(config: MessagePassingConfig, grid: Sequence[int]) -> list[str]:
-    if max(grid, default=1) == 1:
-        return [
-            (
-                f"kind={config.kind}: a grid of {list(grid)} points has no neighbours. Take mlp, or "
-                "refine the grid"
-            )
-        ]
+def _depth_problems(config: UnetConfig | UnoConfig, grid: Sequence[int]) -> Iterator[str]:
+    most = min(grid).bit_length() - 1
+    if config.depth > most:
+        remedy = f"Lower depth to at most {most}" if most else "Take a kind that halves no grid"
+        yield (
+            f"depth={config.depth}: the grid of {list(grid)} points can be halved {most} times "
+            f"before an axis has less than one point. {remedy}, or refine the grid"
+        )
+
+
+def _neighbour_problems(config: MessagePassingConfig, grid: Sequence[int]) -> Iterator[str]:
     reach = 2 * config.neighbours + 1
     short = [points for points in grid if 1 < points < reach]
-    if not config.periodic or not short:
-        return []
-    return [
-        (
-            f"neighbours={config.neighbours}: a periodic axis of {short[0]} points is shorter than the "
-            f"{reach} points that one node would see, so some twice. Lower neighbours to at most "
-            f"{(short[0] - 1) // 2}, or refine the grid"
+    if max(grid) == 1:
+        yield (
+            f"kind={config.kind}: the grid of {list(grid)} points has no neighbours. Take mlp, or "
+            "refine the grid"
         )
-    ]
+    elif config.periodic and short:
+        yield (
+            f"neighbours={config.neighbours}: a periodic axis of {short[0]} points is shorter than "
+            f"the {reach} that one node would see, so it would see some twice. Lower neighbours to "
+            f"at most {(short[0] - 1) // 2}, or refine the grid"
+        )
 
 
 def _is_bound(tree: ast.Module, name: str) -> bool:

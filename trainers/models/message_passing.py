@@ -15,6 +15,7 @@ may be all that a parameter changes, would be lost; and time is left to the task
 """
 
 import itertools
+import math
 import warnings
 from collections.abc import Sequence
 from typing import final
@@ -167,8 +168,9 @@ def grid_edges(
         Sender and receiver of each edge, and the way from one to the other in units of
         ``neighbours`` cells.
     """
-    numbering = torch.arange(torch.Size(grid).numel()).view(*grid)
-    reach = [range(-neighbours, neighbours + 1) if points > 1 else range(1) for points in grid]
+    numbering = torch.arange(math.prod(grid)).view(*grid)
+    # Farther than the grid is long there is nobody; on an axis of one point, nobody else.
+    reach = [range(-min(neighbours, n - 1), min(neighbours, n - 1) + 1) for n in grid]
     edges, ways = [], []
     for way in itertools.product(*reach):
         if not any(way):
