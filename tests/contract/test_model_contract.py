@@ -66,9 +66,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def make(config: AnyModelConfig, shape: tuple[int, ...], *, seed: int = 11) -> nn.Module:
+def make(
+    config: AnyModelConfig, shape: tuple[int, ...], *, seed: int = 11, given: int = GIVEN
+) -> nn.Module:
     torch.manual_seed(seed)
-    return build_model(config, num_inputs=NUM_INPUTS, field_shape=shape, given_channels=GIVEN)
+    return build_model(config, num_inputs=NUM_INPUTS, field_shape=shape, given_channels=given)
 
 
 def inputs(count: int, shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -142,11 +144,13 @@ def test_the_same_seed_gives_the_same_weights(
 
 
 @ALL
+@pytest.mark.parametrize("given", [0, GIVEN])
 def test_every_weight_gets_a_finite_gradient(
-    config: AnyModelConfig, shape: tuple[int, ...]
+    config: AnyModelConfig, shape: tuple[int, ...], given: int
 ) -> None:
-    network = make(config, shape)
-    network(*inputs(9, shape)).square().mean().backward()
+    network = make(config, shape, given=given)
+    numbers, fields = inputs(9, shape)
+    network(numbers, fields[:, :given]).square().mean().backward()
     for name, weight in network.named_parameters():
         assert weight.grad is not None, name
         assert weight.grad.isfinite().all(), name
