@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import costs, launch, overview, slurm
+from deploy import costs, launch, networks, overview, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
@@ -189,6 +189,9 @@ def describe(
             "Default: yes for one solver, no for the list.",
         ),
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="The networks, their options and sizes instead.")
+    ] = False,
 ) -> None:
     """Explain a solver: equation, scheme, parameters, settings, units, and cost of a member.
 
@@ -200,8 +203,13 @@ def describe(
       headrace describe cavity.py:Cavity
 
       headrace describe study.yaml      with its settings, and the cost of all its members
+
+      headrace describe --models
     """
     with exit_codes():
+        if models:
+            sys.stdout.write(networks.networks() + "\n")
+            return
         if solver is None:
             for line in costs.listing(measured=cost is True):
                 sys.stdout.write(line + "\n")

@@ -27,6 +27,7 @@ from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, Stream
 from solvers.config import SolverConfig
 from solvers.registry import known
 from trainers.config import TrainerConfig
+from trainers.model_checks import model_problems
 
 # Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
 # each section with defaults in place of what is wrong in it, for checks that do not look there.
@@ -50,6 +51,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         sections = {name: section for name, section in sections.items() if name != "stream"}
     checks: list[_Check] = [
         (("solver", "stream", "trainer"), _sample_problems),
+        (("solver", "stream", "trainer"), _model_problems),
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
         (("solver?", "parameters", "ensemble"), _design_problems),
@@ -144,6 +146,13 @@ def _task_problems(solver: SolverConfig, stream: StreamConfig, trainer: TrainerC
             )
         )
     return found
+
+
+def _model_problems(
+    solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
+) -> list[str]:
+    grid = streamed.streamed_spec(solver.spec(), stream).shape
+    return [f"trainer.model.{line}" for line in model_problems(trainer.model, grid)]
 
 
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:

@@ -38,6 +38,7 @@ from solvers.base import FieldSpec
 from solvers.config import SolverConfig
 from solvers.user_file import Unusable
 from trainers.config import TrainerConfig
+from trainers.model_checks import own_model_problems
 
 if TYPE_CHECKING:
     import pipeline.wire
@@ -201,10 +202,10 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     except ValidationError as error:
         sections = _sections_of(tree)
         found = from_validation(error, tree, StudyConfig) + checks.problems(sections)
-        raise ConfigError(found + _csv_problems(sections)) from None
+        raise ConfigError(found + _file_problems(sections)) from None
     except ConfigError as error:
-        raise ConfigError(error.problems + _csv_problems(_sections_of(tree))) from None
-    found = _csv_problems(_sections_of(tree))
+        raise ConfigError(error.problems + _file_problems(_sections_of(tree))) from None
+    found = _file_problems(_sections_of(tree))
     if found:
         raise ConfigError(found)
     return study
@@ -271,6 +272,11 @@ def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any
         root = solver.get("root", ".")
         if isinstance(root, str):
             changed["solver"] = {**solver, "root": str(folder / Path(root).expanduser())}
+    trainer = changed.get("trainer")
+    model = trainer.get("model") if isinstance(trainer, dict) else None
+    if isinstance(trainer, dict) and isinstance(model, dict) and isinstance(model.get("path"), str):
+        model = {**model, "path": str(folder / Path(model["path"]).expanduser())}
+        changed["trainer"] = {**trainer, "model": model}
     return changed
 
 
@@ -321,6 +327,14 @@ def _repaired(name: str, section: object, error: ValidationError) -> object:
 
 
 _LEAST = {"ensemble": {"members": 1}}
+
+
+def _file_problems(sections: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the files that a study names."""
+    lines = []
+    if "trainer?" in sections and sections["trainer?"].model.kind == "own":
+        lines = own_model_problems(sections["trainer?"].model)
+    return _csv_problems(sections) + [f"trainer.model.{line}" for line in lines]
 
 
 def _csv_problems(sections: Mapping[str, Any]) -> list[str]:

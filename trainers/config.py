@@ -8,136 +8,15 @@ Invariants (``tests/unit/test_trainer_config.py``):
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-MAX_WINDOW = 1024  # snapshots in a sample
-
-
-class _MapConfig(_Section):
-    """What tasks have in common that go from inputs to fields."""
-
-    window: int = Field(
-        default=1, ge=1, le=MAX_WINDOW, description="consecutive snapshots in a sample"
-    )
-    stride: int = Field(default=1, ge=1, description="snapshots from one sample to the next")
-
-
-class DirectConfig(_MapConfig):
-    """(parameters, time, input fields where there are any) -> fields."""
-
-    kind: Literal["direct"] = "direct"
-
-
-class OperatorConfig(_MapConfig):
-    """(input fields, parameters, time) -> fields; refused where no field is given."""
-
-    kind: Literal["operator"] = "operator"
-
-
-class _StepConfig(_Section):
-    """What tasks have in common that go from snapshots to later snapshots."""
-
-    history: int = Field(default=1, ge=1, le=64, description="snapshots that are given")
-    trajectory: int | None = Field(
-        default=None,
-        ge=2,
-        le=MAX_WINDOW,
-        description="consecutive snapshots in a sample, of which a random part is trained on; "
-        "null: as many as are needed",
-    )
-    stride: int = Field(default=1, ge=1, description="snapshots from one sample to the next")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        raise NotImplementedError
-
-    @property
-    def window(self) -> int:
-        """Consecutive snapshots in a sample."""
-        return self.needed if self.trajectory is None else self.trajectory
-
-    @model_validator(mode="after")
-    def _long_enough(self) -> Self:
-        if self.window < self.needed:
-            raise ValueError(
-                f"trajectory={self.trajectory} snapshots, but one example takes {self.needed}: "
-                "raise it, or leave it out"
-            )
-        return self
-
-
-class NextConfig(_StepConfig):
-    """The last snapshots -> the next ones."""
-
-    kind: Literal["next"] = "next"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
-
-
-class DeltaConfig(_StepConfig):
-    """The last snapshots -> the change from the last to the next ones."""
-
-    kind: Literal["delta"] = "delta"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
-
-
-class DerivativeConfig(_StepConfig):
-    """The last snapshot -> its time derivative, which is integrated (arXiv:2412.13074)."""
-
-    kind: Literal["derivative"] = "derivative"
-    history: Literal[1] = Field(default=1, description="snapshots that are given")
-    integrator: Literal["euler", "heun", "rk4"] = Field(
-        default="heun", description="how predictions go on in time"
-    )
-
-    @property
-    def needed(self) -> int:
-        """A difference ahead for Euler, which it integrates exactly; else a central one."""
-        return 2 if self.integrator == "euler" else 3
-
-
-class BundleConfig(_StepConfig):
-    """The last snapshots -> the changes to several next ones, with the pushforward trick."""
-
-    kind: Literal["bundle"] = "bundle"
-    ahead: int = Field(default=4, ge=1, le=64, description="snapshots predicted at once")
-    pushforward: int = Field(
-        default=1, ge=0, le=16, description="most predictions that an example starts from"
-    )
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead * (1 + self.pushforward)
-
-
-class MlpConfig(_Section):
-    """A fully connected network."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
-        default=(256, 256), max_length=64, description="width of each hidden layer"
-    )
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        default="relu", description="between the layers"
-    )
+from trainers.model_config import MlpConfig as MlpConfig  # a part of this config's own names
+from trainers.model_config import ModelConfig as ModelConfig
+from trainers.model_config import Section as _Section
+from trainers.task_config import DirectConfig as DirectConfig
+from trainers.task_config import TaskConfig as TaskConfig
 
 
 class AdamConfig(_Section):
@@ -211,11 +90,6 @@ class StepConfig(_Schedule):
         return self.drop ** min(self.stages - 1, int(done * self.stages))
 
 
-TaskConfig = Annotated[
-    DirectConfig | OperatorConfig | NextConfig | DeltaConfig | DerivativeConfig | BundleConfig,
-    Field(discriminator="kind"),
-]
-ModelConfig = MlpConfig
 OptimizerConfig = Annotated[AdamConfig | AdamWConfig, Field(discriminator="kind")]
 ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="kind")]
 

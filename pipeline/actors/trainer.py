@@ -16,6 +16,7 @@ import ray
 from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
 from pipeline.config import StudyConfig
+from pipeline.design import ranges_of
 from pipeline.guards import check_packages
 from pipeline.slots import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
@@ -87,6 +88,7 @@ def start_training(
     """
     settings = {
         "study": study.as_json(),
+        "problem": problem_of(study),  # made here: a CSV design need not lie on the ranks' nodes
         "reservoirs": [(node.id, handle) for node, handle in zip(places, reservoirs, strict=True)],
         "out": str(out),
         "use_gpu": use_gpu,
@@ -148,7 +150,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
         train(
             source,
             study.trainer,
-            problem_of(study),
+            settings["problem"],
             world=World(
                 rank=context.get_world_rank(),
                 size=context.get_world_size(),
@@ -164,6 +166,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
 
 def problem_of(study: StudyConfig) -> Problem:
     """What the trainer is told of a study: names, units, shapes and ranges."""
+    ranges = ranges_of(study)
     spec, steps, every = study.spec, max(1, study.solver.max_snapshots - 1), study.stream.every
     step_seconds = study.solver.end_time / steps
     first = 0.0 if study.stream.initial_state else every * step_seconds
@@ -177,8 +180,8 @@ def problem_of(study: StudyConfig) -> Problem:
             Input(
                 name=parameter.name,
                 unit=parameter.unit,
-                low=study.parameters[parameter.name].lowest,
-                high=study.parameters[parameter.name].highest,
+                low=ranges[parameter.name][0],
+                high=ranges[parameter.name][1],
                 learnt=not parameter.seed,
             )
             for parameter in study.solver.parameters()

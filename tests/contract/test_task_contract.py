@@ -10,19 +10,18 @@ from torch import Tensor, nn
 
 from pipeline.moments import moments_of
 from trainers.base import Input, Problem
-from trainers.config import (
+from trainers.config import MlpConfig, TrainerConfig
+from trainers.state import Normalization
+from trainers.stepping import Stepping
+from trainers.task_config import (
     BundleConfig,
     DeltaConfig,
     DerivativeConfig,
     DirectConfig,
-    MlpConfig,
     NextConfig,
     OperatorConfig,
     TaskConfig,
-    TrainerConfig,
 )
-from trainers.state import Normalization
-from trainers.stepping import Stepping
 from trainers.tasks import Task, build_task
 
 MAPS = DirectConfig | OperatorConfig

@@ -20,7 +20,9 @@ def test_the_bare_loop_ends_in_the_solvers_state(kind: str) -> None:
         state = bare(solver, values)()
         # PETSc's time is a sum and the solver's a product; only burgers sees the difference.
         close = 1e-12 if kind == "burgers" else 0.0
-        np.testing.assert_allclose(last.fields[channel].ravel(), state.astype(np.float32), rtol=close)
+        np.testing.assert_allclose(
+            last.fields[channel].ravel(), state.astype(np.float32), rtol=close
+        )
     *_, after = solver.run(values, self_communicator())
     np.testing.assert_array_equal(after.fields, last.fields)
     solver.close()

@@ -17,6 +17,7 @@ from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.stats import Summary
 from solvers.registry import SOLVERS
+from trainers.models import MODELS
 
 SUMMARY = Summary(
     name="heat-2d", members_completed=60, members_failed=1, samples_inserted=2950,
@@ -119,6 +120,16 @@ def test_describe_gives_equation_parameters_and_units() -> None:
     text = headrace("describe", "heat").output
     for words in ("initial", "north", "[100, 500]", "m^2/s"):
         assert words in text
+
+
+def test_describe_gives_the_networks_their_options_and_sizes() -> None:
+    text = headrace("describe", "--models").output
+    for kind, entry in MODELS.items():
+        assert f"\n{kind}: {entry.summary}\n" in text
+    hidden = 6 * 256 + 256 + 256 * 256 + 256 + 256 * 8192 + 8192
+    assert f"  {hidden:,} weights\n  hidden      [256, 256]  width of each hidden layer" in text
+    assert "from 5 parameters and time to 2 fields of 64 x 64 points" in text
+    assert re.search(r"own: .*\n  your weights\n  path +required  Python file\n", text)
 
 
 def test_describe_of_an_unknown_solver_names_those_there_are() -> None:

@@ -439,6 +439,40 @@ def test_every_example_loads_without_a_warning(path: Path) -> None:
     assert load(path).warnings() == []
 
 
+@pytest.mark.parametrize(
+    ("model", "stream", "words"),
+    [
+        ({"kind": "fno", "n_modes": [4, 41]}, {}, ["n_modes=[4, 41]", "[24, 40]", "Lower n_modes"]),
+        ({"kind": "unet", "depth": 5}, {}, ["depth=5", "[24, 40]", "at most 4"]),
+        ({"kind": "uno", "depth": 4}, {"coarsen": [6, 8]}, ["depth=4", "[6, 8]", "at most 2"]),
+        ({"path": "net.py", "class": "Net"}, {}, ["path=", "/net.py: cannot be read"]),
+    ],
+)
+def test_what_a_network_cannot_do_on_the_grid_is_refused(
+    model: Tree, stream: Tree, words: list[str], tmp_path: Path
+) -> None:
+    study = changed("trainer.model", model)
+    study["stream"] = stream
+    (line,) = problems(study, tmp_path)
+    assert line.startswith("trainer.model.")
+    for word in words:
+        assert word in line
+
+
+def test_the_path_of_ones_own_network_is_relative_to_the_study(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("class Net: ...")
+    study = changed("trainer.model", {"path": "net.py", "class": "Net", "widths": [3, 4]})
+    model = parse(study, folder=tmp_path).as_json()["trainer"]["model"]
+    path = str(tmp_path / "net.py")
+    assert model == {"kind": "own", "path": path, "class": "Net", "widths": [3, 4]}
+
+
+def test_the_keys_of_ones_own_network_are_named_as_they_are_written(tmp_path: Path) -> None:
+    (line,) = problems(changed("trainer.model", {"path": "net.py"}), tmp_path)
+    assert line.startswith("trainer.model.class=nothing: required, but missing. Add 'class: ...'")
+    assert "class in that file" in line
+
+
 def test_the_demo_is_the_one_that_is_promised(project: Path) -> None:
     study = load(project / "examples" / "heat.yaml")
     assert (study.ensemble.members, study.ensemble.validation) == (250, 10)

@@ -6,6 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from trainers.config import ConstantConfig, CosineConfig, StepConfig, TrainerConfig
+from trainers.model_config import MlpConfig
 
 
 def test_the_design_document_example_is_read() -> None:
@@ -18,7 +19,7 @@ def test_the_design_document_example_is_read() -> None:
             "optimizer": {"kind": "adam", "lr": 1.0e-3, "weight_decay": 1.0e-4},
         }
     )
-    assert config.model.hidden == (256, 256)
+    assert config.model == MlpConfig(hidden=(256, 256))
     assert config.optimizer.weight_decay == 1.0e-4
     assert TrainerConfig.model_validate_json(config.model_dump_json()) == config
 
