@@ -15,7 +15,7 @@ from pipeline.config import StudyConfig, load
 from pipeline.journal import read
 from pipeline.run import StudyResult, run
 
-pytestmark = pytest.mark.petsc
+pytestmark = [pytest.mark.petsc, pytest.mark.studies]
 
 PROJECT = Path(__file__).resolve().parents[2]
 EXAMPLES = sorted(path.stem for path in (PROJECT / "examples").glob("*.yaml"))

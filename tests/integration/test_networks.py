@@ -10,7 +10,7 @@ from pipeline.run import run
 from tests.small_study import small_study
 from trainers.export import load_surrogate
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.studies]
 
 OWN = Path(__file__).parents[1] / "contract" / "own_network.py"
 
@@ -20,7 +20,6 @@ OWN = Path(__file__).parents[1] / "contract" / "own_network.py"
     [
         pytest.param(
             {"kind": "fno", "n_modes": [4, 6], "channels": 4, "layers": 2, "conditioning": "film"},
-            marks=pytest.mark.slow,
             id="fno",
         ),
         pytest.param({"path": str(OWN), "class": "Scaled", "start": 0.5}, id="own"),
