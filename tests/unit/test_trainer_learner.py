@@ -37,7 +37,7 @@ def test_it_steps_as_torch_does_without_a_fused_optimizer(kind: str, network: nn
     settings = {"kind": kind, "lr": 0.01, "weight_decay": 0.001}
     learner = Learner(network, config(optimizer=settings))
     for _ in range(20):
-        learner.step(losses_of(network))
+        learner.learn(losses_of(network))
         optimizer.zero_grad()
         torch.autograd.backward(losses_of(reference).mean())
         optimizer.step()
@@ -52,12 +52,12 @@ def test_a_train_step_that_is_not_finite_never_changes_the_weights(
     lag: int, scale: float, network: nn.Module
 ) -> None:
     learner = Learner(network, config(), lag=lag)
-    learner.step(losses_of(network))
+    learner.learn(losses_of(network))
     before = copy.deepcopy(network.state_dict())
 
     def steps() -> None:
         for _ in range(lag + 1):
-            learner.step(losses_of(network, scale))
+            learner.learn(losses_of(network, scale))
 
     with pytest.raises(TrainingDiverged, match=r"train step 1: .*Lower trainer.optimizer.lr=0.01"):
         steps()
@@ -67,9 +67,9 @@ def test_a_train_step_that_is_not_finite_never_changes_the_weights(
 
 def test_flags_that_were_not_read_yet_are_read_at_the_end(network: nn.Module) -> None:
     learner = Learner(network, config(), lag=2)
-    learner.step(losses_of(network, float("nan")))
+    learner.learn(losses_of(network, float("nan")))
     with pytest.raises(TrainingDiverged, match="train step 0"):
-        learner.check()
+        learner.finish(lambda _: None)
 
 
 def test_one_bad_sample_spoils_the_gradient_of_the_whole_network(network: nn.Module) -> None:
@@ -79,13 +79,13 @@ def test_one_bad_sample_spoils_the_gradient_of_the_whole_network(network: nn.Mod
     poison = torch.zeros(7)
     poison[4] = float("inf")
     with pytest.raises(TrainingDiverged, match="loss=inf, gradient norm=nan"):
-        learner.step(losses + poison)
+        learner.learn(losses + poison)
     assert all(each.grad is not None and each.grad.isnan().any() for each in network.parameters())
 
 
 def test_the_gradient_is_clipped_to_its_largest_norm(network: nn.Module) -> None:
     learner = Learner(network, config(gradient_clip=0.125))
-    learner.step(losses_of(network, 30.0))
+    learner.learn(losses_of(network, 30.0))
     gradients = [each.grad for each in network.parameters() if each.grad is not None]
     assert float(nn.utils.get_total_norm(gradients)) == pytest.approx(0.125, rel=1e-4)
 
@@ -96,7 +96,7 @@ def test_the_learning_rate_follows_the_schedule(network: nn.Module) -> None:
     rates = []
     for _ in range(6):
         rates.append(learner.learning_rate)
-        learner.step(losses_of(network))
+        learner.learn(losses_of(network))
     assert rates == pytest.approx(
         [0.005, 0.01, 0.01 * (2 + 2**0.5) / 4, 0.005, 0.01 * (2 - 2**0.5) / 4, 0.0]
     )
