@@ -15,7 +15,7 @@ import copy
 from typing import final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @final
@@ -37,7 +37,8 @@ class Average:
         """Take in the weights as they are after a train step."""
         decay = min(self._decay, (1 + self.updates) / (10 + self.updates))
         self.updates += 1
-        mine, theirs = list(self.model.parameters()), list(self._followed.parameters())
+        mine: list[Tensor] = list(self.model.parameters())
+        theirs: list[Tensor] = list(self._followed.parameters())
         torch._foreach_lerp_(mine, theirs, 1.0 - decay)
         for kept, new in zip(self.model.buffers(), self._followed.buffers(), strict=True):
             kept.copy_(new)

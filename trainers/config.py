@@ -338,7 +338,9 @@ class TrainerConfig(_Section):
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         default="float32", description="of the network's matrix products in training"
     )
-    compile: bool = Field(default=False, description="whether torch.compile makes the network faster")
+    compile: bool = Field(
+        default=False, description="whether torch.compile makes the network faster"
+    )
     early_stop: EarlyStopConfig | None = Field(
         default=None, description="when to stop before the simulations have ended; null: never"
     )

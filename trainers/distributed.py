@@ -109,7 +109,7 @@ class LockStep:
         return -self._least([-number])[0]
 
     def of_first(self, number: float) -> float:
-        """What rank 0 says: what is decided by it is decided alike, whatever the others' rounding."""
+        """What rank 0 says, so that what is decided by it is decided alike everywhere."""
         return float(self.gather(np.array([number], np.float64))[0, 0])
 
     def average(self, gradients: Sequence[Tensor]) -> None:

@@ -38,7 +38,7 @@ def training_network(
     """
     if config.precision == "float16" and device.type == "cpu":
         raise ValueError(f"trainer.precision=float16: {FLOAT16_ON_CPU}")
-    network, notes = model, ()
+    network, notes = model, tuple[str, ...]()
     if config.precision != "float32":
         network = InPrecision(model, DTYPES[config.precision])
     if config.compile:
@@ -73,7 +73,8 @@ def _compiled(
     missing = compiler_missing(device)
     if ranks.all(missing is None):
         # Batches are all of one shape; validation, whose chunks differ, calls the plain network.
-        compiled: nn.Module = torch.compile(network, dynamic=False)
+        compiled = torch.compile(network, dynamic=False)
+        assert isinstance(compiled, nn.Module)
         return compiled, ()
     why = missing or "another rank has none"
     return network, (f"trainer.compile: no compiler works here, trained without one ({why})",)

@@ -11,14 +11,23 @@ Invariants (``tests/unit/test_trainer_loggers.py``):
 """
 
 import importlib
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol, final, runtime_checkable
 
-from trainers.config import LoggerConfig, MlflowConfig, TensorBoardConfig, TrainerConfig, WandbConfig
+from trainers.config import (
+    LoggerConfig,
+    MlflowConfig,
+    TensorBoardConfig,
+    TrainerConfig,
+    WandbConfig,
+)
 from trainers.libraries import missing_libraries
 
 MLFLOW_FILE: Final = "mlflow.db"
+# Both libraries report on their own use and errors, to their makers; an operator's values win.
+QUIET: Final = {"MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false"}
 
 
 @runtime_checkable
@@ -46,14 +55,10 @@ def open_loggers(config: TrainerConfig, out: Path) -> list[Logger]:
     """
     if found := missing_libraries(config.loggers):
         raise ValueError("; ".join(found))
-    opened: list[Logger] = []
-    try:
-        for each in config.loggers:
-            opened.append(_opened(each, config.model_dump(mode="json"), out))
-    except BaseException:
-        close_all(opened)
-        raise
-    return opened
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    settings = config.model_dump(mode="json")
+    return [_opened(each, settings, out) for each in config.loggers]
 
 
 def close_all(loggers: Sequence[Logger]) -> None:

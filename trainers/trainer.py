@@ -102,9 +102,7 @@ def train(
         return stats
 
 
-def _judge(
-    result: ValidationResult | None, learner: Learner, ranks: LockStep, log: Log
-) -> None:
+def _judge(result: ValidationResult | None, learner: Learner, ranks: LockStep, log: Log) -> None:
     """Take in a validation, where there was one, alike on all ranks."""
     log.validated(result)
     if result is not None:

@@ -67,6 +67,7 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
             batch=study.trainer.batch,
             ranks=study.trainer.ranks,
         ),
+        drain=study.trainer.after_production.kind != "stop",
     )
 
 
