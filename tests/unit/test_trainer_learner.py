@@ -196,9 +196,11 @@ def test_in_float16_scaled_gradients_change_the_weights_as_plain_ones(network: n
 def overflowing(network: nn.Module, limit: float) -> torch.Tensor:
     """A loss whose gradient is infinite where it is scaled by more than ``limit``."""
     losses = losses_of(network)
-    losses.register_hook(
-        lambda gradient: torch.where(gradient * len(gradient) > limit, torch.inf, gradient)
-    )
+
+    def overflow(gradient: torch.Tensor) -> torch.Tensor:
+        return torch.where(gradient * len(gradient) > limit, torch.inf, gradient)
+
+    losses.register_hook(overflow)  # type: ignore[no-untyped-call]
     return losses
 
 

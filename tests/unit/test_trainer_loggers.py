@@ -107,7 +107,7 @@ def test_a_missing_library_is_an_error_before_anything_is_trained(
     )
     source = linear_source(batches=90)
     settings = config({"kind": "wandb"})
-    with pytest.raises(ValueError, match="trainer.loggers=wandb: the Python package"):
+    with pytest.raises(ValueError, match=r"trainer\.loggers=wandb: the Python package"):
         train(source, settings, linear_problem(), world=World(), out=tmp_path)
     assert source.drawn == []
 
