@@ -84,6 +84,8 @@ def summary(result: Summary, *, unit: str) -> Table:
         f"solvers {seconds(result.solver_wait_seconds)}",
     )
     rows.add_row("streamed", _bytes(result.bytes_streamed))
+    for note in result.notes:
+        rows.add_row("note", Text(note))
     return rows
 
 

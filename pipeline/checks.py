@@ -59,6 +59,9 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
         (("solver", "stream", "trainer"), _task_problems),
+        (("trainer",), _precision_problems),
+        (("ensemble", "trainer"), _judging_problems),
+        (("solver", "ensemble", "stream", "reservoir", "trainer"), _nothing_trained_problems),
     ]
     return found + _all(sections, checks)
 
@@ -153,6 +156,51 @@ def _model_problems(
 ) -> list[str]:
     grid = streamed.streamed_spec(solver.spec(), stream).shape
     return [f"trainer.model.{line}" for line in model_problems(trainer.model, grid)]
+
+
+def _precision_problems(trainer: TrainerConfig) -> list[str]:
+    if (trainer.precision, trainer.device) != ("float16", "cpu"):
+        return []
+    text = (
+        "trainer.device=cpu cannot train in it: a float16 gradient needs a GPU. Set precision to "
+        "bfloat16 or float32, or device to cuda"
+    )
+    return [problem("trainer.precision", "float16", text)]
+
+
+def _judging_problems(ensemble: EnsembleConfig, trainer: TrainerConfig) -> list[str]:
+    """What decides by the validation error needs one."""
+    if ensemble.validation:
+        return []
+    judging = {
+        "trainer.early_stop": trainer.early_stop is not None,
+        "trainer.schedule.kind=plateau": trainer.schedule.kind == "plateau",
+    }
+    return [
+        f"{name}: goes by the validation error, and ensemble.validation=0 leaves none. Set "
+        "ensemble.validation to at least 1, or take it out"
+        for name, asked in judging.items()
+        if asked
+    ]
+
+
+def _nothing_trained_problems(
+    solver: SolverConfig,
+    ensemble: EnsembleConfig,
+    stream: StreamConfig,
+    reservoir: ReservoirConfig,
+    trainer: TrainerConfig,
+) -> list[str]:
+    """With ``stop`` nothing follows production, so training must begin before its end."""
+    samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
+    if trainer.after_production.kind != "stop" or reservoir.watermark < samples:
+        return []
+    text = (
+        f"only {samples} samples will reach a rank, so all simulations have ended before training "
+        "starts, and trainer.after_production.kind=stop ends it at once. Lower watermark, or use "
+        "kind: drain"
+    )
+    return [problem("reservoir.watermark", reservoir.watermark, text)]
 
 
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:

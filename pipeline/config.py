@@ -37,7 +37,7 @@ from solvers.announce import with_announcement
 from solvers.base import FieldSpec
 from solvers.config import SolverConfig
 from solvers.user_file import Unusable
-from trainers.config import TrainerConfig
+from trainers.config import StepsAfter, TrainerConfig
 from trainers.model_checks import own_model_problems
 
 if TYPE_CHECKING:
@@ -132,22 +132,28 @@ class StudyConfig(Section):
         if self.reservoir.max_reuse is None:
             return None
         draws = self.expected_samples * max(self.reservoir.max_reuse, 1.0)
-        return -int(-draws // (self.trainer.ranks * self.trainer.batch))
+        return self._train_steps(draws / self.trainer.ranks)
 
     @property
     def expected_train_steps(self) -> int | None:
         """Train steps that the solvers' waiting makes sure of; None where nothing is known.
 
         With ``max_surplus`` the solvers have waited, when production ends, until all but that many
-        of the allowed draws were made; then what is held is drained.
+        of the allowed draws were made; then comes what ``trainer.after_production`` says.
         """
         reservoir, most = self.reservoir, self.max_train_steps
         if most is None or reservoir.max_reuse is None or reservoir.max_surplus is None:
             return most
         samples = self.expected_samples / self.trainer.ranks
         draws = samples * reservoir.max_reuse - reservoir.max_surplus
-        draws = max(draws, 0.0) + min(samples, reservoir.capacity)
-        return min(most, -int(-draws // self.trainer.batch))
+        drained = self.trainer.after_production.kind != "stop"
+        draws = max(draws, 0.0) + (min(samples, reservoir.capacity) if drained else 0.0)
+        return min(most, self._train_steps(draws))
+
+    def _train_steps(self, draws: float) -> int:
+        """Train steps of so many draws of one rank, and those that follow after the drain."""
+        after, group = self.trainer.after_production, self.trainer.batch * self.trainer.accumulate
+        return -int(-draws // group) + (after.steps if isinstance(after, StepsAfter) else 0)
 
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant."""

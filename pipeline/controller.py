@@ -9,6 +9,7 @@ hands in what happened (``handle``) and carries out what it answers.
 4. Validation ends once, after its last member; production ends once, after the last member of all.
 5. After every failed attempt the reservoirs are told to forget what it left unfinished.
 6. The study stops once: when training is over, or as soon as it cannot succeed any more.
+7. Training may end before production only where that was asked for; the rest is not simulated.
 """
 
 from collections import deque
@@ -155,6 +156,7 @@ class Controller:
         max_attempts: Tries before a member is given up.
         max_failed_fraction: The study fails when a larger share of all members has failed.
         member_timeout: Seconds an attempt may take; None for no limit.
+        may_end_early: Whether a training that ends before production has is a success.
     """
 
     validation: int
@@ -162,6 +164,7 @@ class Controller:
     max_attempts: int
     max_failed_fraction: float
     member_timeout: float | None = None
+    may_end_early: bool = False
     failures: list[FailedMember] = field(default_factory=list)
     _waiting: deque[Assignment] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
@@ -214,7 +217,8 @@ class Controller:
                 if worker in self._running:
                     forget = [self._fail(worker, reason, final=False)]
             case TrainingEnded():
-                return self._stop(None if self._production_ended else "training ended too early")
+                done = self._production_ended or self.may_end_early
+                return self._stop(None if done else "training ended too early")
             case Broken(reason):
                 return self._stop(reason)
             case TimePassed():

@@ -102,7 +102,7 @@ def design_of(study: StudyConfig) -> Design:
 
 
 def ranges_of(study: StudyConfig) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each parameter: as the study says, or as its CSV file has them."""
+    """Lowest and highest value of each parameter, as the study says or its CSV file has them."""
     points: Parameters | None = None
     found = {}
     for column, name in enumerate(study.parameter_names):

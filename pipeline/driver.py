@@ -37,7 +37,7 @@ from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
-from pipeline.watch import Watch
+from pipeline.watch import Watch, notes_of
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -115,6 +115,8 @@ class Driver:
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
+        for note in notes_of(stats):
+            self._journal.write("note", at=self._clock(), text=note)
         self._journal.write("end", at=self._clock(), reason=reason)
         if reason is not None:
             raise StudyFailed(reason)

@@ -71,6 +71,8 @@ def _inside(annotation: object, element: str | int, node: object) -> Iterator[ob
     for choice in _choices(annotation):
         if typing.get_origin(choice) is dict:
             yield typing.get_args(choice)[1]
+        elif typing.get_origin(choice) is tuple:
+            yield typing.get_args(choice)[0]
 
 
 def _models(annotation: object, node: object) -> Iterator[type[BaseModel]]:

@@ -31,6 +31,7 @@ from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
+from pipeline.errors import ConfigError
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal
 from pipeline.receiver import remove_stale_sockets
@@ -39,6 +40,7 @@ from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
+from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
     from trainers.export import Surrogate
@@ -97,6 +99,8 @@ def run(
         return time.monotonic() - started
 
     check_packages()
+    if missing := missing_libraries(study.trainer.loggers):
+        raise ConfigError(missing)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
     journal = Journal(directory.journal)
@@ -138,6 +142,7 @@ def _run_on(
                 max_attempts=study.ensemble.max_attempts,
                 max_failed_fraction=study.ensemble.max_failed_fraction,
                 member_timeout=study.ensemble.member_timeout,
+                may_end_early=study.trainer.early_stop is not None,
             ),
             solvers=solvers,
             reservoirs=reservoirs,

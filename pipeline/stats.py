@@ -148,6 +148,7 @@ class Summary:
         trainer_wait_seconds: Time ranks waited for batches after their first step, mean over ranks.
         solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
         bytes_streamed: Field bytes stored in slots.
+        notes: What a person should know of how it was trained: that it stopped early, say.
     """
 
     name: str
@@ -165,7 +166,8 @@ class Summary:
     trainer_wait_seconds: float
     solver_wait_seconds: float
     bytes_streamed: int
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""
-        return asdict(self)
+        return asdict(self) | {"notes": list(self.notes)}

@@ -138,4 +138,10 @@ def summarise(name: str, stats: StudyStats) -> Summary:
         trainer_wait_seconds=sum(r.wait_seconds for r in stats.ranks) / max(len(stats.ranks), 1),
         solver_wait_seconds=stats.solver_wait_seconds,
         bytes_streamed=sum(r.bytes_received for r in stats.reservoirs),
+        notes=notes_of(stats),
     )
+
+
+def notes_of(stats: StudyStats) -> tuple[str, ...]:
+    """What the ranks want people to know, each sentence once."""
+    return tuple(dict.fromkeys(note for rank in stats.ranks for note in rank.notes))

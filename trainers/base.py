@@ -14,9 +14,10 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 5. ``lease``, ``replay`` and ``give_back`` are called by one thread, everything else by another.
 6. Leases are given back in the order they were drawn in; an empty one is not given back. What was
    given back reaches the reservoir with the next call of ``lease`` at the latest, and the trainer
-   ends with a call of ``lease``.
+   ends with a call of ``lease``; one that stops before the end of the stream keeps the last ones.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -250,6 +251,11 @@ class ValidationResult:
     member_rollout: dict[int, float] = field(default_factory=dict)
     spread: Spread | None = None
 
+    @property
+    def error(self) -> float:
+        """What trainings are judged by: ``relative_l2``, or ``mse`` where that is not a number."""
+        return self.mse if math.isnan(self.relative_l2) else self.relative_l2
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainStats:
@@ -263,6 +269,7 @@ class TrainStats:
         wait_seconds: Total time this rank waited for batches so far, from its first step on.
         first_step_seconds: From the start of the loop to the first train step; None before it.
         validation: Newest result; None before the first.
+        notes: What a person should know of how it was trained, a sentence each.
     """
 
     rank: int
@@ -272,6 +279,7 @@ class TrainStats:
     wait_seconds: float
     first_step_seconds: float | None
     validation: ValidationResult | None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable  # so that the test run can check it where it is passed

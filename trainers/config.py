@@ -90,15 +90,100 @@ class StepConfig(_Schedule):
         return self.drop ** min(self.stages - 1, int(done * self.stages))
 
 
+class PlateauConfig(_Schedule):
+    """``lr`` times ``drop`` whenever the validation error has not fallen for a while."""
+
+    kind: Literal["plateau"] = "plateau"
+    patience: int = Field(
+        default=3, ge=1, le=10_000, description="validations without a lower error before a drop"
+    )
+    drop: float = Field(default=0.5, gt=0.0, le=1.0, description="factor of a drop")
+
+    def _decay(self, done: float) -> float:
+        return 1.0  # the drops are counted by trainers/progress.py
+
+
+class EarlyStopConfig(_Section):
+    """Training stops when the validation error has not fallen for a while."""
+
+    patience: int = Field(
+        default=10, ge=1, le=10_000, description="validations without a lower error before the stop"
+    )
+    min_delta: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="how much lower the relative error must be to count as lower",
+    )
+
+
+class DrainAfter(_Section):
+    """What is held is drawn once more."""
+
+    kind: Literal["drain"] = "drain"
+
+
+class StopAfter(_Section):
+    """Training ends at once, with the batches that are leased already."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class StepsAfter(_Section):
+    """What is held is drawn once more, then uniformly for a number of train steps."""
+
+    kind: Literal["steps"] = "steps"
+    steps: int = Field(
+        default=1000, ge=1, le=1_000_000_000, description="train steps after the drain"
+    )
+
+
+class TensorBoardConfig(_Section):
+    """Event files under ``tensorboard/`` in the run directory."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+
+
+class WandbConfig(_Section):
+    """Weights & Biases, under ``wandb/`` in the run directory."""
+
+    kind: Literal["wandb"] = "wandb"
+    project: str = Field(default="headrace", min_length=1, description="name of the project")
+    mode: Literal["offline", "online"] = Field(
+        default="offline", description="whether anything leaves this machine"
+    )
+
+
+class MlflowConfig(_Section):
+    """An MLflow tracking store."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    experiment: str = Field(default="headrace", min_length=1, description="name of the experiment")
+    uri: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the tracking store; null: mlflow.db in the run directory",
+    )
+
+
 OptimizerConfig = Annotated[AdamConfig | AdamWConfig, Field(discriminator="kind")]
-ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="kind")]
+ScheduleConfig = Annotated[
+    ConstantConfig | CosineConfig | StepConfig | PlateauConfig, Field(discriminator="kind")
+]
+AfterConfig = Annotated[DrainAfter | StopAfter | StepsAfter, Field(discriminator="kind")]
+LoggerConfig = Annotated[
+    TensorBoardConfig | WandbConfig | MlflowConfig, Field(discriminator="kind")
+]
 
 
 class TrainerConfig(_Section):
     """The training loop."""
 
     ranks: int = Field(default=1, ge=1, le=4096, description="data-parallel training processes")
-    batch: int = Field(default=32, ge=1, le=1_048_576, description="samples per step and rank")
+    batch: int = Field(default=32, ge=1, le=1_048_576, description="samples per batch and rank")
+    accumulate: int = Field(
+        default=1, ge=1, le=65_536, description="batches per train step and rank"
+    )
     task: TaskConfig = Field(default=DirectConfig(), description="what is predicted from what")
     model: ModelConfig = Field(default=MlpConfig(), description="the network")
     loss: Literal["mse", "mae", "relative_l2", "h1"] = Field(
@@ -117,10 +202,32 @@ class TrainerConfig(_Section):
         allow_inf_nan=False,
         description="largest norm of the gradient; null: no limit",
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="decay of a moving average of the weights, which is validated and exported "
+        "in their place; null: none",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the network's matrix products in training"
+    )
+    compile: bool = Field(
+        default=False, description="whether torch.compile makes the network faster"
+    )
+    early_stop: EarlyStopConfig | None = Field(
+        default=None, description="when to stop before the simulations have ended; null: never"
+    )
+    after_production: AfterConfig = Field(
+        default=DrainAfter(), description="what is trained on when the simulations have ended"
+    )
     validate_every: int = Field(
         default=500, ge=1, description="train steps from one validation to the next"
     )
     log_every: int = Field(default=50, ge=1, description="train steps from one report to the next")
+    loggers: tuple[LoggerConfig, ...] = Field(
+        default=(), max_length=8, description="who else is told of losses and errors"
+    )
     lease_batches: int = Field(
         default=32, ge=1, le=4096, description="batches drawn from the reservoir in one call"
     )

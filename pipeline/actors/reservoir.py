@@ -68,6 +68,7 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
             ranks=study.trainer.ranks,
             mpi_ranks=study.ensemble.mpi_ranks,
         ),
+        drain=study.trainer.after_production.kind != "stop",
     )
 
 

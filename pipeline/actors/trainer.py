@@ -60,11 +60,18 @@ class RayReservoir:
 
     def report(self, stats: TrainStats) -> None:
         """Leave the statistics with the reservoir, where the driver finds them."""
+        self._report(stats)
+
+    def confirm(self, stats: TrainStats) -> None:
+        """Report, and return when the driver can find it: nothing is said after that."""
+        ray.get(self._report(stats))
+
+    def _report(self, stats: TrainStats) -> Answer:
         if stats.first_step_seconds is not None:
             stats = replace(
                 stats, first_step_seconds=stats.first_step_seconds + self._loop_began_after
             )
-        self._handle.report.remote(stats)
+        return self._handle.report.remote(stats)
 
 
 def start_training(
@@ -140,14 +147,15 @@ def _train_rank(settings: dict[str, Any]) -> None:
     beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
     handle = beside[context.get_local_rank()]
     description = ray.get(handle.describe.remote())
+    client = RayReservoir(handle, loop_began_after=time.time() - settings["started_at"])
     source = ReservoirSource(
-        client=RayReservoir(handle, loop_began_after=time.time() - settings["started_at"]),
+        client=client,
         training=Slots.attach(description.training),
         validation=None if description.validation is None else Slots.attach(description.validation),
         batch=study.trainer.batch,
     )
     try:
-        train(
+        stats = train(
             source,
             study.trainer,
             settings["problem"],
@@ -160,6 +168,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
             seed=int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0]),
             expected_steps=study.expected_train_steps,
         )
+        client.confirm(stats)
     finally:
         source.close()
 

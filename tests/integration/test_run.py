@@ -141,6 +141,27 @@ def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
     assert result.stats.members.retries == 1
 
 
+def test_a_trainer_that_stops_early_ends_the_study_and_its_simulations(tmp_run: Path) -> None:
+    # Hours of simulations, if nobody ended them; the error never falls by so much.
+    study = small_study(
+        solver={"grid": [20, 30], "steps": 100},
+        ensemble={"members": 10_000},
+        trainer={"early_stop": {"patience": 2, "min_delta": 1e9}, "validate_every": 10},
+    )
+    result = run(study, out=tmp_run)
+    assert result.summary.members_completed < 1000
+    assert result.stats.members.running >= 1
+    (note,) = result.summary.notes
+    assert note.startswith(f"stopped early at train step {result.summary.train_steps}: in 2")
+    events = list(read(tmp_run / "journal.jsonl"))
+    assert [event["text"] for event in events if event["event"] == "note"] == [note]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["reason"] is None
+    assert result.stats.phase == "done"
+    assert result.surrogate().card["train_steps"] == result.summary.train_steps
+    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+
+
 def test_a_study_that_cannot_succeed_fails_with_the_reason_and_leaves_nothing(
     tmp_run: Path,
 ) -> None:

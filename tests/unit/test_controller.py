@@ -181,6 +181,14 @@ def test_the_study_stops_once(event: Broken | TrainingEnded, reason: str) -> Non
     assert control.handle(event, 2.0) == []
 
 
+def test_training_that_may_end_early_is_a_success_and_nothing_more_is_started() -> None:
+    control = controller(may_end_early=True)
+    (running,) = starts(control.handle(WorkerReady(0), 0.0))
+    assert control.handle(TrainingEnded(), 1.0) == [Stop(None)]
+    assert control.handle(completed(running), 2.0) == []
+    assert control.handle(WorkerReady(1), 2.0) == []
+
+
 def test_training_that_ends_after_production_is_a_success() -> None:
     control = controller(validation=0, members=1)
     (start,) = starts(control.handle(WorkerReady(0), 0.0))

@@ -318,6 +318,57 @@ def test_the_initial_state_and_the_window_change_the_number_of_samples() -> None
     assert parse(windows).sample_layout().nbytes == 4 * 24 * 40 * 4
 
 
+def test_train_steps_follow_from_the_trainer_s_settings() -> None:
+    # Of 650 draws of a rank: 390 samples * 5 / 3 ranks.
+    assert parse(changed("trainer.accumulate", 4)).max_train_steps == 28
+    study = changed("trainer.after_production", {"kind": "steps", "steps": 500})
+    assert parse(study).max_train_steps == 109 + 500
+    assert parse(study).expected_train_steps == 109 + 500
+    for kind, draws in (("drain", 650 - 400 + 120), ("stop", 650 - 400)):
+        study["reservoir"]["max_surplus"] = 400
+        study["trainer"]["after_production"] = {"kind": kind}
+        assert parse(study).expected_train_steps == -(-draws // 6), kind
+
+
+def test_float16_is_refused_without_a_gpu() -> None:
+    study = tree()
+    study["trainer"] |= {"precision": "float16", "device": "cpu"}
+    (line,) = problems(study)
+    assert line.startswith('trainer.precision="float16": trainer.device=cpu cannot train in it')
+    study["trainer"]["precision"] = "bfloat16"
+    parse(study)
+
+
+def test_what_goes_by_the_validation_error_needs_one() -> None:
+    study = changed("ensemble.validation", 0)
+    study["trainer"] |= {"early_stop": {"patience": 3}, "schedule": {"kind": "plateau"}}
+    first, second = problems(study)
+    assert first.startswith("trainer.early_stop: goes by the validation error")
+    assert second.startswith("trainer.schedule.kind=plateau: goes by the validation error")
+    study["ensemble"]["validation"] = 1
+    parse(study)
+
+
+def test_a_study_that_would_stop_before_it_starts_is_refused() -> None:
+    study = changed("trainer.after_production", {"kind": "stop"})
+    parse(study)
+    study["reservoir"] |= {"capacity": 400, "watermark": 130}  # of 130 samples at each rank
+    (line,) = problems(study)
+    assert line.startswith("reservoir.watermark=130: only 130 samples will reach a rank")
+    study["trainer"]["after_production"] = {"kind": "drain"}
+    parse(study)
+
+
+def test_a_wrong_logger_is_named_with_its_place() -> None:
+    loggers = [{"kind": "tensorboard"}, {"kind": "wandb", "projekt": "dam"}]
+    (line,) = problems(changed("trainer.loggers", loggers))
+    assert line.startswith('trainer.loggers[1].projekt="dam": unknown key.')
+    assert "project" in line
+    (line,) = problems(changed("trainer.loggers", [{"kind": "comet"}]))
+    assert line.startswith('trainer.loggers[0].kind="comet"')
+    assert "tensorboard, wandb, mlflow" in line
+
+
 def test_no_limit_on_reuse_is_no_limit_on_train_steps() -> None:
     assert parse(changed("reservoir.max_reuse", None)).max_train_steps is None
 
