@@ -32,7 +32,7 @@ from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
 
 if TYPE_CHECKING:
-    from trainers.export import Surrogate
+    from trainers.surrogate import Surrogate
 
 # A part that does not answer within this time when it is told to close is killed with Ray itself.
 CLOSE_SECONDS = 10.0

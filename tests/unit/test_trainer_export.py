@@ -16,8 +16,9 @@ from tests.unit.array_source import (
 )
 from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
-from trainers.export import Surrogate, export, load_surrogate
+from trainers.export import export, load_surrogate
 from trainers.state import Normalization
+from trainers.surrogate import Surrogate
 from trainers.tasks import Direct, build_task
 
 CPU = torch.device("cpu")
