@@ -110,8 +110,7 @@ def _inputs(card: Card) -> list[str]:
     problem, scale = card["problem"], card["normalization"]
     each = [*problem["parameters"], problem["time"]]
     rows = [
-        [one["name"], one["unit"], _number(one["low"]), _number(one["high"]), _number(middle)]
-        + [_number(width)]
+        [one["name"], one["unit"], *map(_number, (one["low"], one["high"], middle, width))]
         for one, middle, width in zip(
             each, scale["input_offset"], scale["input_scale"], strict=True
         )
@@ -170,8 +169,13 @@ def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not regions:
         return
     rows = [
-        [one["name"], f"{_number(part['low'])} to {_number(part['high'])}", str(part["members"])]
-        + [_percent(part["mean"]), _percent(part["max"])]
+        [
+            one["name"],
+            f"{_number(part['low'])} to {_number(part['high'])} {_unit(one['unit'])}".rstrip(),
+            str(part["members"]),
+            _percent(part["mean"]),
+            _percent(part["max"]),
+        ]
         for one in regions
         for part in one["ranges"]
     ]
@@ -240,6 +244,10 @@ def _value(value: object) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.6g}"
+
+
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else unit
 
 
 def _percent(share: float | None) -> str:
