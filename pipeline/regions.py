@@ -1,8 +1,8 @@
 """Where in its parameter space a surrogate is wrong: members sorted by one parameter at a time.
 
 A parameter's *effect* is the share of the variance of the members' errors that its ranges explain,
-corrected for the number of ranges (epsilon squared; Kelley 1935, doi:10.1073/pnas.21.9.554): 0 where
-the error does not depend on it, 1 where nothing else matters.
+corrected for the number of ranges (epsilon squared; Kelley 1935, doi:10.1073/pnas.21.9.554): 0
+where the error does not depend on it, 1 where nothing else matters.
 
 Invariants (``tests/unit/test_regions.py``):
 

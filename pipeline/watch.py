@@ -62,7 +62,7 @@ class Watch:
         reservoirs: Sequence[ReservoirStats],
         ranks: Sequence[TrainStats],
         solver_wait_seconds: float,
-        effort: Effort = Effort(),  # noqa: B008 - frozen
+        effort: Effort = Effort(),
         over: Phase | None = None,
     ) -> StudyStats:
         """Combine what the parts say.

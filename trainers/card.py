@@ -171,7 +171,7 @@ def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         [
             one["name"],
-            f"{_number(part['low'])} to {_number(part['high'])} {_unit(one['unit'])}".rstrip(),
+            f"{part['low']:.4g} to {part['high']:.4g} {_unit(one['unit'])}".rstrip(),
             str(part["members"]),
             _percent(part["mean"]),
             _percent(part["max"]),
@@ -207,14 +207,17 @@ def _cost(card: Card) -> Iterator[str]:
             f"among {query['batch']} / s": query["batched_seconds"],
         }
     if paid is not None:
-        queries = paid["queries"]
         facts |= {
             "the solver takes / s": paid["member_seconds"],
             "the study took, solvers and ranks / s": paid["cost_seconds"],
-            "paid back after": "never: the solver is faster" if queries is None
-            else f"{queries:,} queries",
-        }  # fmt: skip
+            "paid back after": _queries(paid["queries"]),
+            "paid back after, many at once": _queries(paid["batched_queries"]),
+        }
     yield from _list(facts)
+
+
+def _queries(count: int | None) -> str:
+    return "never: the solver is not slower" if count is None else f"{count:,} queries"
 
 
 def _study(study: Mapping[str, Any]) -> Iterator[str]:
