@@ -72,10 +72,10 @@ def cost_rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     paid = run.breakeven
     if paid is not None:
         yield "solver, one member", figures.duration(paid.member_seconds)
-        yield "surrogate, the same", figures.duration(paid.query_seconds)
-        yield "  many at once, each", figures.duration(paid.batched_query_seconds)
+        yield "surrogate, the same alone", figures.duration(paid.query_seconds)
+        yield "surrogate, many at once, each", figures.duration(paid.batched_query_seconds)
         yield "paid back after", _queries(paid.queries)
-        yield "  many at once", _queries(paid.batched_queries)
+        yield "paid back after, many at once", _queries(paid.batched_queries)
 
 
 def _queries(count: int | None) -> str:

@@ -166,7 +166,7 @@ STUDY = (
            "Newest validation error relative to the truth, mean over samples.",
            lambda s: None if (v := figures.validation(s)) is None else v.relative_l2),
     Figure(name="headrace_validation_member_error_ratio", kind="gauge", labels=("statistic",),
-           help="Newest relative error of the validation members: mean, median, p95, p99, max, std.",
+           help="Newest relative errors of the validation members: mean, median, p95 and so on.",
            read=lambda s: _errors(s, "one_step_spread")),
     _study("validation_rollout_mse", "gauge",
            "Newest mean squared error of whole trajectories, field unit squared.",

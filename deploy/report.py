@@ -99,9 +99,14 @@ def _figure(run: RunFiles, name: str) -> float | None:
     if not run.last:
         return None
     result = runfiles.newest_validation(run.last)
-    if name in ("validation_mse", "validation_relative_l2") and result is not None:
-        return float(result[name.removeprefix("validation_")])
+    if name in _OF_VALIDATION and result is not None:
+        return result.get(name.removeprefix("validation_"))
     return _LAST[name](run.last) if name in _LAST else None
+
+
+_OF_VALIDATION = (
+    "validation_mse", "validation_relative_l2", "rollout_mse", "rollout_relative_l2",
+)  # fmt: skip
 
 
 def _total(name: str) -> Callable[[dict[str, Any]], float]:
@@ -138,7 +143,9 @@ def _tiles(run: RunFiles) -> Iterator[tuple[str, str, str]]:
         unit = _unit(run)
         relative = figures.percent(_figure(run, "validation_relative_l2"))
         root = figures.number(math.sqrt(mse), "" if unit == "1" else unit)
-        yield "validation error (RMS)", root, f"relative L2 {relative}"
+        rollouts = _figure(run, "rollout_relative_l2")
+        more = "" if rollouts is None else f", rollouts {figures.percent(rollouts)}"
+        yield "validation error (RMS)", root, f"relative L2 {relative}{more}"
     if run.breakeven is not None:
         paid = run.breakeven
         alone = paid.queries is not None
@@ -185,6 +192,10 @@ def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "train steps", _count(_figure(run, "train_steps"))
     yield "validation mean squared error", figures.number(_figure(run, "validation_mse"), unit)
     yield "validation relative L2", figures.percent(_figure(run, "validation_relative_l2"))
+    if run.rollouts:
+        rollout = _figure(run, "rollout_mse")
+        yield "rollouts, mean squared error", figures.number(rollout, unit)
+        yield "rollouts, relative L2", figures.percent(_figure(run, "rollout_relative_l2"))
     yield "wall time", figures.seconds(_figure(run, "wall_seconds"))
     yield "first train step after", figures.seconds(_figure(run, "first_step_seconds"))
     yield "trainer waited, mean over ranks", figures.seconds(_figure(run, "trainer_wait_seconds"))

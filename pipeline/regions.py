@@ -138,9 +138,9 @@ def _range(low: float, high: float, errors: Values) -> ErrorRange:
 def _effect(places: Int64[np.ndarray, " member"], errors: Values, count: int) -> float:
     """Epsilon squared: 1 - (variance inside the ranges) / (variance of all), each unbiased."""
     used = len(np.unique(places))
+    if len(errors) <= used or np.ptp(errors) <= 1e-12 * np.max(np.abs(errors)):
+        return 0.0  # nothing to explain, but for rounding
     total = float(((errors - errors.mean()) ** 2).sum())
-    if total == 0.0 or len(errors) <= used:
-        return 0.0
     groups = [errors[places == place] for place in range(count)]
     inside = sum(float(((group - group.mean()) ** 2).sum()) for group in groups if len(group))
     return max(0.0, 1.0 - inside / (len(errors) - used) * (len(errors) - 1) / total)

@@ -97,12 +97,13 @@ def _in_one_sentence(card: Card) -> str:
     weights = f" with {network['parameters']:,} weights" if "parameters" in network else ""
     given, names = list(problem["input_fields"]), list(problem["field_names"])
     predicted = names[: len(names) - len(given)]
-    around = " and ".join(["parameters", "time", *given][:-1])
-    last = ["parameters", "time", *given][-1]
+    history = trainer["task"].get("history")
+    before = [] if history is None else [f"{history} snapshot(s) of {', '.join(predicted)}"]
+    *first, last = ["parameters", "time", *before, *given]
     grid = " x ".join(str(points) for points in problem["shape"])
     return (
         f"Task `{trainer['task']['kind']}`, network `{trainer['model']['kind']}`{weights}: "
-        f"{around} and {last} to {', '.join(predicted)} on {grid} points."
+        f"{', '.join(first)} and {last} to {', '.join(predicted)} on {grid} points."
     )
 
 

@@ -90,18 +90,27 @@ def write_program(surrogate: Surrogate, path: Path) -> None:
     os.replace(partial, path)
 
 
+def check_onnx() -> None:
+    """Make sure that ONNX can be written at all.
+
+    Raises:
+        NotExportable: A package is missing.
+    """
+    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise NotExportable(
+            f"an ONNX file needs {' and '.join(missing)}, and not all of it is installed: "
+            f"pip install {' '.join(ONNX_PACKAGES)} (or headrace[onnx])"
+        )
+
+
 def write_onnx(surrogate: Surrogate, path: Path) -> None:
     """Write the same for ONNX runtimes.
 
     Raises:
         NotExportable: A package is missing, or the network computes what ONNX cannot say.
     """
-    missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise NotExportable(
-            f"an ONNX file needs {' and '.join(missing)}, which is not installed: "
-            f"pip install {' '.join(ONNX_PACKAGES)} (or headrace[onnx])"
-        )
+    check_onnx()
     program = _program(surrogate)
     layers = complex_layers(program)
     if layers:
