@@ -21,7 +21,7 @@ from trainers.config import TrainerConfig
 from trainers.evaluate import evaluating
 from trainers.speed import query_time
 from trainers.state import Normalization
-from trainers.surrogate import Outside, Surrogate
+from trainers.surrogate import Surrogate
 from trainers.tasks import build_task
 
 
@@ -55,7 +55,7 @@ def export(
     card.write(folder, facts)
 
 
-def load_surrogate(path: Path | str, outside: Outside = "warn") -> Surrogate:
+def load_surrogate(path: Path | str, outside: str = "warn") -> Surrogate:
     """Read an exported surrogate.
 
     Args:
@@ -65,7 +65,8 @@ def load_surrogate(path: Path | str, outside: Outside = "warn") -> Surrogate:
 
     Raises:
         FileNotFoundError: There is no complete surrogate.
-        ValueError: It is of a format that this version does not know.
+        ValueError: It is of a format that this version does not know, or ``outside`` is none of
+            the three.
     """
     folder = card.find(path)
     return Surrogate.read(folder, card.read(folder), outside=outside)

@@ -11,7 +11,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, Literal, Self, final, get_args
+from typing import Any, Final, Self, final
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from trainers.stepping import Stepping
 from trainers.tasks import Direct, Task, build_task
 
 CHUNK_BYTES: Final = 64 * 2**20
-Outside = Literal["warn", "raise", "ignore"]
+OUTSIDE: Final = ("warn", "raise", "ignore")
 
 
 @final
@@ -48,10 +48,10 @@ class Surrogate:
         *,
         problem: Problem,
         card: dict[str, Any],
-        outside: Outside = "warn",
+        outside: str = "warn",
     ) -> None:
-        if outside not in get_args(Outside):
-            raise ValueError(f"outside={outside!r}: choose one of {list(get_args(Outside))}")
+        if outside not in OUTSIDE:
+            raise ValueError(f"outside={outside!r}: choose one of {list(OUTSIDE)}")
         self.network: Final = network.eval()
         self.task: Final = task
         self.problem: Final = problem
@@ -59,7 +59,7 @@ class Surrogate:
         self._outside = outside
 
     @classmethod
-    def read(cls, folder: Path, card: dict[str, Any], *, outside: Outside = "warn") -> Self:
+    def read(cls, folder: Path, card: dict[str, Any], *, outside: str = "warn") -> Self:
         """Rebuild the network that a card describes, with its weights."""
         problem = _problem(card["problem"])
         config = TrainerConfig.model_validate(card["trainer"])
