@@ -99,11 +99,11 @@ def _in_one_sentence(card: Card) -> str:
     predicted = names[: len(names) - len(given)]
     history = trainer["task"].get("history")
     before = [] if history is None else [f"{history} snapshot(s) of {', '.join(predicted)}"]
-    *first, last = ["parameters", "time", *before, *given]
+    inputs = ["parameters", "time", *before, *given]
     grid = " x ".join(str(points) for points in problem["shape"])
     return (
         f"Task `{trainer['task']['kind']}`, network `{trainer['model']['kind']}`{weights}: "
-        f"{', '.join(first)} and {last} to {', '.join(predicted)} on {grid} points."
+        f"{', '.join(inputs[:-1])} and {inputs[-1]} to {', '.join(predicted)} on {grid} points."
     )
 
 

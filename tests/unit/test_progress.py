@@ -171,9 +171,9 @@ def test_the_panel_shows_the_tail_of_the_errors_and_when_the_study_has_paid() ->
     ],
 )
 def test_when_a_study_has_paid_is_said(queries: int | None, batched: int | None, text: str) -> None:
-    paid = replace(
-        stats_at(20.0).breakeven, queries=queries, batched_queries=batched,
-    )  # fmt: skip
+    paid = stats_at(20.0).breakeven
+    assert paid is not None
+    paid = replace(paid, queries=queries, batched_queries=batched)
     screen, written = console(terminal=False)
     stats = stats_at(20.0, breakeven=paid)
     screen.print(panel(stats, History(), name="heat-2d", unit="K", width=120))

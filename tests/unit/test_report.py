@@ -339,7 +339,7 @@ def test_rollouts_stand_beside_single_steps(tmp_run: Path) -> None:
         rank["validation"] |= {"rollout_mse": 900.0, "rollout_relative_l2": 0.4}
     (out / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(stats)]) + "\n")
     (out / "summary.json").unlink()
-    text, page = report(out)
+    text, _ = report(out)
     assert re.findall(r"<tbody><tr><th>([^<]*)</th>.*<tr><th>([^<]*)</th>", text) == [
         ("rollouts", "one step")
     ]

@@ -13,7 +13,8 @@ CARD: dict[str, Any] = {
     "format": card.FORMAT,
     "trainer": {
         "ranks": 2, "batch": 10, "loss": "mse",
-        "task": {"kind": "next", "history": 2}, "model": {"kind": "mlp"}, "optimizer": {"kind": "adam", "lr": 3e-3},
+        "task": {"kind": "next", "history": 2}, "model": {"kind": "mlp"},
+        "optimizer": {"kind": "adam", "lr": 3e-3},
     },
     "network": {"parameters": 123_456},
     "problem": {

@@ -112,7 +112,8 @@ class Fourier(nn.Module):
     """Doubles the low frequencies, as Fourier layers do."""
 
     def forward(self, fields: torch.Tensor) -> torch.Tensor:
-        return torch.fft.irfft(2.0 * torch.fft.rfft(fields), n=fields.shape[-1])
+        said: torch.Tensor = torch.fft.irfft(2.0 * torch.fft.rfft(fields), n=fields.shape[-1])
+        return said
 
 
 class Mixed(nn.Module):
@@ -132,8 +133,8 @@ class Fickle(nn.Module):
 
     def forward(self, numbers: torch.Tensor, fields: torch.Tensor) -> torch.Tensor:
         if numbers.sum().item() > 0:
-            return numbers.new_zeros(len(numbers), 1, *GRID)
-        return numbers.new_ones(len(numbers), 1, *GRID)
+            return torch.zeros(len(numbers), 1, *GRID)
+        return torch.ones(len(numbers), 1, *GRID)
 
 
 @pytest.fixture(scope="module")
