@@ -338,6 +338,38 @@ def write_slurm(
 
 
 @app.command()
+def export(
+    run_dir: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR", help="Run directory of a study that has ended, or its model/."
+        ),
+    ],
+    *,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write surrogate.onnx, too; needs headrace[onnx].")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder to hand on, with weights and card."),
+    ] = None,
+) -> None:
+    """Write a surrogate as a program that runs with torch alone, or as ONNX.
+
+    Physical units go in and come out. docs/python.md says how to call it.
+
+    Examples:
+      headrace export runs/latest
+
+      headrace export runs/latest --onnx --out surrogate
+    """
+    from deploy.export import export as hand_on
+
+    with exit_codes():
+        hand_on(run_dir, onnx=onnx, out=out)
+
+
+@app.command()
 def clean() -> None:
     """Remove what a killed study has left behind: shared memory, sockets. Others keep theirs.
 

@@ -7,6 +7,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast, final
 
 import ray
@@ -37,7 +38,7 @@ from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
-from pipeline.watch import Watch, notes_of
+from pipeline.watch import Effort, Watch, notes_of
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -86,6 +87,7 @@ class Driver:
         self._failed_starts = 0
         self._restarting: dict[int, float] = {}  # worker -> since when it is unavailable
         self._solver_wait_seconds = 0.0
+        self._effort = Effort()  # of the attempts that have ended
         self._observed_at = -OBSERVE_SECONDS
 
     def run(self) -> StudyStats:
@@ -133,6 +135,7 @@ class Driver:
         if future in self._starting:
             return self._started(future, self._starting.pop(future))
         start, began = self._running.pop(future)
+        self._spend(self._clock() - began)
         facts = {"member": start.assignment.member, "attempt": start.assignment.attempt}
         failed = {**facts, "wall_seconds": round(self._clock() - began, 4)}
         try:
@@ -149,6 +152,11 @@ class Driver:
             return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
+        self._effort = replace(
+            self._effort,
+            solve_seconds=self._effort.solve_seconds + report.solve_seconds,
+            completed=self._effort.completed + 1,
+        )
         self._journal.write(
             "completed",
             at=self._clock(),
@@ -161,6 +169,11 @@ class Driver:
             refused=report.refused,
         )
         return [MemberCompleted(start.worker, report)]
+
+    def _spend(self, seconds: float) -> None:
+        """Count what an attempt took, whatever came of it."""
+        spent = self._effort.attempt_seconds + seconds
+        self._effort = replace(self._effort, attempt_seconds=spent)
 
     def _training_ended(self) -> Event:
         try:
@@ -229,9 +242,16 @@ class Driver:
             reservoirs=[reservoir for reservoir, _ in said],
             ranks=[rank for _, rank in said if rank is not None],
             solver_wait_seconds=self._solver_wait_seconds,
+            effort=self._effort_now(),
             over=over,
         )
         self._run_directory.write_metrics(stats)
         for observer in self._observers:
             observer(stats)
         return stats
+
+    def _effort_now(self) -> Effort:
+        """With the attempts that are under way."""
+        under_way = sum(self._observed_at - began for _, began in self._running.values())
+        spent = self._effort.attempt_seconds + under_way
+        return replace(self._effort, attempt_seconds=spent)

@@ -33,17 +33,21 @@ from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError
 from pipeline.guards import check_packages, project_root
-from pipeline.journal import Journal
+from pipeline.journal import Journal, read
+from pipeline.provenance import study_facts
 from pipeline.receiver import remove_stale_sockets
+from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
+from trainers import card
+from trainers.base import QueryTime
 from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
-    from trainers.export import Surrogate
+    from trainers.surrogate import Surrogate
 
 # A part that does not answer within this time when it is told to close is killed with Ray itself.
 CLOSE_SECONDS = 10.0
@@ -110,13 +114,28 @@ def run(
         with cluster(cpus=cpus, project_root=project_root()) as nodes:
             stats = _run_on(nodes, study, directory, journal, observers, clock)
         directory.drop_empty("ray_train")
-        summary = summarise(study.name, stats)
-        directory.write_summary(summary)
+        summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
     finally:
         journal.close()
         directory.close()
         remove_stale(f"{PREFIX}{study.name}-")  # what a killed reservoir could not remove itself
+
+
+def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) -> Summary:
+    """Write down what the study came to: ``summary.json``, and its part of the model's card."""
+    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
+    members = parameters_of(read(directory.journal))
+    errors = {} if validation is None else member_errors(validation)
+    # On a cluster whose nodes share no folder it lies where rank 0 was.
+    here = (directory.model / "card.json").exists()
+    query = QueryTime(**card.read(directory.model)["query"]) if here else None
+    regions = errors_by_region(study, members, errors)
+    summary = summarise(study.name, stats, query=query, regions=regions)
+    if here:
+        card.complete(directory.model, study_facts(study, summary))
+    directory.write_summary(summary)
+    return summary
 
 
 def _run_on(

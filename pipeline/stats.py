@@ -4,10 +4,12 @@
 2. Everything here turns into JSON with ``as_json`` and holds no array.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from trainers.base import TrainStats
+from pipeline.breakeven import Breakeven, Cost
+from pipeline.regions import ErrorsOf
+from trainers.base import QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed"]
 Waiting = Literal["nobody", "trainer", "solvers"]
@@ -112,6 +114,8 @@ class StudyStats:
         waiting: Who waits for whom, judged over the last few seconds.
         solver_wait_seconds: Sum over finished attempts.
         remaining_seconds: Estimate of the time left; None while unknown.
+        cost: What solvers and ranks have taken so far.
+        breakeven: When that has paid, by the newest figures; None while unknown.
     """
 
     elapsed_seconds: float
@@ -126,6 +130,8 @@ class StudyStats:
     waiting: Waiting
     solver_wait_seconds: float
     remaining_seconds: float | None
+    cost: Cost = field(default_factory=Cost)
+    breakeven: Breakeven | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for ``json.dumps``."""
@@ -149,6 +155,14 @@ class Summary:
         solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
         bytes_streamed: Field bytes stored in slots.
         notes: What a person should know of how it was trained: that it stopped early, say.
+        one_step_spread: How the members' relative errors differ, without rollouts.
+        rollout_mse: Of whole trajectories, field unit squared; None for tasks that do not step.
+        rollout_relative_l2: Mean over members, of the same.
+        rollout_spread: How the members' rollouts differ.
+        errors_by_region: The members' errors by each parameter, the strongest effect first.
+        query: How long the surrogate takes for a member.
+        cost: What solvers and ranks have taken.
+        breakeven: When that has paid.
     """
 
     name: str
@@ -167,6 +181,14 @@ class Summary:
     solver_wait_seconds: float
     bytes_streamed: int
     notes: tuple[str, ...] = ()
+    one_step_spread: Spread | None = None
+    rollout_mse: float | None = None
+    rollout_relative_l2: float | None = None
+    rollout_spread: Spread | None = None
+    errors_by_region: tuple[ErrorsOf, ...] = ()
+    query: QueryTime | None = None
+    cost: Cost | None = None
+    breakeven: Breakeven | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""

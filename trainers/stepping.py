@@ -170,7 +170,7 @@ class Stepping:
         """What the network says: ``(batch, ahead, channel, *grid)``."""
         numbers = self._scaling.numbers(torch.cat([parameters, time[:, None]], dim=1))
         said: Tensor = network(numbers, torch.cat([past.flatten(1, 2), given], dim=1))
-        return said.view(len(said), self.ahead, self._predicted, *said.shape[2:])
+        return said.view(said.shape[0], self.ahead, self._predicted, *said.shape[2:])
 
     def _encode(self, past: Tensor, future: Tensor) -> Tensor:
         """What the network should have said."""

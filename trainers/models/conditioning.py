@@ -65,7 +65,7 @@ class Inputs(nn.Module):
     ) -> Float32[Tensor, " batch channel *grid"]:
         """All channels of the network's first layer."""
         where: Tensor = self.get_buffer("coordinates")
-        parts = [given, where.expand(len(numbers), *where.shape)]
+        parts = [given, where.expand(numbers.shape[0], *where.shape)]
         if not self.film:
             constant = numbers.view(*numbers.shape, *[1] * len(self._grid))
             parts.append(constant.expand(*numbers.shape, *self._grid))

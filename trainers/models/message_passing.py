@@ -74,7 +74,7 @@ class MessagePassingSolver(nn.Module):
         given: Float32[Tensor, " batch given *grid"],
     ) -> Float32[Tensor, " batch channel *grid"]:
         """Normalised inputs to normalised fields."""
-        batch, (channels, *grid) = len(numbers), self._field_shape
+        batch, (channels, *grid) = numbers.shape[0], self._field_shape
         everything: Tensor = self.inputs(numbers, given)
         points = everything[0, 0].numel()
         edges = _repeated(self.get_buffer("edges"), batch, points)
@@ -111,7 +111,7 @@ class _Round(MessagePassing):  # type: ignore[misc]
         self, features: Tensor, edges: Tensor, numbers: Tensor, fields: Tensor, ways: Tensor
     ) -> Tensor:
         """Features of all nodes of all samples after this round."""
-        batch = len(numbers)
+        batch = numbers.shape[0]
         receiver, sender = self.receiver(features), self.sender(features)
         if self.difference is not None:
             change = self.difference(fields)
