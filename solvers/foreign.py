@@ -6,7 +6,8 @@ while somebody waits for a vector, so a receiver that is slow makes the program 
 1. After ``stop``, and after the death of this process by any cause, nothing of the program runs.
 2. Every wait ends at a deadline; what is kept of the output is bounded.
 3. Whatever the program wrote into the pipe before its end is read, also if it opens the pipe often.
-4. The program starts as if from a shell: nothing of our own MPI is in its environment.
+4. The program starts as if from a shell: nothing of our own MPI, and no token of our Ray, is in its
+   environment.
 """
 
 import contextlib
@@ -33,8 +34,8 @@ _REASON_LINES = 3
 _LINE_CHARACTERS = 300
 _STOP_SECONDS = 15.0  # the leash takes 5 s at most to kill what resists
 # What MPI launchers leave in the environment of their ranks: a program that found it would take
-# itself for one of them.
-_OF_OUR_MPI = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
+# itself for one of them. And the token of our Ray, with which it could run code as this user.
+_NOT_ITS_OWN = ("RAY_AUTH_", "PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
 
 
 @final
@@ -189,8 +190,8 @@ class ForeignProgram:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ours without our MPI, and with the programs of this Python's environment on the path."""
-    clean = {name: value for name, value in environment.items() if not name.startswith(_OF_OUR_MPI)}
+    """Ours without our MPI and Ray's token, and with the programs of this Python's environment on the path."""
+    clean = {name: value for name, value in environment.items() if not name.startswith(_NOT_ITS_OWN)}
     folders = [clean.get("PATH", os.defpath), str(Path(sys.executable).parent)]
     return clean | {"PATH": os.pathsep.join(filter(None, folders))}
 
