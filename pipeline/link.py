@@ -83,6 +83,12 @@ def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
     return pieces
 
 
+def largest_message(layout: SampleLayout, batch_bytes: int) -> int:
+    """Bytes of the longest message of a sender of whole samples."""
+    pieces = _pieces(layout, Box.whole(layout.grid), batch_bytes)
+    return max(piece.nbytes for piece in pieces)
+
+
 class BlockPool:
     """Blocks that are free; one pool may serve all senders of a process, from any thread.
 
