@@ -1,7 +1,7 @@
 """``fuzz_ingest``: samples/s of a live stream under attack, as a share of the rate without it.
 
-A tenth of the attack that ``make test-slow`` makes: 100,000 wrong frames from peers with the study's
-keys, 1,000 silent connections, 100 that talk nonsense, 100 sockets with wrong keys.
+A tenth of the attack that ``make test-slow`` makes: 100,000 frames from peers with the study's keys,
+nearly all wrong, 1,000 silent connections, 100 that talk nonsense, 100 sockets with wrong keys.
 """
 
 from statistics import median
@@ -19,9 +19,7 @@ ROUNDS: Final = 3
 
 def run() -> list[Figure]:
     """Median of several rounds."""
-    outcomes = [
-        measure(FULL.scaled(SCALE), quiet_seconds=5.0, pause=PAUSE) for _ in range(ROUNDS)
-    ]
+    outcomes = [measure(FULL.scaled(SCALE), quiet_seconds=5.0, pause=PAUSE) for _ in range(ROUNDS)]
     kept = median(outcome.kept for outcome in outcomes)
     frames = median(SCALE * FULL.frames / outcome.seconds for outcome in outcomes)
     grown = max(outcome.grown_bytes for outcome in outcomes) / 2**20

@@ -15,7 +15,7 @@ import socket
 import struct
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
@@ -124,7 +124,8 @@ class Outcome:
 def truth(members: np.ndarray, samples: np.ndarray) -> np.ndarray:
     """Fields of these samples; whole numbers, so that they compare exactly."""
     level = members % 1009 + 2 * samples
-    return (_PATTERN + level.reshape(-1, 1, 1, 1)).astype(np.float32)[:, None]
+    fields: np.ndarray = (_PATTERN + level.reshape(-1, 1, 1, 1)).astype(np.float32)
+    return fields[:, None]
 
 
 class Auditor:
@@ -224,7 +225,7 @@ def measure(attack: Attack, *, quiet_seconds: float, pause: float = 0.0) -> Outc
         )  # fmt: skip
 
 
-def _wait_for(condition, receiver: ReceiverThread) -> None:
+def _wait_for(condition: Callable[[], bool], receiver: ReceiverThread) -> None:
     deadline = time.monotonic() + _TIMEOUT_SECONDS
     while not condition():
         receiver.check()
@@ -278,7 +279,7 @@ def _auditing(auditor: Auditor, receiver: ReceiverThread) -> Iterator[None]:
 
 
 @contextmanager
-def _honest(endpoint: Endpoint, keys: StudyKeys, pause: float):
+def _honest(endpoint: Endpoint, keys: StudyKeys, pause: float) -> Iterator[Callable[[], int]]:
     """Senders in processes of their own; the function ends them and says what they have sent."""
     context = multiprocessing.get_context("spawn")
     stop = context.Event()
@@ -322,24 +323,37 @@ def _send(
 
 
 @contextmanager
-def _attackers(attack: Attack, endpoint: Endpoint, keys: StudyKeys):
+def _attackers(
+    attack: Attack, endpoint: Endpoint, keys: StudyKeys
+) -> Iterator[tuple[list[Connection], Event, Event]]:
     """Processes; one end of a pipe for each, on which it speaks when it is through."""
     context = multiprocessing.get_context("spawn")
     go, over, ready = context.Event(), context.Event(), context.Barrier(attack.peers + 2)
     with ExitStack() as stack:
         ends = [
             stack.enter_context(
-                _process(_member_of_the_study, (endpoint, keys, attack.frames // attack.peers, n, ready, go))
+                _process(
+                    _member_of_the_study,
+                    (endpoint, keys, attack.frames // attack.peers, n, ready, go),
+                )
             )
             for n in range(attack.peers)
         ]
-        ends.append(stack.enter_context(_process(_outsider, (endpoint, keys, attack, ready, go, over))))
+        ends.append(
+            stack.enter_context(_process(_outsider, (endpoint, keys, attack, ready, go, over)))
+        )
         ready.wait(_TIMEOUT_SECONDS)
         yield ends, go, over
 
 
 def _member_of_the_study(
-    endpoint: Endpoint, keys: StudyKeys, frames: int, seed: int, ready: Barrier, go: Event, end: Connection
+    endpoint: Endpoint,
+    keys: StudyKeys,
+    frames: int,
+    seed: int,
+    ready: Barrier,
+    go: Event,
+    end: Connection,
 ) -> None:
     """A peer with the right keys that sends ``frames`` frames of every wrong kind."""
     os.nice(_NICE)
@@ -408,17 +422,13 @@ class Fuzz:
             struct.pack_into("<Q", frame, _SEQUENCE_AT, number)
         return [frame, b"x" * 9] if number % 1000 == 999 else [frame]
 
-    def _frame(
-        self, box: Box, study: int, samples: list[int], *, value: float = 0.5
-    ) -> bytearray:
+    def _frame(self, box: Box, study: int, samples: list[int], *, value: float = 0.5) -> bytearray:
         buffer = bytearray(message_bytes(LAYOUT, box, len(samples)))
         canvas = Canvas(memoryview(buffer), layout=LAYOUT, box=box, capacity=len(samples))
         for sample in samples:
             fields = np.full((1, 1, *box.size), value, np.float32)
             canvas.add(sample, sample, np.zeros(1), fields)
-        stamp = Stamp(
-            study=study, sender=1, sequence=0, member=HONEST, attempt=1, validation=False
-        )
+        stamp = Stamp(study=study, sender=1, sequence=0, member=HONEST, attempt=1, validation=False)
         canvas.seal(stamp, np.zeros(2))
         return buffer
 
@@ -477,12 +487,16 @@ class Fuzz:
 
 
 def _outsider(
-    endpoint: Endpoint, keys: StudyKeys, attack: Attack, ready: Barrier, go: Event, over: Event, end: Connection
+    endpoint: Endpoint,
+    keys: StudyKeys,
+    attack: Attack,
+    ready: Barrier,
+    go: Event,
+    over: Event,
+    end: Connection,
 ) -> None:
     """Wrong keys, connections that talk nonsense, connections that say nothing."""
-    resource.setrlimit(
-        resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2
-    )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
     host, port = endpoint.address.removeprefix("tcp://").split(":")
     address = (host, int(port))
     os.nice(_NICE)
@@ -496,14 +510,14 @@ def _outsider(
             with contextlib.suppress(OSError):
                 _talk(address, number)
         for _ in range(attack.strangers):
-            _knock(endpoint, replace(keys, **_other_client()))
+            _knock(endpoint, _with_other_client(keys))
         end.send(attack.silent)
         over.wait(_TIMEOUT_SECONDS * 10)
 
 
-def _other_client() -> dict[str, bytes]:
+def _with_other_client(keys: StudyKeys) -> StudyKeys:
     public, secret = zmq.curve_keypair()
-    return {"client_public": public, "client_secret": secret}
+    return replace(keys, client_public=public, client_secret=secret)
 
 
 def _talk(address: tuple[str, int], number: int) -> None:
@@ -530,7 +544,7 @@ def _knock(endpoint: Endpoint, keys: StudyKeys) -> None:
 
 
 @contextmanager
-def _process(target, arguments: tuple[object, ...]) -> Iterator[Connection]:
+def _process(target: Callable[..., None], arguments: tuple[object, ...]) -> Iterator[Connection]:
     """A process that says one thing at its end; killed when the block is left."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)

@@ -34,8 +34,9 @@ _REASON_LINES = 3
 _LINE_CHARACTERS = 300
 _STOP_SECONDS = 15.0  # the leash takes 5 s at most to kill what resists
 # What MPI launchers leave in the environment of their ranks: a program that found it would take
-# itself for one of them. And the token of our Ray, with which it could run code as this user.
-_NOT_ITS_OWN = ("RAY_AUTH_", "PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
+# itself for one of them. And the token of our Ray: who has it can run code as this user.
+_OF_OUR_MPI = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
+_NOT_ITS_OWN = ("RAY_AUTH_", *_OF_OUR_MPI)
 
 
 @final
@@ -190,8 +191,10 @@ class ForeignProgram:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ours without our MPI and Ray's token, and with the programs of this Python's environment on the path."""
-    clean = {name: value for name, value in environment.items() if not name.startswith(_NOT_ITS_OWN)}
+    """Ours without our MPI and Ray's token, and with this Python's programs on the path."""
+    clean = {
+        name: value for name, value in environment.items() if not name.startswith(_NOT_ITS_OWN)
+    }
     folders = [clean.get("PATH", os.defpath), str(Path(sys.executable).parent)]
     return clean | {"PATH": os.pathsep.join(filter(None, folders))}
 

@@ -18,7 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.intake import Bounds
 from pipeline.layout import StudyKeys
 from pipeline.run import run
-from pipeline.slots import SHARED_MEMORY
+from pipeline.shared_files import SHARED_MEMORY
 from pipeline.stats import StudyStats
 from tests.small_study import small_study
 
@@ -45,7 +45,8 @@ class Look:
         token = os.environ["RAY_AUTH_TOKEN"].encode()
         for process in psutil.Process().children(recursive=True):
             self._process(process.pid, token)
-        folder = Path(ray._private.worker._global_node.get_session_dir_path())
+        node: Any = ray._private.worker._global_node
+        folder = Path(node.get_session_dir_path())
         for path in [*folder.rglob("*"), *self._out.rglob("*")]:
             if path.is_file() and not path.is_symlink():
                 self._has(path.read_bytes(), [token, *self._secrets()], str(path))

@@ -499,7 +499,7 @@ def test_a_frame_longer_than_any_of_the_study_costs_its_sender_the_connection(
         events = raw.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         raw.connect(node.endpoint.address)
         raw.send(b"x" * 100_001)
-        assert events.poll(1000 * TIMEOUT)
+        assert events.poll(round(1000 * TIMEOUT))
         raw.disable_monitor()
         events.close()
     sender = senders([node.endpoint], batch_bytes=20_000)
