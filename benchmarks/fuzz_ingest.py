@@ -1,6 +1,6 @@
 """``fuzz_ingest``: samples/s of a live stream under attack, as a share of the rate without it.
 
-A tenth of the attack that ``make test-slow`` makes: 100,000 frames from peers with the study's keys,
+A tenth of the attack that ``make test-slow`` makes: 100,000 frames from peers with its keys,
 nearly all wrong, 1,000 silent connections, 100 that talk nonsense, 100 sockets with wrong keys.
 """
 
