@@ -8,8 +8,11 @@
 6. A malformed, foreign or non-finite message changes no slot; it is counted, logged once per cause,
    and answered where its sender can be told.
 7. The answer to a ping names exactly what waits.
+8. What is kept is bounded, whatever is sent: messages that wait by ``Bounds.waiting_bytes`` (beyond
+   it they are let go, and a sender that keeps to its credit sends them again), what is known of
+   members by ``Bounds.members`` and ``Bounds.samples``, a line in the log by ``MAX_REASON``.
 
-What waits is bounded by the senders' credit. Not thread-safe: the shell serialises the calls.
+Not thread-safe: the shell serialises the calls.
 """
 
 import itertools
@@ -24,6 +27,7 @@ from jaxtyping import Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.frames import (
+    MAX_REASON,
     Control,
     Kind,
     check_study,
@@ -36,9 +40,24 @@ from pipeline.layout import SampleLayout
 from pipeline.placing import Placing
 from pipeline.wire import Message, decode
 
-MAX_SAMPLES: Final = 1 << 20  # per member; a byte of memory for each up to the last that arrived
+_MIN_COST: Final = 4096  # what the smallest message that waits counts for
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """What a study can send at most; beyond it is nobody's that belongs to it.
+
+    Attributes:
+        members: Member numbers are below it.
+        samples: Sample numbers are below it; each takes up to two bytes of memory per member.
+        waiting_bytes: Of messages that wait for room.
+    """
+
+    members: int = 1 << 21
+    samples: int = 1 << 20
+    waiting_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +85,7 @@ class IntakeStats:
 class _Waiting:
     message: Message
     which: Int64[np.ndarray, " position"]  # samples of it that are not stored yet
+    cost: int
 
 
 @dataclass(slots=True)
@@ -89,12 +109,14 @@ class Intake:
         study: int,
         training: Placing,
         validation: Placing | None = None,
-        max_samples: int = MAX_SAMPLES,
+        bounds: Bounds | None = None,
     ) -> None:
-        self._layout, self._study, self._max_samples = layout, study, max_samples
+        self._layout, self._study = layout, study
+        self._bounds = Bounds() if bounds is None else bounds
         self._stores = {False: training, True: validation}
         self._waiting: dict[tuple[int, int], _Waiting] = {}
         self._queued = {False: 0, True: 0}  # of the waiting: training, validation
+        self._waiting_bytes = 0
         self._peers: dict[int, _Peer] = {}
         self._refused = 0
         self._causes: set[str] = set()
@@ -152,7 +174,7 @@ class Intake:
         cause = reason.partition(":")[0]
         if cause not in self._causes:
             self._causes.add(cause)
-            _log.warning("refused (logged once): %s", reason)
+            _log.warning("refused (logged once): %s", reason[:MAX_REASON])
 
     def retry(self, now: float) -> None:
         """Store what waits and finds room now, oldest first."""
@@ -174,6 +196,7 @@ class Intake:
                 may_reserve[stamp.validation] = False
             else:
                 del self._waiting[sender, sequence]
+                self._waiting_bytes -= waiting.cost
                 self._queued[stamp.validation] -= 1
                 peer.waiting.discard(sequence)
         self._note_blocked(now)
@@ -204,14 +227,22 @@ class Intake:
         if sequence in peer.waiting:
             return  # sent again while it waits here
         message = decode(
-            frame, layout=self._layout, study=self._study, max_samples=self._max_samples
+            frame, layout=self._layout, study=self._study, max_samples=self._bounds.samples
         )
+        if message.stamp.member >= self._bounds.members:
+            raise StreamRefused(
+                f"wrong member: {message.stamp.member}, this study has {self._bounds.members}"
+            )
         _check_finite(message)
-        waiting = _Waiting(message, np.arange(message.samples.size))
+        waiting = _Waiting(message, np.arange(message.samples.size), max(len(frame), _MIN_COST))
         validation = message.stamp.validation
         if self._place(waiting, may_reserve=self._queued[validation] == 0):
+            if self._waiting_bytes + waiting.cost > self._bounds.waiting_bytes:
+                self.refuse(f"too much waits: {self._waiting_bytes} bytes; the rest is let go")
+                return  # nobody is told: a sender that asks learns that it does not wait
             peer.waiting.add(sequence)
             self._queued[validation] += 1
+            self._waiting_bytes += waiting.cost
             self._waiting[message.stamp.sender, sequence] = waiting
             self._note_blocked(now)
 
@@ -257,7 +288,8 @@ class Intake:
 
 def _check_finite(message: Message) -> None:
     if not np.isfinite(message.fields).all():
-        bad = np.unique(np.argwhere(~np.isfinite(message.fields))[:, 0])
+        each = np.isfinite(message.fields).reshape(message.samples.size, -1).all(axis=1)
+        bad = np.flatnonzero(~each)
         raise StreamRefused(
             f"not finite: fields of member {message.stamp.member}, "
             f"samples {message.samples[bad].tolist()[:5]}"

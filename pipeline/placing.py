@@ -215,8 +215,8 @@ class Placing:
             sample = f"sample {message.samples[k]} of member {message.stamp.member}"
             if any(box.overlaps(other) and box != other for other in assembly.boxes):
                 raise StreamRefused(
-                    f"wrong box: {box} of {sample} overlaps {assembly.boxes}; all attempts at a "
-                    "member must cut the grid alike"
+                    f"wrong box: {box} of {sample} overlaps {assembly.boxes[:3]}; all attempts at "
+                    "a member must cut the grid alike"
                 )
             row = np.concatenate([message.parameters, message.times[k]]).astype(np.float32)
             if not (self._inputs[assembly.slot] == row).all():

@@ -12,12 +12,13 @@ from dataclasses import dataclass
 import numpy as np
 import ray
 
+from pipeline import checks
 from pipeline.appended import Appended
 from pipeline.batches import HeldState, Returned
 from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
-from pipeline.intake import Intake
+from pipeline.intake import Bounds, Intake
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.reservoir import Reservoir
@@ -31,6 +32,9 @@ _LOOK_AGAIN_SECONDS = 0.002
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4
 _RESERVOIR_SEED = 0x2E5E
+# Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
+_WAITING = 2
+_TOO_LONG = 2  # times the longest message: up to there the sender is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,6 +73,16 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
             mpi_ranks=study.ensemble.mpi_ranks,
         ),
         drain=study.trainer.after_production.kind != "stop",
+    )
+
+
+def bounds_of(study: StudyConfig) -> Bounds:
+    """What the study's own senders can send at most."""
+    senders = study.ensemble.concurrent * study.ensemble.mpi_ranks
+    return Bounds(
+        members=study.ensemble.validation + study.ensemble.members,
+        samples=study.samples_per_member,
+        waiting_bytes=_WAITING * senders * study.stream.credit_bytes,
     )
 
 
@@ -114,12 +128,15 @@ class _ReservoirHost:
                 validation=Placing(slots=self._validation, book=self._appended, layout=layout)
                 if self._validation is not None
                 else None,
+                bounds=bounds_of(study),
             )
             self._receiver = ReceiverThread(
                 intake=self._intake,
                 lock=self._lock,
                 bind="ipc" if host is None else f"tcp://{host}",
                 keys=keys,
+                max_frame=_TOO_LONG
+                * checks.message_bytes(study.solver, study.stream, study.trainer),
             )
             self._endpoint = self._receiver.start()
             undo.pop_all()
