@@ -290,7 +290,7 @@ def _check_finite(message: Message) -> None:
         )
     inputs = itertools.chain(message.parameters.tolist(), message.times.ravel().tolist())
     # A few numbers: quicker without NumPy. False for NaN, too.
-    if not all([-_LARGEST <= value <= _LARGEST for value in inputs]):
+    if not all(abs(value) <= _LARGEST for value in inputs):
         raise StreamRefused(
             f"not finite in float32: parameters or times of member {message.stamp.member}: "
             f"{message.parameters.tolist()}"
