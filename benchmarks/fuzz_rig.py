@@ -158,7 +158,8 @@ class Auditor:
         ours = members < HONEST
         self.attackers += int((~ours).sum())
         fields, inputs = self._slots.fields[slots], self._slots.inputs[slots]
-        wrong = ~(np.isfinite(fields).all(axis=(1, 2, 3, 4)) & (members < BOUNDS.members))
+        finite = np.isfinite(fields).all(axis=(1, 2, 3, 4)) & np.isfinite(inputs).all(axis=1)
+        wrong = ~(finite & (members < BOUNDS.members))
         members, samples = members[ours], samples[ours]
         expected = np.stack([members, members + 0.5, 0.25 * samples], axis=1, dtype=np.float32)
         wrong[ours] |= (inputs[ours] != expected).any(axis=1)

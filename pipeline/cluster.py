@@ -215,16 +215,18 @@ def _private_folder() -> Path:
     Raises:
         ConfigError: Somebody else has made a folder of that name.
     """
-    folder = Path(tempfile.gettempdir(), f"headrace-{os.geteuid()}")
+    folder = Path(tempfile.gettempdir(), f"headrace-ray-{os.geteuid()}")
     folder.mkdir(mode=0o700, exist_ok=True)
     about = folder.lstat()
-    if about.st_uid != os.geteuid() or about.st_mode != stat.S_IFDIR | 0o700:
+    ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
+    if not ours or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         line = (
             f"{folder} has mode {stat.filemode(about.st_mode)} and owner {about.st_uid}: need a "
             f"folder of mode 700 and owner {os.geteuid()}, for Ray's sockets and logs. Mend or "
             "remove it, or name another folder in RAY_TMPDIR."
         )
         raise ConfigError([line])
+    folder.chmod(0o700)  # nobody else could write until now, nor can read from now on
     return folder
 
 

@@ -24,6 +24,8 @@ MAX_PIECE_BYTES: Final = 4 << 20
 _MIN_COST: Final = 4096  # credit that the smallest message takes: bounds their number
 _PROBE_SECONDS: Final = 0.5
 _HEARTBEAT_MS: Final = 5000  # finds half-open connections
+# A receiver that is busy for long leaves what it has no room for unread, our heartbeats behind it.
+_SILENCE_MS: Final = 30_000
 
 _log = logging.getLogger(__name__)
 
@@ -272,6 +274,7 @@ def _connect(
     socket.set(zmq.SNDHWM, 0)  # the credit is the bound
     socket.set(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
     socket.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
     if endpoint.server_key is not None:
         socket.set(zmq.CURVE_SERVERKEY, endpoint.server_key)
         socket.set(zmq.CURVE_PUBLICKEY, keys.client_public)

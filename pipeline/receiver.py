@@ -277,12 +277,18 @@ class ReceiverThread:
         )
 
     def _note_strangers(self) -> None:
-        """Count failed handshakes. They are taken at once: libzmq waits when it holds too many."""
+        """Count failed handshakes; many at a time, for libzmq waits when it holds too many.
+
+        Over ipc nobody else can come: who hangs up there is ``remove_stale_sockets`` of another
+        study of this user.
+        """
         for _ in range(_STRANGERS):
             try:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 return
+            if self._path is not None:
+                continue
             with self._lock:
                 self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")
 

@@ -435,7 +435,10 @@ def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes) -> None:
 
 
 def test_only_sockets_that_nobody_listens_on_are_stale(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
+    senders: Callable[..., Sender],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     living = nodes.start()
@@ -451,6 +454,10 @@ def test_only_sockets_that_nobody_listens_on_are_stale(
     os.utime(about_to_bind, (0.0, 0.0))
     assert remove_stale_sockets() == [about_to_bind.name]
     assert Path(living.endpoint.address.removeprefix("ipc://")).exists()
+    run_member(sender := senders([living.endpoint]), 2, 5)
+    sender.flush(timeout=TIMEOUT)  # after the visitors, in the same queue
+    time.sleep(0.3)  # longer than a turn of the receiver
+    assert living.intake.stats(0.0).refused == 0
 
 
 @pytest.mark.parametrize(
