@@ -18,6 +18,7 @@ def judge(outcome: Outcome, attack: Attack) -> None:
     assert outcome.attackers > 0  # frames with nothing wrong in them were among them, and stored
 
 
+@pytest.mark.slow
 def test_twenty_thousand_fuzzed_frames_spoil_nothing() -> None:
     attack = FULL.scaled(1 / 50)
     judge(measure(attack, quiet_seconds=0.5, pause=PAUSE), attack)
