@@ -24,11 +24,13 @@ from pipeline.controller import (
     Forget,
     MemberCompleted,
     MemberFailed,
+    Pass,
     Replace,
     Start,
     Stop,
     TimePassed,
     TrainingEnded,
+    WaitingForRoom,
     WorkerLost,
     WorkerReady,
 )
@@ -105,13 +107,16 @@ class Driver:
 
     def _loop(self) -> StudyStats:
         while True:
-            for event in self._wait():
+            events = self._wait()
+            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
+                seen = self._observe().reservoirs
+                waiting = frozenset(member for each in seen for member in each.waiting_members)
+                events.append(WaitingForRoom(waiting))
+            for event in events:
                 for decision in self._controller.handle(event, self._clock()):
                     if isinstance(decision, Stop):
                         return self._end(decision.reason)
                     self._carry_out(decision)
-            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
-                self._observe()
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
@@ -191,6 +196,7 @@ class Driver:
         match decision:
             case Start(worker, assignment):
                 parameters = self._parameters(assignment)
+                old = assignment.instead_of
                 self._journal.write(
                     "start",
                     at=self._clock(),
@@ -198,6 +204,7 @@ class Driver:
                     attempt=assignment.attempt,
                     validation=assignment.validation,
                     parameters=dict(parameters),
+                    **({} if old is None else {"instead_of": old}),
                 )
                 future = self._solvers[worker].run.remote(assignment, parameters)
                 self._running[future] = decision, self._clock()
@@ -206,6 +213,8 @@ class Driver:
                 ray.kill(self._solvers[worker], no_restart=False)
             case Forget(member, attempt):
                 self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
+            case Pass(member, instead):
+                self._tell_all(lambda each: each.pass_member.remote(member, instead))
             case EndValidation():
                 self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():
