@@ -25,15 +25,16 @@ from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.policies import NONE, Slots, SlotSet, make_policy
+from pipeline.policies import NONE, SlotSet, make_policy
 from pipeline.reservoir import ReservoirCounts
 from trainers.base import Lease
 
+Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
 _TRIES: Final = 64  # at random, before all slots are looked at
 
 
 class _Batch(NamedTuple):
-    indices: Int64[np.ndarray, " batch"]
+    indices: Slots
     slots: Slots  # each once
     fresh: int  # drawn for the first time
 
@@ -182,7 +183,7 @@ class OrderedReservoir:
         # None only where more members have failed than the capacity was made for.
         return int(self._evictions.choice(allowed if allowed.size else seen))
 
-    def _plan(self, indices: Int64[np.ndarray, " batch"]) -> None:
+    def _plan(self, indices: Slots) -> None:
         slots = np.unique(indices)
         fresh = slots[~self._is_seen[slots]]
         self._is_seen[fresh] = True
@@ -238,7 +239,7 @@ class OrderedReservoir:
             self._pins[each] += 1
         return self._grant(again, slots)
 
-    def _grant(self, batches: list[Int64[np.ndarray, " batch"]], slots: list[Slots]) -> Lease:
+    def _grant(self, batches: list[Slots], slots: list[Slots]) -> Lease:
         indices = np.array(batches, np.int64).reshape(len(batches), self._batch)
         lease = Lease(id=self._next_lease, indices=indices, finished=self.finished)
         self._next_lease += 1
