@@ -21,7 +21,7 @@ from pipeline.layout import Box
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing
 from pipeline.turn import Turn
-from tests.unit.test_intake import LAYOUT, STUDY, data
+from tests.unit.test_intake import LAYOUT, STUDY, WHOLE, data
 from trainers.base import Lease
 
 LEASE_BATCHES, LEASES_AHEAD = 5, 3
@@ -133,7 +133,7 @@ class Simulated:
             [sample],
             member=member,
             sender=10 * member + part,
-            **({} if self.parts == 1 else {"box": HALVES[part]}),
+            box=WHOLE if self.parts == 1 else HALVES[part],
         )
         intake = self.ranks[number].intake
         intake.take(memoryview(frame), identity=b"a", now=0.0)

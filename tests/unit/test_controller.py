@@ -77,7 +77,11 @@ def test_every_member_ends_exactly_once_whatever_happens(on_failure: str, ordere
     for seed in range(20):
         rng = np.random.default_rng(seed)
         control = controller(
-            validation=3, members=20, max_failed_fraction=1.0, on_failure=on_failure, ordered=ordered
+            validation=3,
+            members=20,
+            max_failed_fraction=1.0,
+            on_failure=on_failure,
+            ordered=ordered,
         )
         now = 0.0
         running: list[Start] = []
@@ -170,7 +174,7 @@ def test_a_redrawn_member_takes_the_place_of_a_failed_one() -> None:
     control = controller(
         members=2, validation=1, on_failure="redraw", ordered=True, max_failed_fraction=1.0
     )
-    (validation,) = starts(control.handle(WorkerReady(0), 0.0))
+    control.handle(WorkerReady(0), 0.0)
     decisions = control.handle(MemberFailed(0, "diverged", final=True), 1.0)
     assert Pass(0, None) in decisions  # what is compared with is what was asked for
     assert starts(decisions)[0].assignment.member == 1
