@@ -111,7 +111,7 @@ def test_a_lost_node_costs_attempts_and_no_sample(
     """The second node runs solvers alone; they go on beside the ranks."""
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 3, "include_dashboard": False, "object_store_memory": 10**8},
+        head_node_args={"num_cpus": 5, "include_dashboard": False, "object_store_memory": 10**8},
     )
     lost: list[str] = []
     try:
@@ -119,7 +119,8 @@ def test_a_lost_node_costs_attempts_and_no_sample(
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
 
         def remove(stats: StudyStats) -> None:
-            if not lost and any(each.inserted for each in stats.reservoirs):
+            waiting = {member for each in stats.reservoirs for member in each.waiting_members}
+            if not lost and len(waiting) == 3:  # all of them run
                 lost.append(second.node_id)
                 cluster.remove_node(second, allow_graceful=False)
 
