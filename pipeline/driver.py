@@ -177,7 +177,10 @@ class Driver:
             ray.get(future)
         except ActorUnavailableError as error:
             since = self._restarting.setdefault(worker, self._clock())
-            given_up = self._clock() - since > RESTART_SECONDS
+            # Where a node was lost there may be no room for it any more: the others go on. In order
+            # they cannot: the member that it had may be the one that all are waiting for.
+            alone = self._controller.ordered or len(self._restarting) == len(self._solvers)
+            given_up = alone and self._clock() - since > RESTART_SECONDS
             return self._start_again(worker, error, given_up=given_up)
         except RayError as error:
             self._failed_starts += 1
