@@ -21,9 +21,9 @@ def test_who_is_early_waits_and_is_named() -> None:
     rank = Rank(0, SETUP, 3, 2)
     take(rank, data(1, [0, 1], member=2, sender=2))
     take(rank, data(1, [0, 1], member=1, sender=1))
-    assert rank.intake.waiting_members == (1, 2)
+    assert list(rank.intake.waiting_members) == [1, 2]
     take(rank, data(1, [0, 1], member=0, sender=0))
-    assert rank.intake.waiting_members == ()
+    assert list(rank.intake.waiting_members) == []
     assert read(rank) == [(member, sample) for member in range(3) for sample in range(2)]
 
 
