@@ -146,6 +146,8 @@ STUDY = (
            help="Members by state, training and validation members together.", read=_members),
     _study("member_retries", "counter", "Attempts at members beyond the first.",
            lambda s: s.members.retries),
+    _study("member_redraws", "counter", "Failed members that others have taken the place of.",
+           lambda s: s.members.redrawn),
     _study("samples_expected", "gauge", "Training samples the ensemble will yield at most.",
            lambda s: s.samples_expected),
     _study("samples_inserted_per_second", "gauge",

@@ -166,7 +166,11 @@ def _ensemble(stats: StudyStats, curve: int) -> Table:
         text.append(f" · {members.retries} retries", "dim")
     table.add_row(
         "members",
-        _bar(_share(members.completed + members.failed, members.total), curve, "cyan"),
+        _bar(
+            _share(members.completed + members.failed - members.redrawn, members.total),
+            curve,
+            "cyan",
+        ),
         text,
     )
     inserted, expected = figures.total(stats, "inserted"), stats.samples_expected

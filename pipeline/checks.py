@@ -29,8 +29,9 @@ from solvers.registry import known
 from trainers.config import TrainerConfig
 from trainers.model_checks import model_problems
 
-# Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
-# each section with defaults in place of what is wrong in it, for checks that do not look there.
+# Besides these: ``deterministic``; ``given``, what stands under ``parameters:``, valid or not, by
+# name; and with a "?" each section with defaults in place of what is wrong in it, for checks that
+# do not look there.
 SECTIONS = ("solver", "parameters", "ensemble", "stream", "reservoir", "trainer")
 
 # Limits of one message in pipeline/link.py and wire.py, which bring zmq and are not imported here.
@@ -55,7 +56,9 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
         (("solver?", "parameters", "ensemble"), _design_problems),
+        (("ensemble",), _redraw_problems),
         (("solver", "ensemble"), _mpi_problems),
+        (("deterministic", "reservoir"), _deterministic_problems),
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
         (("solver", "stream", "trainer"), _task_problems),
@@ -74,6 +77,7 @@ def warnings(sections: Mapping[str, Any]) -> list[str]:
         (("parameters", "ensemble"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
+        (("deterministic", "trainer"), _deterministic_warnings),
     ]
     return _all(sections, checks)
 
@@ -263,6 +267,44 @@ def _design_problems(
             )
         )
     return found
+
+
+def _redraw_problems(ensemble: EnsembleConfig) -> list[str]:
+    if ensemble.on_failure == "skip" or not isinstance(ensemble.design, CsvDesign):
+        return []
+    return [
+        problem(
+            "ensemble.on_failure",
+            ensemble.on_failure,
+            "a CSV design has no further points. Set it to skip, or take a design that draws",
+        )
+    ]
+
+
+def _deterministic_problems(deterministic: bool, reservoir: ReservoirConfig) -> list[str]:
+    if not deterministic or reservoir.policy != "reservoir" or reservoir.max_reuse is not None:
+        return []
+    return [
+        problem(
+            "reservoir.max_reuse",
+            None,
+            "with deterministic=true batches are drawn at fixed numbers of inserts, which are not "
+            "known without it. Set it, above 1, or take policy=firo to draw each sample once",
+        )
+    ]
+
+
+def _deterministic_warnings(deterministic: bool, trainer: TrainerConfig) -> list[str]:
+    if not deterministic or trainer.device == "cpu":
+        return []
+    return [
+        problem(
+            "trainer.device",
+            trainer.device,
+            "deterministic=true makes the same batches come in the same order everywhere, but "
+            "GPUs do not add up in a fixed order. Set it to cpu for equal losses",
+        )
+    ]
 
 
 def _mpi_problems(solver: SolverConfig, ensemble: EnsembleConfig) -> list[str]:

@@ -51,6 +51,9 @@ class StudyConfig(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="name of the study"
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="root of all random numbers")
+    deterministic: bool = Field(
+        default=False, description="whether a loss curve on CPUs must not depend on timing"
+    )
     solver: SolverConfig
     parameters: dict[str, Distribution] = Field(
         default_factory=dict, description="a distribution for each parameter of the solver"
@@ -71,6 +74,7 @@ class StudyConfig(Section):
         sections: dict[str, Any] = {name: getattr(self, name) for name in checks.SECTIONS}
         sections |= {f"{name}?": section for name, section in sections.items()}
         sections["given"] = {name: each.model_dump() for name, each in self.parameters.items()}
+        sections["deterministic"] = self.deterministic
         return sections
 
     @property
@@ -318,6 +322,8 @@ def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
                 sections[f"{name}?"] = adapter.validate_python(repaired, strict=True)
         else:
             sections[f"{name}?"] = sections[name]
+    if isinstance(tree.get("deterministic", False), bool):
+        sections["deterministic"] = tree.get("deterministic", False)
     if isinstance(tree.get("parameters", {}), dict):
         sections["given"] = tree.get("parameters", {})
     return sections

@@ -25,11 +25,13 @@ from pipeline.controller import (
     Forget,
     MemberCompleted,
     MemberFailed,
+    Pass,
     Replace,
     Start,
     Stop,
     TimePassed,
     TrainingEnded,
+    WaitingForRoom,
     WorkerLost,
     WorkerReady,
 )
@@ -107,13 +109,16 @@ class Driver:
 
     def _loop(self) -> StudyStats:
         while True:
-            for event in self._wait():
+            events = self._wait()
+            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
+                seen = self._observe().reservoirs
+                waiting = frozenset(member for each in seen for member in each.waiting_members)
+                events.append(WaitingForRoom(waiting))
+            for event in events:
                 for decision in self._controller.handle(event, self._clock()):
                     if isinstance(decision, Stop):
                         return self._end(decision.reason)
                     self._carry_out(decision)
-            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
-                self._observe()
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
@@ -187,7 +192,10 @@ class Driver:
             ray.get(future)
         except ActorUnavailableError as error:
             since = self._restarting.setdefault(worker, self._clock())
-            given_up = self._clock() - since > RESTART_SECONDS
+            # Where a node was lost there may be no room for it any more: the others go on. In order
+            # they cannot: the member that it had may be the one that all are waiting for.
+            alone = self._controller.ordered or len(self._restarting) == len(self._solvers)
+            given_up = alone and self._clock() - since > RESTART_SECONDS
             return self._start_again(worker, error, given_up=given_up)
         except RayError as error:
             self._failed_starts += 1
@@ -206,6 +214,7 @@ class Driver:
         match decision:
             case Start(worker, assignment):
                 parameters = self._parameters(assignment)
+                old = assignment.instead_of
                 self._journal.write(
                     "start",
                     at=self._clock(),
@@ -213,6 +222,7 @@ class Driver:
                     attempt=assignment.attempt,
                     validation=assignment.validation,
                     parameters=dict(parameters),
+                    **({} if old is None else {"instead_of": old}),
                 )
                 future = self._solvers[worker].run.remote(assignment, parameters)
                 self._running[future] = decision, self._clock()
@@ -221,6 +231,8 @@ class Driver:
                 ray.kill(self._solvers[worker], no_restart=False)
             case Forget(member, attempt):
                 self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
+            case Pass(member, instead):
+                self._tell_all(lambda each: each.pass_member.remote(member, instead))
             case EndValidation():
                 self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():

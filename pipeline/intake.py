@@ -4,7 +4,8 @@
 2. What was stored before is dropped, counted and acknowledged again.
 3. A part of a sample whose slot is reserved is always accepted, whatever room there is.
 4. A message that finds no room waits; none is dropped, and none waits twice.
-5. New slots are given to messages in the order in which they came.
+5. New slots are given to messages in the order in which they came, or, where samples are stored in
+   a fixed order, in that.
 6. A malformed, foreign or non-finite message changes no slot; it is counted, logged once per cause,
    and answered where its sender can be told.
 7. The answer to a ping names exactly what waits.
@@ -114,6 +115,7 @@ class Intake:
         self._layout, self._study = layout, study
         self._bounds = Bounds() if bounds is None else bounds
         self._stores = {False: training, True: validation}
+        self._ordered = training.turn is not None
         self._waiting: dict[tuple[int, int], _Waiting] = {}
         self._queued = {False: 0, True: 0}  # of the waiting: training, validation
         self._waiting_bytes = 0
@@ -128,12 +130,17 @@ class Intake:
         """Messages that wait for room."""
         return len(self._waiting)
 
+    @property
+    def waiting_members(self) -> tuple[int, ...]:
+        """Members of those messages, ascending."""
+        return tuple(sorted({each.message.stamp.member for each in self._waiting.values()}))
+
     def stats(self, now: float) -> IntakeStats:
         """All counters."""
         stores = [store for store in self._stores.values() if store is not None]
         since = 0.0 if self._blocked_since is None else now - self._blocked_since
         return IntakeStats(
-            samples=sum(store.samples for store in stores),
+            samples=self._samples,
             duplicates=sum(store.duplicates for store in stores),
             refused=self._refused,
             pending=len(self._waiting),
@@ -178,10 +185,16 @@ class Intake:
 
     def retry(self, now: float) -> None:
         """Store what waits and finds room now, oldest first."""
-        if not self._waiting:
-            return
-        may_reserve = {False: True, True: True}
+        while self._waiting and self._retry_once() and self._ordered:
+            pass  # what was stored may let others have their turn
+        self._note_blocked(now)
+
+    def _retry_once(self) -> bool:
+        """Try each message that waits; whether anything was stored."""
+        may_reserve, before = {False: True, True: True}, self._samples
         for (sender, sequence), waiting in list(self._waiting.items()):
+            if self._ordered and not self._may_come(waiting.message):
+                continue
             stamp = waiting.message.stamp
             if waiting.message.whole and not may_reserve[stamp.validation]:
                 continue  # parts may still belong to a sample that has its slot
@@ -193,13 +206,30 @@ class Intake:
                 self._tell(peer, sender, sequence, str(error))
                 left = False
             if left:
-                may_reserve[stamp.validation] = False
+                may_reserve[stamp.validation] = self._ordered
             else:
                 del self._waiting[sender, sequence]
                 self._waiting_bytes -= waiting.cost
                 self._queued[stamp.validation] -= 1
                 peer.waiting.discard(sequence)
-        self._note_blocked(now)
+        return self._samples > before
+
+    def _may_come(self, message: Message) -> bool:
+        """Whether its member has its turn, or is over."""
+        store, member = self._stores[message.stamp.validation], message.stamp.member
+        if store is None or store.turn is None:
+            return True
+        return member == store.turn.member or store.turn.is_over(member)
+
+    @property
+    def _samples(self) -> int:
+        return sum(store.samples for store in self._stores.values() if store is not None)
+
+    def pass_member(self, member: int, instead: int | None) -> None:
+        """Where samples are stored in a fixed order: this member is over, see ``Turn``."""
+        for store in self._stores.values():
+            if store is not None and store.turn is not None:
+                store.turn.pass_member(member, instead)
 
     def forget_incomplete(self, member: int, *, attempt: int) -> None:
         """Free what an attempt that has failed left unfinished; see ``Placing``."""
@@ -236,7 +266,7 @@ class Intake:
         _check_finite(message)
         waiting = _Waiting(message, np.arange(message.samples.size), max(len(frame), _MIN_COST))
         validation = message.stamp.validation
-        if self._place(waiting, may_reserve=self._queued[validation] == 0):
+        if self._place(waiting, may_reserve=self._ordered or self._queued[validation] == 0):
             if self._waiting_bytes + waiting.cost > self._bounds.waiting_bytes:
                 self.refuse(f"too much waits: {self._waiting_bytes} bytes; the rest is let go")
                 return  # nobody is told: a sender that asks learns that it does not wait

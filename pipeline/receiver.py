@@ -225,11 +225,12 @@ class ReceiverThread:
                     self._note_strangers()
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
+                if self._router in ready:
+                    self._receive_burst()
+                # After that: what has come may have been what others waited for.
                 if self._intake.pending:
                     with self._lock:
                         self._intake.retry(time.monotonic())
-                if self._router in ready:
-                    self._receive_burst()
                 self._answer()
         except BaseException as error:  # noqa: BLE001 - kept for check(), which the actor calls
             self._failure = error

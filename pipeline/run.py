@@ -162,6 +162,8 @@ def _run_on(
                 max_failed_fraction=study.ensemble.max_failed_fraction,
                 member_timeout=study.ensemble.member_timeout,
                 may_end_early=study.trainer.early_stop is not None,
+                on_failure=study.ensemble.on_failure,
+                ordered=study.deterministic,
             ),
             solvers=solvers,
             reservoirs=reservoirs,
@@ -173,7 +175,11 @@ def _run_on(
                 use_gpu=use_gpu,
                 started_at=time.time() - clock(),
             ),
-            parameters=lambda assignment: design.values(assignment.member),
+            parameters=lambda assignment: (
+                design.values(assignment.member)
+                if assignment.instead_of is None
+                else design.redraw(assignment.member, 1)
+            ),
             journal=journal,
             run_directory=directory,
             watch=Watch(samples_expected=study.expected_samples),

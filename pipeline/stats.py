@@ -44,7 +44,17 @@ class MemberReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemberCounts:
-    """How far the ensemble is; training and validation members together."""
+    """How far the ensemble is; training and validation members together.
+
+    Attributes:
+        total: Members asked for.
+        waiting: To be started, maybe again.
+        running: Under way.
+        completed: All of their samples are stored.
+        failed: Given up.
+        retries: Attempts after the first.
+        redrawn: Of the failed, those that another member follows.
+    """
 
     total: int
     waiting: int
@@ -52,6 +62,7 @@ class MemberCounts:
     completed: int
     failed: int
     retries: int
+    redrawn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +87,7 @@ class ReservoirStats:
         trainer_blocked_seconds: Time the rank waited for a lease.
         validation_held: Validation samples stored.
         production_ended: No further training sample will come.
+        waiting_members: Members of the messages that wait for room.
     """
 
     rank: int
@@ -95,6 +107,7 @@ class ReservoirStats:
     trainer_blocked_seconds: float
     validation_held: int
     production_ended: bool
+    waiting_members: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

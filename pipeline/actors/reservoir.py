@@ -19,11 +19,13 @@ from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
 from pipeline.intake import Bounds, Intake
+from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.reservoir import Reservoir
 from pipeline.slots import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
+from pipeline.turn import Turn
 from pipeline.wire import Endpoint, StudyKeys
 from trainers.base import Lease, TrainStats
 
@@ -50,18 +52,41 @@ class ReservoirDescription:
     validation: SlotsDescription | None
 
 
-def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
+def _turns_of(study: StudyConfig, rank: int) -> tuple[Turn | None, Turn | None]:
+    """The order in which training and validation samples are stored here; None: as they come."""
+    if not study.deterministic:
+        return None, None
+    held_out, samples = study.ensemble.validation, study.samples_per_member
+    ranks, training = study.trainer.ranks, range(held_out, held_out + study.ensemble.members)
+    return (
+        Turn(members=training, samples=samples, rank=rank, ranks=ranks),
+        Turn(members=range(held_out), samples=samples, rank=rank, ranks=ranks, whole=True),
+    )
+
+
+def _reservoir_of(study: StudyConfig, rank: int, turn: Turn | None) -> Reservoir | OrderedReservoir:
     """The bookkeeping of one rank's slots, as the study wants it."""
     settings = study.reservoir
+    flow = FlowControl(
+        max_reuse=settings.max_reuse,
+        max_surplus=settings.max_surplus,
+        watermark=settings.watermark,
+    )
+    rng = np.random.default_rng([study.seed, _RESERVOIR_SEED, rank])
+    if turn is not None:
+        return OrderedReservoir(
+            policy=settings.policy,
+            capacity=settings.capacity,
+            flow=flow,
+            rng=rng,
+            batch=study.trainer.batch,
+            spread=lambda: turn.spread,
+        )
     return Reservoir(
         policy=settings.policy,
         capacity=settings.capacity,
-        flow=FlowControl(
-            max_reuse=settings.max_reuse,
-            max_surplus=settings.max_surplus,
-            watermark=settings.watermark,
-        ),
-        rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
+        flow=flow,
+        rng=rng,
         most_leased=leasable(
             policy=settings.policy,
             capacity=settings.capacity,
@@ -79,8 +104,13 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
 def bounds_of(study: StudyConfig) -> Bounds:
     """What the study's own senders can send at most."""
     senders = study.ensemble.concurrent * study.ensemble.mpi_ranks
+    members = study.ensemble.validation + study.ensemble.members
+    if (
+        study.ensemble.on_failure == "redraw"
+    ):  # whose number is one of a failed member and ``members``
+        members *= 2 + int(study.ensemble.max_failed_fraction * members)
     return Bounds(
-        members=study.ensemble.validation + study.ensemble.members,
+        members=members,
         samples=study.samples_per_member,
         waiting_bytes=_WAITING * senders * study.stream.credit_bytes,
     )
@@ -107,7 +137,9 @@ class _ReservoirHost:
         self._trainer_blocked = 0.0
         self._validation_ended = False
         layout, capacity = study.sample_layout(), study.reservoir.capacity
-        self._reservoir = _reservoir_of(study, rank)
+        turn, validation_turn = _turns_of(study, rank)
+        self._deterministic = study.deterministic
+        self._reservoir = _reservoir_of(study, rank, turn)
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:
             self._training = Slots.create(
@@ -124,8 +156,15 @@ class _ReservoirHost:
             self._intake = Intake(
                 layout=layout,
                 study=keys.study,
-                training=Placing(slots=self._training, book=self._reservoir, layout=layout),
-                validation=Placing(slots=self._validation, book=self._appended, layout=layout)
+                training=Placing(
+                    slots=self._training, book=self._reservoir, layout=layout, turn=turn
+                ),
+                validation=Placing(
+                    slots=self._validation,
+                    book=self._appended,
+                    layout=layout,
+                    turn=validation_turn,
+                )
                 if self._validation is not None
                 else None,
                 bounds=bounds_of(study),
@@ -218,6 +257,13 @@ class _ReservoirHost:
         self._receiver.wake()  # there are slots again
 
     @ray.method
+    def pass_member(self, member: int, instead: int | None) -> None:
+        """No further sample of this member will come; ``instead`` will run in its place."""
+        with self._lock:
+            self._intake.pass_member(member, instead)
+        self._receiver.wake()  # others may have their turn
+
+    @ray.method
     def end_validation(self) -> None:
         """No further validation sample will come."""
         self._validation_ended = True
@@ -253,6 +299,7 @@ class _ReservoirHost:
                     trainer_blocked_seconds=self._trainer_blocked,
                     validation_held=self._appended.complete,
                     production_ended=counts.production_ended,
+                    waiting_members=self._intake.waiting_members,
                 ),
                 self._train_stats,
             )
@@ -267,7 +314,9 @@ class _ReservoirHost:
 
     def _ready(self) -> bool:
         with self._lock:
-            return self._reservoir.ready
+            # Then a validation finds all samples, at whatever train step it is.
+            complete = self._validation_ended or not self._deterministic
+            return self._reservoir.ready and complete
 
 
 # No CPU is claimed: the reservoir works while its rank or its solvers wait, and lives beside them.

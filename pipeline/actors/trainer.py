@@ -14,7 +14,7 @@ import numpy as np
 import ray
 
 from pipeline.batches import HeldState, ReservoirSource, Returned
-from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
+from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.config import StudyConfig
 from pipeline.design import ranges_of
 from pipeline.guards import check_packages
@@ -102,8 +102,10 @@ def start_training(
         "started_at": started_at,
     }
     # ``fit`` blocks while the driver has members to hand out, so it gets a process of its own. In a
-    # thread of the driver it would outlive a failed study, and start Ray again.
-    return _FitTask.remote(settings, [node.id for node in places], use_gpu, out)
+    # thread of the driver it would outlive a failed study, and start Ray again. It and Ray Train's
+    # own actor stand beside a rank: a node that only solves must not take the training with it.
+    fit = _FitTask.options(**on_node(places[0]))
+    return fit.remote(settings, [node.id for node in places], use_gpu, out)
 
 
 def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: Path) -> None:

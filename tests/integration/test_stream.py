@@ -575,6 +575,17 @@ def test_a_sender_gives_up_when_nothing_is_stored_for_long(
     assert sender.wait_seconds >= 0.3
 
 
+def test_a_sender_waits_while_a_receiver_says_that_it_has_no_room(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start(capacity=8)
+    sender = senders([node.endpoint], stall_seconds=1.5)  # it asks every half second
+    run_member(sender, 0, 9)
+    with pytest.raises(TimeoutError, match="not stored after 4 s"):
+        sender.flush(timeout=4.0)
+    assert node.intake.waiting_members == (0,)
+
+
 def test_a_sender_that_could_never_send_is_refused(senders: Callable[..., Sender]) -> None:
     here = Endpoint(address="ipc:///nowhere/s")
     with pytest.raises(ValueError, match="at least one endpoint"):

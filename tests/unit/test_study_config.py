@@ -56,6 +56,28 @@ def test_a_good_study_has_no_warnings() -> None:
     assert study.parameter_names == ("initial", "west", "east", "south", "north")
 
 
+def test_a_deterministic_study_draws_at_fixed_numbers_of_inserts() -> None:
+    study = changed("reservoir.max_reuse", None) | {"deterministic": True}
+    (line,) = problems(study)
+    for word in ("reservoir.max_reuse=null", "deterministic=true", "Set it", "policy=firo"):
+        assert word in line
+    study["reservoir"]["policy"] = "firo"
+    assert parse(study).deterministic
+    (warning,) = parse(changed("deterministic", True)).warnings()
+    assert "trainer.device" in warning
+    assert parse(changed("trainer.device", "cpu") | {"deterministic": True}).warnings() == []
+
+
+def test_the_points_of_a_csv_design_cannot_be_redrawn(tmp_path: Path) -> None:
+    study = changed("ensemble.design", {"csv": "points.csv"})
+    study["ensemble"]["on_failure"] = "redraw"
+    names = ",".join(study["parameters"])
+    (tmp_path / "points.csv").write_text("\n".join([names, *["200,200,200,200,200"] * 16]))
+    (line,) = problems(study, tmp_path)
+    for word in ('ensemble.on_failure="redraw"', "no further points", "Set it to skip"):
+        assert word in line
+
+
 # Path, value, limit and remedy are in every message: (change, words that must all be there).
 CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("reservoir.watermark", 200,
