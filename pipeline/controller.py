@@ -8,6 +8,7 @@ hands in what happened (``handle``) and carries out what it answers.
 3. Every member ends exactly once: completed, or failed after ``max_attempts`` attempts.
 4. Validation ends once, after its last member; production ends once, after the last member of all.
 5. The study stops once: when training is over, or as soon as it cannot succeed any more.
+6. After ``production_seconds`` no training member is dispatched any more; those that run end.
 """
 
 from collections import deque
@@ -146,6 +147,8 @@ class Controller:
         max_attempts: Tries before a member is given up.
         max_failed_fraction: The study fails when a larger share of all members has failed.
         member_timeout: Seconds an attempt may take; None for no limit.
+        production_seconds: When the last training member may start, by the clock that ``handle`` is
+            given; None for no limit.
     """
 
     validation: int
@@ -153,6 +156,7 @@ class Controller:
     max_attempts: int
     max_failed_fraction: float
     member_timeout: float | None = None
+    production_seconds: float | None = None
     failures: list[FailedMember] = field(default_factory=list)
     _waiting: deque[Assignment] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
@@ -245,6 +249,8 @@ class Controller:
                 f"member {last.member}: {last.reason}"
             )
         decisions = self._overdue(now)
+        if self.production_seconds is not None and now >= self.production_seconds:
+            self._waiting = deque(each for each in self._waiting if each.validation)
         while self._idle and self._waiting:
             worker, assignment = self._idle.popleft(), self._waiting.popleft()
             self._running[worker] = _Running(assignment, now)

@@ -69,6 +69,7 @@ def run(
     out: Path | str,
     source_text: str | None = None,
     observers: Sequence[Observer] = (),
+    production_seconds: float | None = None,
 ) -> StudyResult:
     """Run a study to its end.
 
@@ -77,6 +78,8 @@ def run(
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.
+        production_seconds: From the start of the study; then no further member is started, and the
+            reservoirs drain. None: all members are run.
 
     Raises:
         ConfigError: The study or its surroundings are wrong; nothing was started.
@@ -95,7 +98,9 @@ def run(
         # A CPU for each solver and each rank; the reservoirs live beside their ranks.
         actors = study.ensemble.concurrent + study.trainer.ranks
         with cluster(actors=actors, project_root=project_root()) as nodes:
-            stats = _run_on(nodes, study, directory, journal, observers, clock)
+            stats = _run_on(
+                nodes, study, directory, journal, observers, clock, production_seconds
+            )
         directory.drop_empty("ray_train")
         summary = summarise(study.name, stats)
         directory.write_summary(summary)
@@ -113,6 +118,7 @@ def _run_on(
     journal: Journal,
     observers: Sequence[Observer],
     clock: Callable[[], float],
+    production_seconds: float | None,
 ) -> StudyStats:
     use_gpu = uses_gpu(study, nodes)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
@@ -128,6 +134,7 @@ def _run_on(
                 max_attempts=study.ensemble.max_attempts,
                 max_failed_fraction=study.ensemble.max_failed_fraction,
                 member_timeout=study.ensemble.member_timeout,
+                production_seconds=production_seconds,
             ),
             solvers=solvers,
             reservoirs=reservoirs,
