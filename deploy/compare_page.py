@@ -169,8 +169,7 @@ def _html_table(outcomes: Sequence[Outcome], unit: str) -> str:
     lines = list(rows(outcomes, unit))
     titles = ["", *(title for title, _, _ in columns(unit))]
     text = "".join(
-        "<tr>"
-        + f'<th style="text-align: left; white-space: nowrap">{escape(title)}</th>'
+        f'<tr><th style="text-align: left; white-space: nowrap">{escape(title)}</th>'
         + "".join(f"<td {cell}>{escape(line[index])}</td>" for line in lines)
         + "</tr>"
         for index, title in enumerate(titles)
@@ -202,7 +201,8 @@ def _curves(outcomes: Sequence[Outcome], against: str, what: str, label: str) ->
 
 def _fresh(course: Sequence[Point], against: str, what: str) -> tuple[list[float], list[float]]:
     """Where a figure is new; None is left out."""
-    x, y = [], []
+    x: list[float] = []
+    y: list[float] = []
     for point in course:
         value = getattr(point, what)
         if value is not None and (not y or value != y[-1]):

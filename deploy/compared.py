@@ -53,7 +53,7 @@ class Outcome:
         wait_seconds: Time the trainer waited for batches after its first step.
         batches_per_second: Of all ranks together, between the first train step and the last.
         samples_per_second: Likewise.
-        bytes_written: Of the data set; online: of the run directory.
+        bytes_written: Of the data set, where there is one, and of the method's folder.
         disk_bytes: Storage that these take.
         mse: Validation error at the end, field's unit squared.
         relative_l2: Mean over the validation samples.

@@ -91,7 +91,8 @@ def train_offline(job: OfflineJob) -> list[Said]:
     pool = ProcessPoolExecutor(ranks, mp_context=get_context("spawn"))
     try:
         futures = [pool.submit(_train_rank, job, rank, started, meeting) for rank in range(ranks)]
-        return [future.result() for future in futures][0]
+        said = [future.result() for future in futures]
+        return said[0]
     finally:
         pool.shutdown(cancel_futures=True)
         meeting.unlink(missing_ok=True)

@@ -114,7 +114,7 @@ class NpzFiles:
         self, member: int, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
     ) -> Float[np.ndarray, " *shape"]:
         array = np.empty(shape, dtype)
-        view = memoryview(array).cast("B")
+        view = memoryview(array.reshape(-1).view(np.uint8).data)
         file = os.open(self._path(member), os.O_RDONLY)
         try:
             # Without it the kernel reads ahead what a random order has no use for.
@@ -246,9 +246,10 @@ class ZarrFiles:
         return self._rows[member]
 
 
-def _array(group: zarr.Group, name: str) -> Any:
-    """Untyped, as Zarr's index operations are."""
-    return group[name]
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    found = group[name]
+    assert isinstance(found, zarr.Array)
+    return found
 
 
 def files_of(store: Store, folder: Path) -> NpzFiles | ZarrFiles:
