@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from trainers.base import Held, Lease, Moments, TrainStats
 from trainers.stored import MemberFiles, forget
@@ -282,6 +282,11 @@ class FileSource:
         """Parameters and times of each slot."""
         return self._inputs
 
+    @property
+    def read_ahead(self) -> int:
+        """Batches that were read and not leased yet."""
+        return self._arrived.qsize()
+
     def wait_for_watermark(self, timeout: float) -> bool:
         """Everything is there."""
         return True
@@ -377,5 +382,12 @@ def _loader(
         ahead |= {"prefetch_factor": PREFETCH, "multiprocessing_context": "fork"}
     if read == "sample":
         samples = SampleFiles(files, table)
-        return DataLoader(samples, batch_sampler=Batches(order, batch), **ahead)
+        batches = Batches(order, batch)
+        return DataLoader(samples, batch_sampler=batches, collate_fn=_together, **ahead)
     return DataLoader(WholeMembers(files, table), batch_size=None, sampler=order, **ahead)
+
+
+def _together(samples: Sequence[Item]) -> Item:
+    """Several samples as one batch, in shared memory when a worker does it."""
+    fields, rows = default_collate(list(samples))
+    return fields, rows

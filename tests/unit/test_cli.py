@@ -89,7 +89,7 @@ def test_help_says_how_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "describe", "simulate", "init", "clean", "slurm"]
+    "command", ["run", "check", "describe", "simulate", "compare", "init", "clean", "slurm"]
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = headrace(command, "--help")
