@@ -51,9 +51,8 @@ def compare(made: Plan, out: Path) -> None:
     outcomes: list[Outcome] = []
     written: list[dict[str, Any]] = []
     try:
-        with sigterm_unwinds():
-            for seed in made.seeds:
-                _one_seed(made, seed, out, outcomes, written)
+        for seed in made.seeds:
+            _one_seed(made, seed, out, outcomes, written)
     finally:
         if not made.keep_data:
             shutil.rmtree(out / "data", ignore_errors=True)
@@ -87,18 +86,31 @@ def _one_seed(
     for method in made.methods:
         if method.online:
             say(f"seed {seed}: {method.label}")
-            outcomes.append(_online(made, method, seed, out / f"{method.name}-{seed}"))
+            with sigterm_unwinds():  # for each anew: Ray leaves a handler of its own behind
+                outcomes.append(_online(made, method, seed, out / f"{method.name}-{seed}"))
             if took is not None:
                 took = max(took, outcomes[-1].wall_seconds)
     offline = [method for method in made.methods if not method.online]
-    if not offline:
-        return
+    if offline:
+        with sigterm_unwinds():
+            _from_files(made, offline, seed, took, out, outcomes, written)
+
+
+def _from_files(
+    made: Plan,
+    offline: Sequence[Method],
+    seed: int,
+    seconds: float | None,
+    out: Path,
+    outcomes: list[Outcome],
+    written: list[dict[str, Any]],
+) -> None:
     stores = sorted({READERS[method.name][0] for method in offline})
     training, validation = _write(made, seed, out / "data" / str(seed), stores)
     written.append(_told(training, seed))
     for method in offline:
         say(f"seed {seed}: {method.label}")
-        outcomes.append(_offline(made, method, seed, (training, validation), took, out))
+        outcomes.append(_offline(made, method, seed, (training, validation), seconds, out))
     if not made.keep_data:
         shutil.rmtree(out / "data" / str(seed))
 

@@ -10,9 +10,8 @@ Invariants (``tests/unit/test_dataset.py``):
 
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Final, final
 
@@ -26,6 +25,7 @@ from pipeline.moments import moments_of
 from pipeline.sender import SenderStats
 from solvers.base import SolverFailed
 from trainers.base import Moments
+from trainers.processes import processes
 from trainers.stored import MemberFiles, MemberSamples, Store, ZarrFiles, files_of, forget, sizes
 
 _FLUSH_SECONDS: Final = 0.0  # files have no acknowledgements to wait for
@@ -94,17 +94,13 @@ def write_dataset(
                 dtype=layout.dtype,
                 inputs=layout.num_inputs,
             )
-    processes = min(study.ensemble.concurrent, len(members))
-    pool = ProcessPoolExecutor(processes, mp_context=get_context("spawn"))
-    tree = study.as_json()
-    try:
-        futures = [
-            pool.submit(_write_members, tree, folder, list(members[first::processes]), list(stores))
-            for first in range(processes)
+    tree, count = study.as_json(), min(study.ensemble.concurrent, len(members))
+    with processes(count) as pool:
+        running = [
+            pool.submit(_write_members, tree, folder, list(members[first::count]), list(stores))
+            for first in range(count)
         ]
-        written = [one for future in futures for one in future.result()]
-    finally:
-        pool.shutdown(cancel_futures=True)
+        written = [one for future in as_completed(running) for one in future.result()]
     for store in stores:
         forget(path for path in (folder / store).rglob("*") if path.is_file())
     written.sort(key=lambda one: one.member)

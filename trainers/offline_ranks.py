@@ -9,10 +9,9 @@ Invariants (``tests/integration/test_compare.py``):
 """
 
 import time
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -20,6 +19,7 @@ import numpy as np
 
 from trainers.base import Held, Moments, Problem, TrainStats
 from trainers.config import TrainerConfig
+from trainers.processes import processes
 from trainers.stored import NpzFiles, Store, files_of
 
 if TYPE_CHECKING:
@@ -88,18 +88,19 @@ def train_offline(job: OfflineJob) -> list[Said]:
     started, ranks = time.monotonic(), job.config.ranks
     meeting = job.out / ".meeting"
     job.out.mkdir(parents=True, exist_ok=True)
-    pool = ProcessPoolExecutor(ranks, mp_context=get_context("spawn"))
     try:
-        futures = [pool.submit(_train_rank, job, rank, started, meeting) for rank in range(ranks)]
-        said = [future.result() for future in futures]
-        return said[0]
+        with processes(ranks) as pool:
+            running = [
+                pool.submit(_train_rank, job, rank, started, meeting) for rank in range(ranks)
+            ]
+            said = [future.result() for future in as_completed(running)]  # the first that fails
+        return next(one for one in said if one)
     finally:
-        pool.shutdown(cancel_futures=True)
         meeting.unlink(missing_ok=True)
 
 
 def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> list[Said]:
-    """Runs in each rank's process; the clock is the system's, the same for all processes."""
+    """Runs in each rank's process, whose clock is that of the system; rank 0 tells."""
     from trainers.offline import FileSource, Table
     from trainers.state import merge
     from trainers.trainer import train
@@ -141,7 +142,7 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
         )
     finally:
         source.close()
-    return said
+    return said if rank == 0 else []
 
 
 def _world(job: OfflineJob, rank: int, meeting: Path) -> "World":
