@@ -111,18 +111,17 @@ class Plan:
         if policy != "reservoir":  # which draw each sample once
             reservoir |= {"max_reuse": None, "max_surplus": None}
         ensemble = {} if self.seconds is None else {"members": NO_END}
-        return _changed(self.study, seed=seed, reservoir=reservoir, ensemble=ensemble)
+        try:
+            return _changed(self.study, seed=seed, reservoir=reservoir, ensemble=ensemble)
+        except ConfigError as error:
+            raise ConfigError([f"method {policy}: {line}" for line in error.problems]) from None
 
 
 def _changed(study: StudyConfig, *, seed: int, **sections: dict[str, Any]) -> StudyConfig:
     tree = study.as_json() | {"seed": seed}
     for name, changes in sections.items():
         tree[name] = tree[name] | changes
-    try:
-        return StudyConfig.model_validate(tree)
-    except ConfigError as error:
-        policy = tree["reservoir"]["policy"]
-        raise ConfigError([f"method {policy}: {line}" for line in error.problems]) from None
+    return StudyConfig.model_validate(tree)
 
 
 def plan(
