@@ -98,9 +98,7 @@ def run(
         # A CPU for each solver and each rank; the reservoirs live beside their ranks.
         actors = study.ensemble.concurrent + study.trainer.ranks
         with cluster(actors=actors, project_root=project_root()) as nodes:
-            stats = _run_on(
-                nodes, study, directory, journal, observers, clock, production_seconds
-            )
+            stats = _run_on(nodes, study, directory, journal, observers, clock, production_seconds)
         directory.drop_empty("ray_train")
         summary = summarise(study.name, stats)
         directory.write_summary(summary)

@@ -35,7 +35,7 @@ class OfflineJob:
     Attributes:
         folder: Of the members to train on.
         store: What they lie in.
-        read: ``"sample"`` or ``"member"``, see ``trainers.offline``.
+        read: ``"sample"`` or ``"member"``, see ``trainers.reading``.
         members: Numbers of those to train on.
         validation_folder: Of the validation members, ``.npz``.
         validation: Their numbers.
@@ -101,7 +101,8 @@ def train_offline(job: OfflineJob) -> list[Said]:
 
 def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> list[Said]:
     """Runs in each rank's process, whose clock is that of the system; rank 0 tells."""
-    from trainers.offline import FileSource, Table
+    from trainers.offline import FileSource
+    from trainers.reading import Table
     from trainers.state import merge
     from trainers.trainer import train
 

@@ -17,7 +17,8 @@ from pipeline.moments import moments_of
 from pipeline.reservoir import Reservoir
 from pipeline.slots import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats
-from trainers.offline import FileSource, Read, Table
+from trainers.offline import FileSource
+from trainers.reading import Read, Table
 from trainers.stored import MemberSamples, NpzFiles
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from deploy.compare import steps_per_second
+from deploy.compare_methods import steps_per_second
 from deploy.compare_page import page, rows, writing
 from deploy.compared import Outcome, Point, ends, middle, verdict
 from tests.small_study import small_study

@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from tests.unit.array_source import linear_held, linear_problem, linear_samples
-from trainers import offline
+from trainers import offline, reading
 from trainers.base import Held, Moments, TrainStats
 from trainers.config import TrainerConfig
 from trainers.distributed import World
-from trainers.offline import Batches, FileSource, Item, Passes, Read, Table, pooled
+from trainers.offline import FileSource
+from trainers.reading import Batches, Item, Passes, Read, Table, pooled
 from trainers.stored import MemberSamples, NpzFiles
 from trainers.trainer import train
 
@@ -185,7 +186,7 @@ def test_no_samples_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_pool_mixes_members_and_draws_each_sample_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(offline, "POOL", 4)
+    monkeypatch.setattr(reading, "POOL", 4)
 
     def members() -> Iterator[Item]:
         for number in range(11):
