@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from deploy import figures
 
-EVEN: Final = 0.02  # a smaller relative difference is called none
+EVEN: Final = 0.05  # a smaller relative difference is called none
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,12 +99,14 @@ class Criterion:
         of: The figure.
         text: How the figure is written.
         more: Whether more of it is better.
+        least: A smaller difference is called none, however large in proportion.
     """
 
     name: str
     of: Figure
     text: Callable[[float], str]
     more: bool = False
+    least: float = 0.0
 
 
 def methods(outcomes: Sequence[Outcome]) -> list[str]:
@@ -151,6 +153,7 @@ def criteria(unit: str) -> list[Criterion]:
             name="time the trainer waited for batches",
             of=lambda one: one.wait_seconds,
             text=figures.seconds,
+            least=1.0,
         ),
         Criterion(
             name="time to the first train step, the writing of the data set not counted",
@@ -184,7 +187,16 @@ def verdict(outcomes: Sequence[Outcome], unit: str) -> Iterator[str]:
             values = {name: middle(outcomes, name, each.of) for name in names}
             method = pick(values, key=values.__getitem__)
             best[side] = (values[method], method)
-        yield _sentence(each, best)
+        yield _sentence(each, best) + _doubt(outcomes, each, best)
+
+
+def _doubt(outcomes: Sequence[Outcome], each: Criterion, best: dict[str, tuple[float, str]]) -> str:
+    """Where several seeds do not all say the same."""
+    (low, high), (least, most) = (ends(outcomes, name, each.of) for _, name in best.values())
+    several = low < high or least < most
+    return (
+        " (the ranges over the seeds overlap)" if several and low <= most and least <= high else ""
+    )
 
 
 def _sentence(each: Criterion, best: dict[str, tuple[float, str]]) -> str:
@@ -193,7 +205,7 @@ def _sentence(each: Criterion, best: dict[str, tuple[float, str]]) -> str:
         f"{each.text(online)} online ({online_method}), {each.text(offline)} offline "
         f"({offline_method})"
     )
-    if abs(online - offline) <= EVEN * max(abs(online), abs(offline)):
+    if abs(online - offline) <= max(each.least, EVEN * max(abs(online), abs(offline))):
         return f"{each.name}: no difference to speak of; {pair}"
     wins = "online" if (online > offline) is each.more else "offline"
     better, worse = (online, offline) if wins == "online" else (offline, online)

@@ -55,7 +55,19 @@ def test_the_best_of_each_side_is_compared_by_its_median() -> None:
     ]
     assert middle(outcomes, "reservoir", lambda one: one.mse) == 30.0
     assert ends(outcomes, "reservoir", lambda one: one.mse) == (10.0, 50.0)
-    assert "30.0 K² online (reservoir), 40.0 K² offline" in sentence("validation error", *outcomes)
+    error = sentence("validation error", *outcomes)
+    assert "30.0 K² online (reservoir), 40.0 K² offline" in error
+    assert error.endswith("25 % less (the ranges over the seeds overlap)")
+    agreeing = [replace(ONLINE, seed=4, mse=25.0), *outcomes[:1], OFFLINE]
+    assert "overlap" not in sentence("validation error", *agreeing)
+
+
+def test_a_second_of_waiting_is_no_victory() -> None:
+    hardly = replace(OFFLINE, wait_seconds=0.01)
+    assert "no difference" in sentence("time the trainer waited", ONLINE, hardly)
+    assert ": offline wins" in sentence(
+        "time the trainer waited", replace(ONLINE, wait_seconds=2.0), hardly
+    )
 
 
 def test_with_one_side_alone_nobody_wins() -> None:
