@@ -18,6 +18,7 @@ hands in what happened (``handle``) and carries out what it answers.
 10. Time in which samples of an attempt wait for room is not held against it.
 11. In a study whose samples are stored in order members start in order, whatever fails: one that
     waits for its next attempt is never overtaken, and so the one whose turn it is finds a worker.
+12. After ``production_seconds`` no training member is dispatched any more; those that run end.
 """
 
 from bisect import insort
@@ -208,6 +209,8 @@ class Controller:
         may_end_early: Whether a training that ends before production has is a success.
         on_failure: What follows a training member that has failed for good: nothing, or another.
         ordered: Samples are stored in the order of their members.
+        production_seconds: When the last training member may start, by the clock that ``handle`` is
+            given; None for no limit.
     """
 
     validation: int
@@ -218,6 +221,7 @@ class Controller:
     may_end_early: bool = False
     on_failure: Literal["skip", "redraw"] = "skip"
     ordered: bool = False
+    production_seconds: float | None = None
     failures: list[FailedMember] = field(default_factory=list)
     _waiting: deque[_Waiting] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
@@ -352,6 +356,8 @@ class Controller:
                 f"member {last.member}: {last.reason}"
             )
         decisions = self._overdue(now)
+        if self.production_seconds is not None and now >= self.production_seconds:
+            self._waiting = deque(each for each in self._waiting if each.assignment.validation)
         while self._idle and (assignment := self._take_due(now)) is not None:
             worker = self._idle.popleft()
             self._running[worker] = _Running(assignment, now)

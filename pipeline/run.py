@@ -84,6 +84,7 @@ def run(
     out: Path | str,
     source_text: str | None = None,
     observers: Sequence[Observer] = (),
+    production_seconds: float | None = None,
 ) -> StudyResult:
     """Run a study to its end.
 
@@ -92,6 +93,8 @@ def run(
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.
+        production_seconds: From the start of the study; then no further member is started, and the
+            reservoirs drain. None: all members are run.
 
     Raises:
         ConfigError: The study or its surroundings are wrong; nothing was started.
@@ -112,7 +115,7 @@ def run(
         # A CPU for each mpi_rank of a solver and each rank; the reservoirs live beside their ranks.
         cpus = study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
         with cluster(cpus=cpus, project_root=project_root()) as nodes:
-            stats = _run_on(nodes, study, directory, journal, observers, clock)
+            stats = _run_on(nodes, study, directory, journal, observers, clock, production_seconds)
         directory.drop_empty("ray_train")
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
@@ -145,6 +148,7 @@ def _run_on(
     journal: Journal,
     observers: Sequence[Observer],
     clock: Callable[[], float],
+    production_seconds: float | None,
 ) -> StudyStats:
     use_gpu = uses_gpu(study, nodes)
     require_cpus(nodes, study.ensemble.mpi_ranks)
@@ -164,6 +168,7 @@ def _run_on(
                 may_end_early=study.trainer.early_stop is not None,
                 on_failure=study.ensemble.on_failure,
                 ordered=study.deterministic,
+                production_seconds=production_seconds,
             ),
             solvers=solvers,
             reservoirs=reservoirs,

@@ -167,12 +167,17 @@ def _train_rank(settings: dict[str, Any]) -> None:
                 device=str(ray.train.torch.get_device()),
             ),
             out=Path(settings["out"]),
-            seed=int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0]),
+            seed=weights_seed(study),
             expected_steps=study.expected_train_steps,
         )
         client.confirm(stats)
     finally:
         source.close()
+
+
+def weights_seed(study: StudyConfig) -> int:
+    """What the network's weights are drawn with, the same on all ranks."""
+    return int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0])
 
 
 def problem_of(study: StudyConfig) -> Problem:

@@ -97,7 +97,8 @@ def test_help_says_how_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "describe", "simulate", "init", "clean", "slurm", "export"]
+    "command",
+    ["run", "check", "describe", "simulate", "compare", "init", "clean", "slurm", "export"],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = headrace(command, "--help")

@@ -295,3 +295,22 @@ def test_training_that_ends_after_production_is_a_success() -> None:
     (start,) = starts(control.handle(WorkerReady(0), 0.0))
     control.handle(completed(start), 1.0)
     assert control.handle(TrainingEnded(), 2.0) == [Stop(None)]
+
+
+def test_after_the_time_for_production_no_training_member_starts() -> None:
+    control = controller(validation=1, members=50, production_seconds=10.0)
+    (first,) = starts(control.handle(WorkerReady(0), 0.0))
+    (second,) = starts(control.handle(completed(first), 4.0))
+    assert second.assignment.member == 1
+    assert control.handle(TimePassed(), 10.0) == []  # the one that runs goes on
+    assert control.counts.waiting == 0
+    assert control.handle(completed(second), 11.0) == [EndProduction()]
+    assert control.handle(TrainingEnded(), 12.0) == [Stop(None)]
+
+
+def test_validation_members_run_even_after_the_time_for_production() -> None:
+    control = controller(production_seconds=1.0)
+    (first,) = starts(control.handle(WorkerReady(0), 0.0))
+    (second,) = starts(control.handle(completed(first), 5.0))
+    assert second.assignment.validation
+    assert control.handle(completed(second), 6.0) == [EndValidation(), EndProduction()]
