@@ -27,6 +27,7 @@ from pipeline import journal, machine, resuming, rundir
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.stopping import StopRequest
+from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
     from pipeline.driver import Observer
@@ -109,7 +110,7 @@ def problems_here(study: StudyConfig, environment: Mapping[str, str]) -> list[st
 
 def machine_problems(study: StudyConfig) -> list[str]:
     """Why this machine cannot run a study."""
-    return machine.problems(
+    found = machine.problems(
         ranks=study.trainer.ranks,
         device=study.trainer.device,
         # Asked only when it matters: the driver may take seconds to answer.
@@ -118,6 +119,7 @@ def machine_problems(study: StudyConfig) -> list[str]:
         slots_bytes=study.slots_bytes,
         shared_memory_free=machine.shared_memory_free(),
     )
+    return found + missing_libraries(study.trainer.loggers)
 
 
 def new_folder(runs: Path, name: str, now: datetime) -> Path:

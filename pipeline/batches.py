@@ -65,8 +65,8 @@ class ReservoirClient(Protocol):
         """Pass on to whoever watches; never waits."""
         ...
 
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
-        """Begin to write what is held now."""
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
+        """Begin to write what is held now, so many batches after the start."""
         ...
 
     def checkpoint_done(self) -> bool:
@@ -178,9 +178,9 @@ class ReservoirSource:
         """Tell whoever watches; never waits."""
         self._client.report(stats)
 
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
         """Have the reservoir write what it holds."""
-        self._client.begin_checkpoint(folder, train_step)
+        self._client.begin_checkpoint(folder, batches)
 
     def checkpoint_done(self) -> bool:
         """Ask it whether that is written."""
@@ -285,7 +285,7 @@ class ArraySource:
         """Keep it in ``reports``."""
         self.reports.append(stats)
 
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
         """Nothing to write: the arrays are the caller's."""
 
     def checkpoint_done(self) -> bool:

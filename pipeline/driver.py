@@ -9,6 +9,7 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast, final
 
 import ray
@@ -26,11 +27,13 @@ from pipeline.controller import (
     Forget,
     MemberCompleted,
     MemberFailed,
+    Pass,
     Replace,
     Start,
     Stop,
     TimePassed,
     TrainingEnded,
+    WaitingForRoom,
     WorkerLost,
     WorkerReady,
 )
@@ -40,7 +43,7 @@ from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
 from pipeline.stopping import StopRequest
-from pipeline.watch import Watch
+from pipeline.watch import Effort, Watch, notes_of
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -94,6 +97,7 @@ class Driver:
         self._failed_starts = 0
         self._restarting: dict[int, float] = {}  # worker -> since when it is unavailable
         self._solver_wait_seconds = 0.0
+        self._effort = Effort()  # of the attempts that have ended
         self._observed_at = -OBSERVE_SECONDS
 
     def run(self) -> StudyStats:
@@ -113,15 +117,18 @@ class Driver:
 
     def _loop(self) -> StudyStats:
         while True:
-            for event in self._wait():
-                for decision in self._controller.handle(event, self._clock()):
-                    if isinstance(decision, Stop):
-                        return self._end(decision.reason)
-                    self._carry_out(decision)
+            events = self._wait()
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 stats = self._observe()
                 if any(rank.train_step for rank in stats.ranks):
                     self._stop.listen()
+                waiting = (each.waiting_members for each in stats.reservoirs)
+                events.append(WaitingForRoom(frozenset().union(*waiting)))
+            for event in events:
+                for decision in self._controller.handle(event, self._clock()):
+                    if isinstance(decision, Stop):
+                        return self._end(decision.reason)
+                    self._carry_out(decision)
             if self._stop.asked:
                 return self._stop_in_order()
 
@@ -149,6 +156,8 @@ class Driver:
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
+        for note in notes_of(stats):
+            self._journal.write("note", at=self._clock(), text=note)
         self._journal.write("end", at=self._clock(), reason=reason)
         if reason is not None:
             raise StudyFailed(reason)
@@ -165,6 +174,7 @@ class Driver:
         if future in self._starting:
             return self._started(future, self._starting.pop(future))
         start, began = self._running.pop(future)
+        self._spend(self._clock() - began)
         facts = {"member": start.assignment.member, "attempt": start.assignment.attempt}
         failed = {**facts, "wall_seconds": round(self._clock() - began, 4)}
         try:
@@ -184,6 +194,11 @@ class Driver:
             return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
+        self._effort = replace(
+            self._effort,
+            solve_seconds=self._effort.solve_seconds + report.solve_seconds,
+            completed=self._effort.completed + 1,
+        )
         self._journal.write(
             "completed",
             at=self._clock(),
@@ -197,6 +212,11 @@ class Driver:
         )
         return [MemberCompleted(start.worker, report)]
 
+    def _spend(self, seconds: float) -> None:
+        """Count what an attempt took, whatever came of it."""
+        spent = self._effort.attempt_seconds + seconds
+        self._effort = replace(self._effort, attempt_seconds=spent)
+
     def _training_ended(self) -> Event:
         try:
             ray.get(self._training)
@@ -209,7 +229,10 @@ class Driver:
             ray.get(future)
         except ActorUnavailableError as error:
             since = self._restarting.setdefault(worker, self._clock())
-            given_up = self._clock() - since > RESTART_SECONDS
+            # Where a node was lost there may be no room for it any more: the others go on. In order
+            # they cannot: the member that it had may be the one that all are waiting for.
+            alone = self._controller.ordered or len(self._restarting) == len(self._solvers)
+            given_up = alone and self._clock() - since > RESTART_SECONDS
             return self._start_again(worker, error, given_up=given_up)
         except RayError as error:
             self._failed_starts += 1
@@ -228,6 +251,7 @@ class Driver:
         match decision:
             case Start(worker, assignment):
                 parameters = self._parameters(assignment)
+                old = assignment.instead_of
                 self._journal.write(
                     "start",
                     at=self._clock(),
@@ -235,6 +259,7 @@ class Driver:
                     attempt=assignment.attempt,
                     validation=assignment.validation,
                     parameters=dict(parameters),
+                    **({} if old is None else {"instead_of": old}),
                 )
                 future = self._solvers[worker].run.remote(assignment, parameters)
                 self._running[future] = decision, self._clock()
@@ -243,6 +268,8 @@ class Driver:
                 ray.kill(self._solvers[worker], no_restart=False)
             case Forget(member, attempt):
                 self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
+            case Pass(member, instead):
+                self._tell_all(lambda each: each.pass_member.remote(member, instead))
             case EndValidation():
                 self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():
@@ -264,9 +291,16 @@ class Driver:
             reservoirs=[reservoir for reservoir, _ in said],
             ranks=[rank for _, rank in said if rank is not None],
             solver_wait_seconds=self._solver_wait_seconds,
+            effort=self._effort_now(),
             over=over,
         )
         self._run_directory.write_metrics(stats)
         for observer in self._observers:
             observer(stats)
         return stats
+
+    def _effort_now(self) -> Effort:
+        """With the attempts that are under way."""
+        under_way = sum(self._observed_at - began for _, began in self._running.values())
+        spent = self._effort.attempt_seconds + under_way
+        return replace(self._effort, attempt_seconds=spent)

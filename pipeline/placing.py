@@ -6,6 +6,8 @@
 4. A message that contradicts what is being assembled changes nothing.
 5. A part of a sample whose slot is reserved needs no room.
 6. No slot is kept for a sample whose other parts will never come: its attempt has failed.
+7. Where samples are stored in a fixed order (``pipeline/turn.py``), one gets a slot when it is the
+   next, and one in parts when no other is being assembled.
 """
 
 from collections.abc import Mapping
@@ -18,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.layout import Box, SampleLayout
+from pipeline.turn import Turn
 from pipeline.wire import Message
 
 Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
@@ -78,7 +81,9 @@ class _Assembly:
 class Placing:
     """One store: its slots, and what is known to lie or to grow in them."""
 
-    def __init__(self, *, slots: SlotArrays, book: Book, layout: SampleLayout) -> None:
+    def __init__(
+        self, *, slots: SlotArrays, book: Book, layout: SampleLayout, turn: Turn | None = None
+    ) -> None:
         # Base-class views: a subclass such as memmap pays for every index operation.
         self._fields = np.asarray(slots.fields)
         self._inputs = np.asarray(slots.inputs)
@@ -90,7 +95,7 @@ class Placing:
                 f"slots of {self._fields.shape[1:]} with {self._inputs.shape[1]} inputs cannot "
                 f"hold samples of {wanted} with {layout.num_inputs} inputs"
             )
-        self._book, self._layout = book, layout
+        self._book, self._layout, self.turn = book, layout, turn
         self._points = prod(layout.grid)
         self._samples = np.zeros(len(self._members), np.int64)  # of each slot, within its member
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
@@ -111,6 +116,9 @@ class Placing:
         Raises:
             StreamRefused: It contradicts what is stored or being assembled; nothing has changed.
         """
+        if self.turn is not None and self.turn.is_over(message.stamp.member):
+            self.duplicates += which.size
+            return which[:0]
         known = self._known(message)
         seen = known[message.samples[which]]
         fresh = which[~seen] if seen.any() else which
@@ -135,6 +143,8 @@ class Placing:
         slots = [self._growing.pop(key).slot for key in keys]
         if slots:
             self._book.cancel(np.array(slots, np.int64))
+            if self.turn is not None:
+                self.turn.back(len(slots))
         return len(slots)
 
     def samples_in(self, slots: Slots) -> Slots:
@@ -146,13 +156,25 @@ class Placing:
         """Of each member, which samples were stored; a copy."""
         return {member: known.copy() for member, known in self._stored.items()}
 
-    def restore(self, stored: Mapping[int, Bool[np.ndarray, " sample"]], samples: Slots) -> None:
+    def turn_state(self) -> dict[str, Any] | None:
+        """Whose turn it is once more when what is unfinished has been forgotten."""
+        return None if self.turn is None else self.turn.state(unfinished=len(self._growing))
+
+    def restore(
+        self,
+        stored: Mapping[int, Bool[np.ndarray, " sample"]],
+        samples: Slots,
+        turn: Mapping[str, Any] | None,
+    ) -> None:
         """Recognise what was stored in an earlier life.
 
         Args:
             stored: As ``stored`` gave it.
             samples: Of the slots 0, 1, ..., as ``samples_in`` gave it.
+            turn: As ``turn_state`` gave it.
         """
+        if self.turn is not None and turn is not None:
+            self.turn.restore(turn)
         self._stored = {member: known.copy() for member, known in stored.items()}
         self._samples[: samples.size] = samples
         self.samples = sum(int(known.sum()) for known in stored.values())
@@ -174,19 +196,35 @@ class Placing:
     ) -> Slots:
         if self._growing and fresh.size:
             self._refuse_whole_over_parts(message, fresh)
-        if fresh.size == 0 or not may_reserve:
-            return fresh
-        slots = self._book.reserve(fresh.size)
-        chosen = fresh[: slots.size]
-        if chosen.size:
+        while fresh.size and may_reserve:
+            slots = self._reserve(message, fresh)
+            if slots.size == 0:
+                break
+            chosen, fresh = fresh[: slots.size], fresh[slots.size :]
             rows, source = _span(slots), _span(chosen)
             self._fields[rows] = message.fields[source]
             self._describe(message, rows, source)
-            self._book.commit(slots)
+            self._commit(slots)
             known[message.samples[source]] = True
             self.samples += chosen.size
             self.bytes_stored += chosen.size * self._layout.nbytes
-        return fresh[slots.size :]
+        return fresh
+
+    def _reserve(self, message: Message, fresh: Slots) -> Slots:
+        """Slots for the first of these samples, as many as may be stored now."""
+        if self.turn is None:
+            return self._book.reserve(fresh.size)
+        next_ones = self.turn.ready(message.stamp.member, message.samples[fresh])
+        if next_ones and not message.whole:
+            next_ones = int(not self._growing)
+        slots = self._book.reserve(next_ones)
+        self.turn.advance(slots.size)
+        return slots
+
+    def _commit(self, slots: Slots) -> None:
+        self._book.commit(slots)
+        if self.turn is not None:
+            self.turn.stored()
 
     def _refuse_whole_over_parts(self, message: Message, fresh: Slots) -> None:
         member = message.stamp.member
@@ -209,7 +247,9 @@ class Placing:
         growing = [self._growing.get((member, s)) for s in message.samples[fresh].tolist()]
         self._check_parts(message, fresh, growing)
         new = [i for i, assembly in enumerate(growing) if assembly is None]
-        slots = self._book.reserve(len(new)) if new and may_reserve else np.empty(0, np.int64)
+        slots = np.empty(0, np.int64)
+        if new and may_reserve:
+            slots = self._reserve(message, fresh[new])
         for i, slot in zip(new, slots.tolist(), strict=False):  # fewer slots than asked for
             assembly = _Assembly(slot, [], self._points)
             growing[i] = self._growing[member, int(message.samples[fresh[i]])] = assembly
@@ -238,8 +278,8 @@ class Placing:
             sample = f"sample {message.samples[k]} of member {message.stamp.member}"
             if any(box.overlaps(other) and box != other for other in assembly.boxes):
                 raise StreamRefused(
-                    f"wrong box: {box} of {sample} overlaps {assembly.boxes}; all attempts at a "
-                    "member must cut the grid alike"
+                    f"wrong box: {box} of {sample} overlaps {assembly.boxes[:3]}; all attempts at "
+                    "a member must cut the grid alike"
                 )
             row = np.concatenate([message.parameters, message.times[k]]).astype(np.float32)
             if not (self._inputs[assembly.slot] == row).all():
@@ -264,7 +304,7 @@ class Placing:
             for sample, _ in done:
                 del self._growing[message.stamp.member, sample]
                 known[sample] = True
-            self._book.commit(np.array([slot for _, slot in done]))
+            self._commit(np.array([slot for _, slot in done]))
             self.samples += len(done)
 
     def _describe(self, message: Message, rows: Rows, source: Rows) -> None:

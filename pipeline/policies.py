@@ -77,6 +77,10 @@ class SlotSet:
         """All members in random order."""
         return rng.permutation(self._dense[: self._size])
 
+    def listed(self) -> Slots:
+        """All members; a set that they are added to in this order draws as this one does."""
+        return self._dense[: self._size].copy()
+
     def members(self) -> Slots:
         """All members, ascending."""
         return np.sort(self._dense[: self._size])
@@ -109,7 +113,10 @@ class Policy(Protocol):
         ...
 
     def undrawn(self, candidates: Slots) -> Undrawn:
-        """Those of the candidates that are still to be drawn, next ones first."""
+        """Those of the candidates that are still to be drawn, next ones first.
+
+        Before the end of production a policy that admits them in this order draws as this one does.
+        """
         ...
 
 
@@ -182,8 +189,8 @@ class Firo:
         self._kept = 0
 
     def undrawn(self, candidates: Slots) -> Undrawn:
-        """All that is held, ascending."""
-        return self._unseen.members()
+        """All that is held."""
+        return self._unseen.listed()
 
 
 @final

@@ -8,13 +8,13 @@ array of samples in here: the caller serialises the calls and owns the memory.
 2. An unseen sample is never overwritten; a new one takes an empty slot, else a random seen one's.
 3. ``inserted * max_reuse - drawn`` stays within the band of the flow control until production ends.
 4. A lease holds whole batches only.
-5. At the end every inserted sample was drawn at least once.
+5. At the end every inserted sample was drawn at least once, unless it is made with ``drain=False``.
 6. Reserved slots count as inserted for the upper limit, so that no commit can pass it.
 7. After the end of production nothing is admitted; a late commit is counted and dropped.
 8. ``inserted == filled + evicted`` at any time.
 9. A pinned slot is not overwritten; draws and leases do not notice.
-10. In the state that is kept, samples drawn for the first time by a lease that is still open are
-    unseen, and are drawn next where the order counts.
+10. In the state that is kept, what was leased and not trained on was not drawn: samples drawn for
+    the first time by it are unseen, and are drawn next where the order counts.
 """
 
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ from jaxtyping import Int64
 from pipeline.errors import StudyFailed
 from pipeline.flow import UNLIMITED, FlowControl, PolicyName
 from pipeline.policies import NONE, Slots, SlotSet, make_policy
-from pipeline.reservoir_state import Counters, HeldRows, ReservoirState
+from pipeline.reservoir_state import Counters, HeldRows, Numbers, ReservoirState
 from trainers.base import Lease
 
 
@@ -62,7 +62,8 @@ class _Open(NamedTuple):
 
     slots: Slots  # ascending, each once
     fresh: Slots  # of these, the ones drawn for the first time, in the order of their draws
-    drawn: int
+    indices: Int64[np.ndarray, " batches batch"]
+    first: int  # batches that were leased before it
 
 
 @final
@@ -77,6 +78,7 @@ class Reservoir:
         flow: FlowControl,
         rng: np.random.Generator,
         most_leased: int = UNLIMITED,
+        drain: bool = True,
     ) -> None:
         """An empty reservoir.
 
@@ -86,13 +88,14 @@ class Reservoir:
             flow: Limits of both sides.
             rng: For draws and evictions.
             most_leased: Slots under lease at once, but for a first batch (``flow.leasable``).
+            drain: Whether what is held is drawn once more after the end of production.
         """
         if capacity < flow.watermark:
             raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
         if policy != "reservoir" and flow.max_reuse not in (None, 1):
             raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
         self._capacity, self._flow, self._rng = capacity, flow, rng
-        self._most_leased = most_leased
+        self._most_leased, self._drain = most_leased, drain
         self._filled = SlotSet(capacity)
         self._evictable = SlotSet(capacity)  # seen, not leased and not pinned
         self._policy = make_policy(
@@ -104,7 +107,7 @@ class Reservoir:
         self._pinned = np.zeros(capacity, np.bool_)
         self._passed = np.zeros(capacity, np.bool_)  # restored, and drained before that
         self._leases: dict[int, _Open] = {}
-        self._next_lease = 0
+        self._next_lease = self._batches = 0  # leased so far
         self._cancelled: list[int] = []
         self._untouched = 0  # slots from here on were never used
         self._num_reserved = self._num_leased = 0
@@ -189,8 +192,8 @@ class Reservoir:
 
     @property
     def finished(self) -> bool:
-        """Production has ended and every sample was drawn."""
-        return self._ended and self._policy.available == 0
+        """Production has ended and there is nothing to draw any more."""
+        return self._ended and self._available == 0
 
     def lease(self, batches: int, batch: int) -> Lease:
         """Draw up to ``batches`` batches: as many whole ones as are allowed now, maybe none.
@@ -198,7 +201,7 @@ class Reservoir:
         Once production has ended the last short batch is filled up by drawing again from what is
         held, so that no sample is left out.
         """
-        left = self._policy.available
+        left = self._available
         if self._ended:
             rows = min(batches, -(-left // batch))
         else:
@@ -209,6 +212,10 @@ class Reservoir:
             again = self._filled.draw(rows * batch - slots.size, self._rng)
             slots = np.concatenate([slots, again])
         return self._grant(slots.reshape(rows, batch))
+
+    @property
+    def _available(self) -> int:
+        return 0 if self._ended and not self._drain else self._policy.available
 
     def _leasable(self, batch: int) -> int:
         """Batches that may be leased on top of what is."""
@@ -247,7 +254,8 @@ class Reservoir:
         self.drawn += indices.size
         self._lease_counts[slots] += 1
         self._num_leased += first.size
-        self._leases[lease.id] = _Open(slots, fresh, indices.size)
+        self._leases[lease.id] = _Open(slots, fresh, indices, self._batches)
+        self._batches += len(indices)
         return lease
 
     def give_back(self, lease_id: int) -> None:
@@ -285,10 +293,14 @@ class Reservoir:
         free = self._seen[slots] & (self._lease_counts[slots] == 0)
         self._evictable.add(slots[free])
 
-    def state(self) -> ReservoirState:
-        """What ``restore`` goes on from, as if every open lease had never been drawn."""
-        opened = list(self._leases.values())
-        again = np.concatenate([NONE, *(lease.fresh for lease in opened)])
+    def state(self, batches: int) -> ReservoirState:
+        """What ``restore`` goes on from, as if what was not trained on had never been drawn.
+
+        Args:
+            batches: How many of those that were leased were trained on: the first ones.
+        """
+        undone = [_undone(lease, batches) for lease in self._leases.values()]
+        again = np.concatenate([NONE, *(fresh for fresh, _ in undone)])
         seen = self._seen.copy()
         seen[again] = False
         slots = self.filled()
@@ -297,15 +309,15 @@ class Reservoir:
         if self._ended:
             passed[slots] = True
             passed[undrawn] = False
-            for lease in opened:
-                passed[lease.slots] = False
+            for _, indices in undone:
+                passed[indices] = False
         unseen = undrawn[~seen[undrawn] & ~np.isin(undrawn, again)]
         ordered = np.concatenate([slots[seen[slots]], again, unseen])
         return ReservoirState(
             held=HeldRows(slots=ordered, seen=seen[ordered], passed=passed[ordered]),
             counters=Counters(
                 inserted=self.inserted,
-                drawn=self.drawn - sum(lease.drawn for lease in opened),
+                drawn=self.drawn - sum(indices.size for _, indices in undone),
                 late=self.late,
             ),
             rng=dict(self._rng.bit_generator.state),
@@ -348,3 +360,9 @@ class Reservoir:
             evicted=self.evicted,
             production_ended=self._ended,
         )
+
+
+def _undone(lease: _Open, batches: int) -> tuple[Numbers, Numbers]:
+    """Of a lease what was not trained on: samples drawn for the first time, and all draws."""
+    done, left = np.split(lease.indices, [min(max(0, batches - lease.first), len(lease.indices))])
+    return lease.fresh[~np.isin(lease.fresh, done)], left.reshape(-1)

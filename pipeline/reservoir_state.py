@@ -49,6 +49,19 @@ class Counters:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Order:
+    """What a deterministic reservoir must know beside its samples, to make the same choices again.
+
+    Attributes:
+        facts: Plain JSON.
+        arrays: By name.
+    """
+
+    facts: dict[str, Any]
+    arrays: dict[str, Numbers]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReservoirState:
     """One reservoir's bookkeeping at one moment.
 
@@ -56,11 +69,13 @@ class ReservoirState:
         held: Its samples.
         counters: What it has counted.
         rng: State of its random generator; None: a fresh one.
+        order: In a deterministic study, whose samples stay in their slots; None in any other.
     """
 
     held: HeldRows
     counters: Counters
     rng: dict[str, Any] | None
+    order: Order | None = None
 
 
 def home(members: Numbers, samples: Numbers, *, validation: bool, ranks: int) -> Numbers:

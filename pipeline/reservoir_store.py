@@ -24,6 +24,7 @@ from pipeline.reservoir_state import (
     Counters,
     HeldRows,
     Numbers,
+    Order,
     ReservoirState,
     chosen,
     fitting,
@@ -34,6 +35,7 @@ from pipeline.reservoir_state import (
 STORE: Final = "reservoir.zarr"
 BLOCK_BYTES: Final = 8 << 20
 Stored = Mapping[int, Bool[np.ndarray, " sample"]]
+Turn = dict[str, Any] | None  # as pipeline.turn says it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +49,7 @@ class Snapshot:
         validation_samples: Likewise of each of these.
         stored: Which training samples of each member were ever stored here.
         validation_stored: Likewise for validation members.
+        turns: Whose turn it is in both stores, in a deterministic study.
     """
 
     state: ReservoirState
@@ -55,6 +58,7 @@ class Snapshot:
     validation_samples: Numbers
     stored: Stored
     validation_stored: Stored
+    turns: tuple[Turn, Turn] = (None, None)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +71,8 @@ class Restored:
         stored: Which training samples of each member are not to be stored again.
         validation_samples: As ``samples``, for the validation store.
         validation_stored: As ``stored``, for validation members.
+        turn: Whose it is, in a deterministic study.
+        validation_turn: As ``turn``, for validation members.
     """
 
     state: ReservoirState
@@ -74,6 +80,8 @@ class Restored:
     stored: Stored
     validation_samples: Numbers
     validation_stored: Stored
+    turn: Turn = None
+    validation_turn: Turn = None
 
 
 def store_path(checkpoint: Path, rank: int) -> Path:
@@ -106,7 +114,10 @@ def write(
         late=counters.late,
         # As text: other readers of JSON would round its integers of 128 bits.
         rng=json.dumps(snapshot.state.rng),
+        turns=json.dumps(snapshot.turns),
     )
+    if snapshot.state.order is not None:
+        _write_order(root.create_group("order"), snapshot.state.order)
     group = root.create_group("training")
     for name, values in (
         ("sample", snapshot.samples),
@@ -162,12 +173,16 @@ def read(
     same = ranks == old_ranks
     counters = parts[0] if same else share_of(parts, inserted=_inserted(stored, ranks), rank=rank)
     rng = json.loads(str(roots[0].attrs["rng"])) if same else None
+    turns = json.loads(str(roots[0].attrs["turns"])) if same else (None, None)
+    order = _order(roots[0]) if same else None
     return Restored(
-        state=ReservoirState(held=chosen(held, keep), counters=counters, rng=rng),
+        state=ReservoirState(held=chosen(held, keep), counters=counters, rng=rng, order=order),
         samples=_of_rows(groups, "sample", rows)[keep],
         stored=_own(stored, rank, ranks, validation=False),
         validation_samples=_of_rows(kept_checks, "sample", validation_rows),
         validation_stored=_own(_all_stored(kept_checks), rank, ranks, validation=True),
+        turn=turns[0],
+        validation_turn=turns[1],
     )
 
 
@@ -235,6 +250,12 @@ def _write_stored(group: zarr.Group, stored: Stored) -> None:
     _small(group, "stored_bits", np.concatenate([np.empty(0, np.uint8), *bits]))
 
 
+def _write_order(group: zarr.Group, order: Order) -> None:
+    group.attrs["facts"] = json.dumps(order.facts)
+    for name, values in order.arrays.items():
+        _small(group, name, values)
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -257,6 +278,16 @@ def _values(group: zarr.Group, name: str) -> Shaped[np.ndarray, " _"]:
 def _counters(root: zarr.Group) -> Counters:
     values = {name: int(str(root.attrs[name])) for name in ("inserted", "drawn", "late")}
     return Counters(**values)
+
+
+def _order(root: zarr.Group) -> Order | None:
+    if "order" not in root:
+        return None
+    group = _group(root, "order")
+    return Order(
+        facts=json.loads(str(group.attrs["facts"])),
+        arrays={name: _values(group, name) for name in group.array_keys()},
+    )
 
 
 def _own_rows(group: zarr.Group, rank: int, ranks: int, *, validation: bool) -> Numbers:

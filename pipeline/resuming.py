@@ -33,6 +33,8 @@ CHANGEABLE: Final = (
     "checkpoint.keep_best",
     "checkpoint.grace_seconds",
 )
+# Of these, what a deterministic study must keep: its batches depend on them.
+FIXED_ORDER: Final = ("trainer.ranks", "reservoir.capacity")
 CHECKPOINTS: Final = "checkpoints"
 
 
@@ -108,11 +110,13 @@ def check_changes(old: StudyConfig, new: StudyConfig) -> None:
         ConfigError: With each of them.
     """
     before, after = _leaves(old.as_json()), _leaves(new.as_json())
+    fixed = FIXED_ORDER if old.deterministic else ()
+    changeable = [key for key in CHANGEABLE if key not in fixed]
     found = [
         f"{key}={after.get(key)}: the study has begun with {before.get(key)}, and goes on with it. "
-        f"Only {', '.join(CHANGEABLE)} may change"
+        f"Only {', '.join(changeable)} may change"
         for key in sorted(before.keys() | after.keys())
-        if before.get(key) != after.get(key) and key not in CHANGEABLE
+        if before.get(key) != after.get(key) and key not in changeable
     ]
     if found:
         raise ConfigError(found)

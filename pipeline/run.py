@@ -33,9 +33,12 @@ from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
+from pipeline.errors import ConfigError
 from pipeline.guards import check_packages, project_root
-from pipeline.journal import Journal
+from pipeline.journal import Journal, read
+from pipeline.provenance import study_facts
 from pipeline.receiver import remove_stale_sockets
+from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, progress_of, read_study
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
@@ -43,10 +46,13 @@ from pipeline.stats import StudyStats, Summary
 from pipeline.stopping import StopRequest
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
+from trainers import card
+from trainers.base import QueryTime
 from trainers.checkpoint_files import remove_partial, set_aside
+from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
-    from trainers.export import Surrogate
+    from trainers.surrogate import Surrogate
 
 _log = logging.getLogger(__name__)
 
@@ -86,6 +92,7 @@ def run(
     source_text: str | None = None,
     observers: Sequence[Observer] = (),
     stop: StopRequest | None = None,
+    production_seconds: float | None = None,
 ) -> StudyResult:
     """Run a study to its end.
 
@@ -95,6 +102,8 @@ def run(
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.
         stop: By which somebody may ask the study to stop after a checkpoint.
+        production_seconds: From the start of the study; then no further member is started, and the
+            reservoirs drain. None: all members are run.
 
     Raises:
         ConfigError: The study or its surroundings are wrong; nothing was started.
@@ -102,9 +111,10 @@ def run(
         StudyStopped: It was asked to stop, and has.
     """
     check_packages()
+    _check_libraries(study)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
-    return _run_in(directory, study, None, observers, stop)
+    return _run_in(directory, study, None, observers, stop, production_seconds)
 
 
 def resume(
@@ -133,6 +143,7 @@ def resume(
     if study is None:
         study = before
     check_changes(before, study)
+    _check_libraries(study)
     directory = RunDirectory(path, again=True)
     progress = progress_of(path, study)
     for folder, wrong in progress.broken.items():
@@ -146,12 +157,18 @@ def resume(
     return _run_in(directory, study, progress, observers, stop)
 
 
+def _check_libraries(study: StudyConfig) -> None:
+    if missing := missing_libraries(study.trainer.loggers):
+        raise ConfigError(missing)
+
+
 def _run_in(
     directory: RunDirectory,
     study: StudyConfig,
     progress: Progress | None,
     observers: Sequence[Observer],
     stop: StopRequest | None,
+    production_seconds: float | None = None,
 ) -> StudyResult:
     started = time.monotonic() - (0.0 if progress is None else progress.elapsed)
 
@@ -180,11 +197,11 @@ def _run_in(
                 observers=observers,
                 stop=StopRequest() if stop is None else stop,
                 clock=clock,
+                production_seconds=production_seconds,
             )
             stats = _run_on(nodes, parts)
         directory.drop_empty("ray_train")
-        summary = summarise(study.name, stats)
-        directory.write_summary(summary)
+        summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
     finally:
         journal.close()
@@ -203,6 +220,7 @@ class _Parts:
     observers: Sequence[Observer]
     stop: StopRequest
     clock: Callable[[], float]
+    production_seconds: float | None
 
     @property
     def resume(self) -> tuple[str, int] | None:
@@ -211,6 +229,22 @@ class _Parts:
         if checkpoint is None:
             return None
         return str(checkpoint.folder), int(checkpoint.facts["ranks"])
+
+
+def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) -> Summary:
+    """Write down what the study came to: ``summary.json``, and its part of the model's card."""
+    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
+    members = parameters_of(read(directory.journal))
+    errors = {} if validation is None else member_errors(validation)
+    # On a cluster whose nodes share no folder it lies where rank 0 was.
+    here = (directory.model / "card.json").exists()
+    query = QueryTime(**card.read(directory.model)["query"]) if here else None
+    regions = errors_by_region(study, members, errors)
+    summary = summarise(study.name, stats, query=query, regions=regions)
+    if here:
+        card.complete(directory.model, study_facts(study, summary))
+    directory.write_summary(summary)
+    return summary
 
 
 def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
@@ -235,6 +269,10 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
                 member_timeout=study.ensemble.member_timeout,
                 completed=frozenset() if progress is None else progress.completed,
                 failures=[] if progress is None else list(progress.failed),
+                may_end_early=study.trainer.early_stop is not None,
+                on_failure=study.ensemble.on_failure,
+                ordered=study.deterministic,
+                production_seconds=parts.production_seconds,
             ),
             solvers=solvers,
             reservoirs=reservoirs,
@@ -247,7 +285,11 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
                 started_at=time.time() - clock(),
                 resume=None if parts.resume is None else Path(parts.resume[0]),
             ),
-            parameters=lambda assignment: design.values(assignment.member),
+            parameters=lambda assignment: (
+                design.values(assignment.member)
+                if assignment.instead_of is None
+                else design.redraw(assignment.member, 1)
+            ),
             journal=parts.journal,
             run_directory=parts.directory,
             watch=Watch(samples_expected=study.expected_samples),

@@ -15,6 +15,7 @@ from typing import final
 import numpy as np
 
 from pipeline.appended import Appended
+from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing, SlotArrays
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Numbers
@@ -41,7 +42,7 @@ class Saving:
         *,
         rank: int,
         lock: AbstractContextManager[None],
-        book: Reservoir,
+        book: Reservoir | OrderedReservoir,
         training: tuple[SlotArrays, Placing],
         appended: Appended,
         validation: tuple[SlotArrays, Placing] | None,
@@ -68,18 +69,25 @@ class Saving:
             validation=None if self._validation is None else self._validation[0],
         )
         self._book.restore(restored.state)
-        placing.restore(restored.stored, restored.samples)
+        placing.restore(restored.stored, restored.samples, restored.turn)
         if self._validation is not None:
-            self._validation[1].restore(restored.validation_stored, restored.validation_samples)
+            self._validation[1].restore(
+                restored.validation_stored, restored.validation_samples, restored.validation_turn
+            )
             self._appended.restore(restored.validation_samples.size)
 
-    def begin(self, folder: Path) -> None:
-        """Begin to write into a partial checkpoint."""
+    def begin(self, folder: Path, batches: int) -> None:
+        """Begin to write into a partial checkpoint.
+
+        Args:
+            folder: Its folder.
+            batches: How many of those that were leased were trained on.
+        """
         if self._thread is not None and self._thread.is_alive():
             raise ValueError(f"{folder}: the checkpoint before is still being written")
         with self._lock:
             pinned = self._book.pin()
-            snapshot = self._snapshot()
+            snapshot = self._snapshot(batches)
         self._failure = None
         self._thread = threading.Thread(
             target=self._write, args=(folder, snapshot, pinned), name="headrace-checkpoint",
@@ -92,8 +100,8 @@ class Saving:
         over = self._thread is None or not self._thread.is_alive()
         return over, self._failure if over else None
 
-    def _snapshot(self) -> Snapshot:
-        state, appended = self._book.state(), self._appended.filled()
+    def _snapshot(self, batches: int) -> Snapshot:
+        state, appended = self._book.state(batches), self._appended.filled()
         validation = None if self._validation is None else self._validation[1]
         none = np.empty(0, np.int64)
         return Snapshot(
@@ -102,6 +110,10 @@ class Saving:
             validation=appended,
             validation_samples=none if validation is None else validation.samples_in(appended),
             stored=self._training[1].stored(),
+            turns=(
+                self._training[1].turn_state(),
+                None if validation is None else validation.turn_state(),
+            ),
             validation_stored={} if validation is None else validation.stored(),
         )
 

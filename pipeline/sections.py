@@ -58,8 +58,12 @@ class EnsembleConfig(Section):
     max_failed_fraction: float = Field(
         default=0.5, ge=0.0, le=1.0, description="share of failed members that ends the study"
     )
+    on_failure: Literal["skip", "redraw"] = Field(
+        default="skip", description="whether another member takes the place of a failed one"
+    )
     member_timeout: PositiveFloat | None = Field(
-        default=None, description="seconds one attempt may take; null: no limit"
+        default=None,
+        description="seconds one attempt may take beside waiting for room; null: no limit",
     )
 
 

@@ -7,6 +7,7 @@ It is the body of a SolverActor whose members have one mpi_rank, and of every mp
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final, final
@@ -24,8 +25,8 @@ from solvers import registry
 from solvers.base import Distributed, Solver, SolverFailed
 
 # After its last snapshot a member waits for room in the reservoirs, which can take as long as the
-# trainer is slow; the sender's own time limit judges that, this one only bounds the wait.
-FLUSH_TIMEOUT_SECONDS: Final = 3600.0
+# trainer is slow; the sender gives up when the receivers are silent.
+FLUSH_TIMEOUT_SECONDS: Final = math.inf
 
 
 @final
@@ -120,7 +121,9 @@ def _batch_bytes(study: StudyConfig, layout: SampleLayout, box: Box | None) -> i
     if box is None:
         return study.stream.batch_bytes
     part = layout.bytes_per_point * box.points
-    return min(study.stream.batch_bytes, MOST_TOGETHER * part)
+    # In a fixed order no other sample has a slot before this one is whole.
+    together = 1 if study.deterministic else MOST_TOGETHER
+    return min(study.stream.batch_bytes, together * part)
 
 
 def _part(solver: Solver, comm: object, size: int) -> Part:

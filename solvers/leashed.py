@@ -2,7 +2,8 @@
 
 1. After ``stop``, and after the death of this process by any cause, nothing of the command runs.
 2. What is kept of its output is bounded; nothing is read but when its owner asks for it.
-3. The command starts as if from a shell: nothing of our own MPI is in its environment.
+3. The command starts as if from a shell: nothing of our own MPI, and no token of our Ray, is in its
+   environment.
 """
 
 import contextlib
@@ -25,8 +26,9 @@ _REASON_LINES = 3
 _LINE_CHARACTERS = 300
 _STOP_SECONDS = 15.0  # the leash takes 5 s at most to kill what resists
 # What MPI launchers leave in the environment of their ranks: a program that found it would take
-# itself for one of them.
+# itself for one of them. And the token of our Ray: who has it can run code as this user.
 _OF_OUR_MPI = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
+_NOT_ITS_OWN = ("RAY_AUTH_", *_OF_OUR_MPI)
 
 
 @final
@@ -187,8 +189,10 @@ class Leashed:
 
 
 def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ours without our MPI, and with the programs of this Python's environment on the path."""
-    clean = {name: value for name, value in environment.items() if not name.startswith(_OF_OUR_MPI)}
+    """Ours without our MPI and Ray's token, and with this Python's programs on the path."""
+    clean = {
+        name: value for name, value in environment.items() if not name.startswith(_NOT_ITS_OWN)
+    }
     folders = [clean.get("PATH", os.defpath), str(Path(sys.executable).parent)]
     return clean | {"PATH": os.pathsep.join(filter(None, folders))}
 

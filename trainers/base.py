@@ -14,11 +14,12 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 5. ``lease``, ``replay`` and ``give_back`` are called by one thread, everything else by another.
 6. Leases are given back in the order they were drawn in; an empty one is not given back. What was
    given back reaches the reservoir with the next call of ``lease`` at the latest, and the trainer
-   ends with a call of ``lease``.
-7. A checkpoint keeps what is held when ``begin_checkpoint`` returns. Samples drawn for the first
-   time by a lease that was not given back until then count as never drawn in it.
+   ends with a call of ``lease``; one that stops before the end of the stream keeps the last ones.
+7. A checkpoint keeps what is held when ``begin_checkpoint`` returns. Batches that were leased and
+   not trained on until then count as never drawn in it.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -130,6 +131,11 @@ class Problem:
         return tuple(each for each in self.parameters if each.learnt)
 
     @property
+    def snapshots(self) -> int:
+        """Snapshots of one member, from the first time that is trained on to the last."""
+        return round((self.time.high - self.time.low) / self.time_step) + 1
+
+    @property
     def num_inputs(self) -> int:
         """Inputs of a sample: parameters, then the time of each snapshot in the window."""
         return len(self.parameters) + self.window
@@ -226,6 +232,28 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QueryTime:
+    """How long a surrogate takes for what a solver takes a member for.
+
+    A query is all snapshots of one member: at once for tasks that map times to fields, one after
+    the other for those that step.
+
+    Attributes:
+        device: Where it was measured, as torch names it.
+        snapshots: Of a query.
+        alone_seconds: For one query.
+        batch: Queries that are computed together.
+        batched_seconds: For one query among so many.
+    """
+
+    device: str
+    snapshots: int
+    alone_seconds: float
+    batch: int
+    batched_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
     """Errors over all validation samples of all ranks, in physical units.
 
@@ -242,6 +270,9 @@ class ValidationResult:
         rollout_relative_l2: Mean over members of ||prediction - truth|| / ||truth|| of those.
         member_rollout: Member number -> that relative error.
         spread: Of the members' relative errors; of their rollouts where the task steps.
+        one_step_spread: Of the members' relative errors without rollouts; the same as ``spread``
+            for tasks that do not step.
+        query: How long the network takes, on the rank that says so.
     """
 
     train_step: int
@@ -254,6 +285,13 @@ class ValidationResult:
     rollout_relative_l2: float | None = None
     member_rollout: dict[int, float] = field(default_factory=dict)
     spread: Spread | None = None
+    one_step_spread: Spread | None = None
+    query: QueryTime | None = field(default=None, compare=False)
+
+    @property
+    def error(self) -> float:
+        """What trainings are judged by: ``relative_l2``, or ``mse`` where that is not a number."""
+        return self.mse if math.isnan(self.relative_l2) else self.relative_l2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -270,6 +308,7 @@ class TrainStats:
         validation: Newest result; None before the first.
         checkpoint: Train step of the newest checkpoint; None before the first.
         checkpoints_failed: Checkpoints that could not be written.
+        notes: What a person should know of how it was trained, a sentence each.
     """
 
     rank: int
@@ -281,6 +320,7 @@ class TrainStats:
     validation: ValidationResult | None
     checkpoint: int | None = None
     checkpoints_failed: int = 0
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable  # so that the test run can check it where it is passed
@@ -330,8 +370,13 @@ class BatchSource(Protocol):
         """Whether the training is to end here, after a checkpoint."""
         ...
 
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
-        """Begin to write what is held into ``folder``, beside what else goes on."""
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
+        """Begin to write what is held into ``folder``, beside what else goes on.
+
+        Args:
+            folder: Of the checkpoint, not complete yet.
+            batches: How many of this source were trained on.
+        """
         ...
 
     def checkpoint_done(self) -> bool:

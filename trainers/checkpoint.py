@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from trainers import checkpoint_files
-from trainers.base import BatchSource, Spread, ValidationResult
+from trainers.base import BatchSource, QueryTime, Spread, ValidationResult
 from trainers.distributed import LockStep, Readiness, World
 from trainers.learner import Learner, LearnerState
 from trainers.state import Normalization
@@ -106,12 +106,21 @@ class Resumed:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Trained:
-    """What is trained: all that a checkpoint keeps of the trainer."""
+    """What is trained: all that a checkpoint keeps of the trainer.
+
+    Attributes:
+        model: The network.
+        learner: Its optimiser and what belongs to it.
+        normalization: Of its inputs and fields.
+        validation: The newest result.
+        batches: How many of the source were trained on.
+    """
 
     model: nn.Module
     learner: Learner
     normalization: Normalization
     validation: Callable[[], ValidationResult | None]
+    batches: Callable[[], int]
 
 
 class _Job(NamedTuple):
@@ -175,6 +184,8 @@ class Saver:
         if self._job is not None:
             if not everyone.busy:
                 self._advance(self._job, trained, spoilt=everyone.spoilt)
+        elif not trained.learner.between_steps:
+            return  # the batches of the train step under way are kept with it, or not at all
         elif (everyone.due or everyone.stop) and self._plan is not None:
             if train_step != self._tried and train_step > 0:
                 self._begin(self._plan, trained)
@@ -210,7 +221,7 @@ class Saver:
         except OSError as error:
             self._spoil(error)
         self._source_done = False
-        self._source.begin_checkpoint(partial, train_step)
+        self._source.begin_checkpoint(partial, trained.batches())
         write = self._writer(partial, trained)
         self._job = _Job(train_step, partial, "parts", self._start(write))
 
@@ -318,11 +329,12 @@ def _validation(tree: dict[str, Any] | None) -> ValidationResult | None:
     """Read back what ``asdict`` and JSON made of it."""
     if tree is None:
         return None
-    by_member = {
-        name: {int(member): error for member, error in errors.items()}
-        for name, errors in tree.items()
-        if isinstance(errors, dict) and name != "spread"
+    kinds = {"spread": Spread, "one_step_spread": Spread, "query": QueryTime}
+    whole = tree | {
+        name: kinds[name](**value)
+        if name in kinds
+        else {int(member): error for member, error in value.items()}
+        for name, value in tree.items()
+        if isinstance(value, dict)
     }
-    spread = tree["spread"]
-    whole = tree | by_member | {"spread": None if spread is None else Spread(**spread)}
     return ValidationResult(**whole)

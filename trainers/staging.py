@@ -71,7 +71,11 @@ class _OpenLease:
 
 @final
 class Staging:
-    """The loop's side: ``readiness``, ``take``, ``done``; everything else is the thread's."""
+    """The loop's side: ``readiness``, ``take``, ``done``; everything else is the thread's.
+
+    Attributes:
+        trained: Batches that ``done`` was called for.
+    """
 
     def __init__(self, source: BatchSource, config: TrainerConfig, device: torch.device) -> None:
         self._source = source
@@ -86,6 +90,7 @@ class Staging:
         self._taken: deque[_Buffer] = deque()  # head is the oldest that the loop is not done with
         self._leases: deque[_OpenLease] = deque()
         self._returned: deque[_OpenLease] = deque()
+        self.trained = 0
         self._replays = 0
         self._finished = False
         self._closing = False
@@ -155,6 +160,7 @@ class Staging:
 
     def done(self, losses: Float32[Tensor, " batch"]) -> None:
         """The loop will not read the oldest batch it took any more."""
+        self.trained += 1
         with self._changed:
             lease = self._leases[0]
             lease.losses.append(losses.detach())

@@ -52,6 +52,8 @@ def test_killed_mpi_ranks_and_actors_cost_attempts_and_no_sample(tmp_run: Path) 
             ranks[-1].send_signal(signal.SIGKILL)
             killed.append("mpi_rank")
             return
+        if not any(event["event"] == "failed" for event in read(tmp_run / "journal.jsonl")):
+            return  # or the actor to be killed might be the one that has lost its mpi_rank
         for process in children:
             if process.name().startswith("ray::_SolverHost.run"):
                 process.send_signal(signal.SIGKILL)

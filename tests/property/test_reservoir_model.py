@@ -53,6 +53,8 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.content: dict[int, int] = {}  # slot -> sample
         self.reserved: list[int] = []
         self.leases: dict[int, list[int]] = {}
+        self.began: dict[int, int] = {}  # lease -> batches leased before it
+        self.batches = 0
         self.unseen: list[int] = []  # samples in order of arrival
         self.seen: set[int] = set()
         self.undrained: set[int] = set()  # samples still to be drawn once
@@ -193,6 +195,8 @@ class ReservoirMachine(RuleBasedStateMachine):
         if slots:
             assert lease.id not in self.leases
             self.leases[lease.id] = slots
+            self.began[lease.id] = self.batches
+            self.batches += len(lease.indices)
             samples = [self.content[slot] for slot in slots]
             self.first[lease.id] = [s for s in dict.fromkeys(samples) if s not in self.seen]
         self.drawn += len(slots)
@@ -218,13 +222,20 @@ class ReservoirMachine(RuleBasedStateMachine):
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    @rule(seed=st.integers(0, 2**32 - 1))
-    def restart(self, seed: int) -> None:
-        """What leases had drawn and not given back was never drawn; what was reserved is gone."""
-        state = self.subject.state()
+    @rule(seed=st.integers(0, 2**32 - 1), data=st.data())
+    def restart(self, seed: int, data: st.DataObject) -> None:
+        """What was leased and not trained on was never drawn; what was reserved is gone."""
+        trained, done = 0, set[int]()
+        if self.leases:  # some of the oldest lease's batches were
+            oldest = next(iter(self.leases))
+            rows = data.draw(st.integers(0, len(self.leases[oldest]) // self.batch))
+            trained = self.began[oldest] + rows
+            done = {self.content[slot] for slot in self.leases[oldest][: rows * self.batch]}
+            del self.leases[oldest][: rows * self.batch]
+        state = self.subject.state(trained)
         slots = state.held.slots.tolist()
         assert sorted(slots) == sorted(self.content)
-        again = [sample for samples in self.first.values() for sample in samples]
+        again = [s for samples in self.first.values() for s in samples if s not in done]
         if self.ended:
             leased = {self.content[slot] for slot in self.leased_slots()}
             held = set(self.content.values())
@@ -237,6 +248,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.undrained = set()
         if self.reuse is not None:
             self.highest = self.inserted * self.reuse - self.drawn
+        self.batches = 0
         self.subject = self.empty(seed)
         self.subject.restore(state)
 

@@ -85,7 +85,7 @@ class ArraySource:
     def report(self, stats: TrainStats) -> None:
         self.reports.append(stats)
 
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
         pass
 
     def checkpoint_done(self) -> bool:

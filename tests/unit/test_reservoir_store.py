@@ -239,7 +239,7 @@ def test_samples_of_open_leases_are_unseen_again(policy: PolicyName) -> None:
     first = book.lease(2, 2)
     book.give_back(first.id)
     second = book.lease(1, 3)
-    state = book.state()
+    state = book.state(0)
     seen = set(state.held.slots[state.held.seen].tolist())
     assert seen == set(first.indices.ravel().tolist())
     assert state.counters.drawn == 4
@@ -259,7 +259,7 @@ def test_what_was_drained_is_not_drained_again(policy: PolicyName) -> None:
     book.give_back(done.id)
     book.lease(1, 3)
     again = reservoir(policy)
-    again.restore(book.state())
+    again.restore(book.state(0))
     again.end_production()
     left = 0
     while not again.finished:
@@ -276,7 +276,7 @@ def test_random_draws_go_on_where_they_were(policy: PolicyName) -> None:
     states = []
     for _ in range(2):
         again = reservoir(policy, seed=99)
-        again.restore(book.state())
+        again.restore(book.state(0))
         states.append(again.lease(2, 2).indices.tolist())
     assert states[0] == states[1]
 
@@ -305,4 +305,4 @@ def test_only_an_empty_reservoir_is_restored() -> None:
     book = reservoir("fifo")
     book.commit(book.reserve(4))
     with pytest.raises(ValueError, match="before anything is stored"):
-        book.restore(book.state())
+        book.restore(book.state(0))

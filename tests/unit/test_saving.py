@@ -68,7 +68,7 @@ def test_what_was_written_is_taken_over(store: Store, tmp_path: Path) -> None:
     store.fill(11)
     store.book.give_back(store.book.lease(1, 5).id)
     folder = tmp_path / "checkpoint"
-    store.saving.begin(folder)
+    store.saving.begin(folder, 1)
     assert store.wait() is None
     assert (folder / ".listing-reservoir0.json").exists()
     after = Store(tmp_path / "headrace-after")
@@ -94,9 +94,9 @@ def test_slots_are_kept_until_they_are_written_and_then_let_go(
     store.book.give_back(store.book.lease(4, 4).id)
     free = store.book.room
     assert free > 0
-    store.saving.begin(tmp_path)
+    store.saving.begin(tmp_path, 4)
     with pytest.raises(ValueError, match="still being written"):
-        store.saving.begin(tmp_path)
+        store.saving.begin(tmp_path, 4)
     gate.set()
     assert store.wait() is None
     assert rooms == [0]
@@ -112,7 +112,7 @@ def test_what_cannot_be_written_lets_the_slots_go_and_says_why(
     store.book.give_back(store.book.lease(4, 4).id)
     free = store.book.room
     (tmp_path / "file").write_text("in the way")
-    store.saving.begin(tmp_path / "file")
+    store.saving.begin(tmp_path / "file", 4)
     reason = store.wait()
     assert reason is not None
     assert "NotADirectoryError" in reason
