@@ -19,7 +19,8 @@ hands in what happened (``handle``) and carries out what it answers.
 11. In a study whose samples are stored in order members start in order, whatever fails: one that
     waits for its next attempt is never overtaken, and so the one whose turn it is finds a worker.
 12. After ``production_seconds`` no training member is dispatched any more; those that run end.
-13. Members that were completed or given up before the study was resumed are not run again.
+13. Members that were completed or given up before the study was resumed are not run again; where
+    samples are stored in order, that they are over is told again.
 """
 
 from bisect import insort
@@ -227,6 +228,7 @@ class Controller:
     ordered: bool = False
     production_seconds: float | None = None
     failures: list[FailedMember] = field(default_factory=list)
+    _again: list[Decision] = field(default_factory=list)  # to be told once more
     _waiting: deque[_Waiting] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
     _running: dict[int, _Running] = field(default_factory=dict)
@@ -251,6 +253,12 @@ class Controller:
                 self._redrawn += 1
                 if member + self.total not in over:
                     self._waiting.append(_Waiting(self._instead_of(member), float("-inf")))
+        if self.ordered:
+            redrawn = {member for member in failed if self._is_redrawn(member)}
+            self._again = [
+                Pass(member, member + self.total if member in redrawn else None)
+                for member in sorted(over)
+            ]
         self._completed = len(self.completed)
         self._validation_open = sum(member not in over for member in range(self.validation))
 
@@ -375,7 +383,7 @@ class Controller:
                 f"ensemble.max_failed_fraction={self.max_failed_fraction:g} allows; the last, "
                 f"member {last.member}: {last.reason}"
             )
-        decisions = self._overdue(now)
+        decisions, self._again = [*self._again, *self._overdue(now)], []
         if self.production_seconds is not None and now >= self.production_seconds:
             self._waiting = deque(each for each in self._waiting if each.assignment.validation)
         while self._idle and (assignment := self._take_due(now)) is not None:

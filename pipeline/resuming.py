@@ -129,7 +129,10 @@ def progress_of(out: Path, study: StudyConfig) -> Progress:
 
     journal = out / "journal.jsonl"
     events = list(read(journal)) if journal.exists() else []
-    elapsed = max((float(event["at"]) for event in events), default=0.0)
+    metrics = out / "metrics.jsonl"
+    told = [float(event["at"]) for event in events]
+    if metrics.exists():
+        told += [float(line["elapsed_seconds"]) for line in read(metrics)]
     checkpoint, broken = newest_valid(out / CHECKPOINTS)
     failed = given_up(events, study.ensemble.max_attempts)
     completed: frozenset[int] = frozenset()
@@ -141,7 +144,7 @@ def progress_of(out: Path, study: StudyConfig) -> Progress:
         broken=broken,
         completed=completed,
         failed=tuple(each for each in failed if each.member not in completed),
-        elapsed=elapsed,
+        elapsed=max(told, default=0.0),
     )
 
 

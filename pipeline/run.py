@@ -48,7 +48,7 @@ from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
 from trainers import card
 from trainers.base import QueryTime
-from trainers.checkpoint_files import remove_partial, set_aside
+from trainers.checkpoint_files import remove_partial, set_aside, sole_writer
 from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
@@ -145,6 +145,22 @@ def resume(
     check_changes(before, study)
     _check_libraries(study)
     directory = RunDirectory(path, again=True)
+    progress = _take_over(path, study)
+    directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
+    directory.write_study(source=None, resolved=study.as_json())
+    return _run_in(directory, study, progress, observers, stop)
+
+
+def _take_over(path: Path, study: StudyConfig) -> Progress:
+    """What there is to go on from, once nobody else can add to it."""
+    try:
+        with sole_writer(path / CHECKPOINTS):
+            return _tidied(path, study)
+    except TimeoutError as error:
+        raise ConfigError([str(error)]) from None
+
+
+def _tidied(path: Path, study: StudyConfig) -> Progress:
     progress = progress_of(path, study)
     for folder, wrong in progress.broken.items():
         _log.warning("%s is not used: %s", folder, wrong)
@@ -152,9 +168,7 @@ def resume(
         _log.warning("%s holds no valid checkpoint: the study starts over", path)
     set_aside(progress.broken)
     remove_partial(path / CHECKPOINTS)
-    directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
-    directory.write_study(source=None, resolved=study.as_json())
-    return _run_in(directory, study, progress, observers, stop)
+    return progress
 
 
 def _check_libraries(study: StudyConfig) -> None:
@@ -201,6 +215,7 @@ def _run_in(
             )
             stats = _run_on(nodes, parts)
         directory.drop_empty("ray_train")
+        directory.drop_empty(CHECKPOINTS)
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
     finally:

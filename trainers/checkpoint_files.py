@@ -9,14 +9,18 @@ Invariants (``tests/unit/test_checkpoint_files.py``):
 2. Every file is on the disk (fsync) before the manifest is, and that before the folder's name.
 3. The newest valid checkpoint is found whatever else lies in the folder.
 4. The last ``keep_last`` stay, and the best; everything older goes.
+5. One study writes here at a time: ranks that outlive a killed driver for a moment keep another
+   that resumes it waiting.
 """
 
+import fcntl
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +30,9 @@ MANIFEST: Final = "manifest.json"
 _PARTIAL: Final = ".partial"
 _BROKEN: Final = ".broken"
 _LISTING: Final = ".listing-"
+_LOOK_AGAIN_SECONDS: Final = 0.1
 _CHUNK: Final = 4 << 20
+LOCK_SECONDS: Final = 120.0  # longest that the ranks of a killed study live on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +58,36 @@ def final_folder(checkpoints: Path, train_step: int) -> Path:
 def partial_folder(checkpoints: Path, train_step: int) -> Path:
     """Where it is written."""
     return checkpoints / f".{train_step:09d}{_PARTIAL}"
+
+
+@contextmanager
+def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+    """Hold the folder's lock, which goes with the process; where a file system has none, nothing.
+
+    Raises:
+        TimeoutError: Another process has held it for ``timeout`` seconds.
+    """
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(checkpoints, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        deadline = time.monotonic() + timeout
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(
+                        f"{checkpoints}: the ranks of an earlier run have been writing here for "
+                        f"{timeout:g} s. See which process still runs, and end it"
+                    ) from None
+                time.sleep(_LOOK_AGAIN_SECONDS)
+                continue
+            except OSError:
+                pass
+            break
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def list_files(folder: Path, part: str, paths: Iterable[Path]) -> None:

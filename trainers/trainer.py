@@ -15,6 +15,7 @@ Invariants (``tests/unit/test_trainer_loop.py``, ``tests/integration/test_ddp.py
 """
 
 import time
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, final
 
@@ -30,6 +31,7 @@ from trainers.base import (
     ValidationResult,
 )
 from trainers.checkpoint import Checkpoints, Resumed, Saver, Trained
+from trainers.checkpoint_files import sole_writer
 from trainers.config import StepsAfter, TrainerConfig
 from trainers.distributed import LockStep, World, pick_device
 from trainers.evaluate import Validation
@@ -73,7 +75,7 @@ def train(
         PeerFailed: Another rank failed.
         ValueError: This machine lacks what the config asks for.
     """
-    with Log(source, config, world, out) as log:
+    with _writing(checkpoints, world), Log(source, config, world, out) as log:
         device = pick_device(world, config.device)
         torch.set_num_threads(config.threads)
         torch.manual_seed(seed)
@@ -136,6 +138,12 @@ def _judge(result: ValidationResult | None, learner: Learner, ranks: LockStep, l
         learner.progress.validated(ranks.of_first(result.error), learner.train_step)
         if learner.progress.stopped is not None:
             log.note(learner.progress.stopped)
+
+
+def _writing(checkpoints: Checkpoints | None, world: World) -> AbstractContextManager[None]:
+    if checkpoints is None or world.rank > 0:
+        return nullcontext()
+    return sole_writer(checkpoints.folder)
 
 
 def _resumed(checkpoints: Checkpoints | None, world: World) -> Resumed | None:

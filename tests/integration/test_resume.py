@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -41,6 +42,7 @@ class Killed:
     """A study on the command line, in a process group of its own."""
 
     def __init__(self, folder: Path, study: StudyConfig) -> None:
+        folder.mkdir(exist_ok=True)
         self.out = folder / "run"
         self._path = folder / "study.yaml"
         tree = study.as_json() | {"name": f"resumed-{os.getpid()}"}
@@ -138,6 +140,48 @@ def killed_often(folder: Path, times: int, members: int) -> int:
 
 def test_a_study_whose_driver_is_killed_goes_on_from_its_checkpoint(folder: Path) -> None:
     assert killed_often(folder, 1, 120) == 1
+
+
+@pytest.mark.studies
+def test_a_deterministic_study_that_was_killed_learns_the_same_to_the_last_bit(
+    folder: Path,
+) -> None:
+    settings = {"device": "cpu", "log_every": 1, "validate_every": 40}
+    tree = study_of(40, **settings).as_json() | {"deterministic": True}
+    whole, parts = (
+        Killed(folder / name, StudyConfig.model_validate(tree)) for name in ("whole", "parts")
+    )
+    try:
+        whole.start()
+        assert whole.finish() == 0, whole.output
+        parts.start("--set", "ensemble.concurrent=1")
+        for concurrent in (2, 3):
+            assert parts.wait_for_new_checkpoint(), "it had ended before it could be killed"
+            parts.signal(signal.SIGKILL)
+            parts.start("--set", f"ensemble.concurrent={concurrent}")
+        assert parts.finish() == 0, parts.output
+    finally:
+        whole.end()
+        parts.end()
+    check_the_end(parts.out, 40)
+    assert outcome(parts.out) == outcome(whole.out)
+    losses = [losses_of(study.out) for study in (whole, parts)]
+    both = losses[0].keys() & losses[1].keys()  # they are looked at twice a second
+    assert both
+    assert [losses[0][step] for step in both] == [losses[1][step] for step in both]
+
+
+def outcome(out: Path) -> tuple[bytes, list[bytes], float]:
+    """All that the losses have led to: every weight, and every prediction."""
+    with np.load(out / "validation" / "rank0.npz") as kept:
+        arrays = [kept[name].tobytes() for name in sorted(kept.files)]
+    weights = (out / "model" / "model.safetensors").read_bytes()
+    return weights, arrays, json.loads((out / "summary.json").read_text())["validation_mse"]
+
+
+def losses_of(out: Path) -> dict[int, float]:
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return {rank["train_step"]: rank["loss"] for line in lines for rank in line["ranks"]}
 
 
 @pytest.mark.slow

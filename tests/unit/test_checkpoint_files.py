@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +17,7 @@ from trainers.checkpoint_files import (
     retain,
     seal,
     set_aside,
+    sole_writer,
     steps_in,
     verify,
 )
@@ -152,3 +155,26 @@ def test_what_a_killed_study_left_half_written_is_removed(tmp_path: Path) -> Non
 
 def test_without_a_folder_there_is_no_checkpoint(tmp_path: Path) -> None:
     assert newest_valid(tmp_path / "none") == (None, {})
+
+
+def test_who_resumes_waits_for_the_ranks_of_a_killed_study(tmp_path: Path) -> None:
+    hold = """
+import sys, time
+from pathlib import Path
+from trainers.checkpoint_files import sole_writer
+with sole_writer(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+    command = [sys.executable, "-c", hold, str(tmp_path / "checkpoints")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as rank:
+        assert rank.stdout is not None
+        assert rank.stdout.readline() == "held\n"
+        with (
+            pytest.raises(TimeoutError, match="ranks of an earlier run"),
+            sole_writer(tmp_path / "checkpoints", timeout=0.2),
+        ):
+            pytest.fail("two at a time")
+        rank.kill()
+        with sole_writer(tmp_path / "checkpoints"):
+            pass

@@ -12,6 +12,7 @@ from pipeline.controller import (
     Decision,
     EndProduction,
     EndValidation,
+    FailedMember,
     Forget,
     MemberCompleted,
     MemberFailed,
@@ -28,8 +29,8 @@ from pipeline.controller import (
 from pipeline.stats import MemberReport
 
 
-def controller(**changes: float | int | str | None) -> Controller:
-    settings: dict[str, float | int | str | None] = {
+def controller(**changes: object) -> Controller:
+    settings: dict[str, object] = {
         "validation": 2,
         "members": 5,
         "max_attempts": 3,
@@ -184,6 +185,34 @@ def test_a_redrawn_member_takes_the_place_of_a_failed_one() -> None:
     assert start.assignment.member == 2
     (start,) = starts(control.handle(completed(start), 1.0))
     assert start.assignment == Assignment(member=4, attempt=1, validation=False, instead_of=1)
+
+
+@pytest.mark.parametrize("ordered", [False, True])
+def test_a_resumed_study_runs_what_is_left_and_what_takes_the_place_of_what_failed(
+    ordered: bool,
+) -> None:
+    failures = [FailedMember(0, 3, "diverged"), FailedMember(3, 1, "diverged")]
+    failures += [FailedMember(10, 2, "diverged again"), FailedMember(4, 1, "diverged")]
+    control = controller(
+        completed=frozenset({1, 2, 11}),
+        failures=failures,
+        on_failure="redraw",
+        ordered=ordered,
+        max_failed_fraction=1.0,
+    )
+    assert (control.counts.completed, control.counts.failed, control.counts.redrawn) == (3, 4, 3)
+    decisions = control.handle(WorkerReady(0), 0.0)
+    told = [Pass(0, None), Pass(1, None), Pass(2, None), Pass(3, 10), Pass(4, 11)]
+    told += [Pass(10, 17), Pass(11, None)]
+    assert [each for each in decisions if isinstance(each, Pass)] == (told if ordered else [])
+    assert EndValidation() in decisions  # one of the two has failed, the other is completed
+    members = []
+    while started := starts(decisions):
+        (start,) = started
+        members.append((start.assignment.member, start.assignment.instead_of))
+        decisions = control.handle(completed(start), 1.0)
+    assert members == [(5, None), (6, None), (17, 10)]
+    assert decisions[-1] == EndProduction()
 
 
 def test_redrawing_ends_when_too_many_have_failed() -> None:
