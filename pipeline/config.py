@@ -11,6 +11,7 @@ Invariants (``tests/unit/test_study_config.py``):
 5. Somebody's own solver is asked once what it is, by ``parse``; what it said is kept in the study.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ from pipeline.problems import from_validation
 from pipeline.sections import (
     CsvDesign,
     EnsembleConfig,
+    RecordConfig,
     ReservoirConfig,
     Section,
     StreamConfig,
@@ -58,6 +60,9 @@ class StudyConfig(Section):
     stream: StreamConfig = StreamConfig()
     reservoir: ReservoirConfig
     trainer: TrainerConfig
+    record: RecordConfig | None = Field(
+        default=None, description="which samples are kept on disk; null: none"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
@@ -147,6 +152,20 @@ class StudyConfig(Section):
         draws = samples * reservoir.max_reuse - reservoir.max_surplus
         draws = max(draws, 0.0) + min(samples, reservoir.capacity)
         return min(most, -int(-draws // self.trainer.batch))
+
+    @property
+    def record_bytes(self) -> int:
+        """Upper bound of the record on disk, without compression; 0 without a record."""
+        if self.record is None:
+            return 0
+        held = self.trainer.ranks * self.reservoir.capacity
+        samples = self.expected_samples
+        if self.record.what == "reservoir":
+            samples = min(samples, held)
+        # Parameters, times, member, number, step and draws stand beside the fields.
+        numbers = 8 * (len(self.parameter_names) + self.window + 3) + 4
+        kept = math.ceil(samples * self.record.fraction / self.record.every)
+        return kept * (self.sample_bytes + numbers)
 
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant."""

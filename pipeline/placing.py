@@ -7,6 +7,7 @@
 5. A part of a sample whose slot is reserved needs no room.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, runtime_checkable
@@ -76,7 +77,22 @@ class _Assembly:
 class Placing:
     """One store: its slots, and what is known to lie or to grow in them."""
 
-    def __init__(self, *, slots: SlotArrays, book: Book, layout: SampleLayout) -> None:
+    def __init__(
+        self,
+        *,
+        slots: SlotArrays,
+        book: Book,
+        layout: SampleLayout,
+        describe: Callable[[Rows, Message, Rows], None] | None = None,
+    ) -> None:
+        """An empty store.
+
+        Args:
+            slots: Its memory.
+            book: Which slot is free.
+            layout: What lies in a slot.
+            describe: Told what slots are filled with, before they are committed.
+        """
         # Base-class views: a subclass such as memmap pays for every index operation.
         self._fields = np.asarray(slots.fields)
         self._inputs = np.asarray(slots.inputs)
@@ -88,7 +104,7 @@ class Placing:
                 f"slots of {self._fields.shape[1:]} with {self._inputs.shape[1]} inputs cannot "
                 f"hold samples of {wanted} with {layout.num_inputs} inputs"
             )
-        self._book, self._layout = book, layout
+        self._book, self._layout, self._tell = book, layout, describe
         self._points = prod(layout.grid)
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
@@ -144,7 +160,7 @@ class Placing:
         slots = self._book.reserve(fresh.size)
         chosen = fresh[: slots.size]
         if chosen.size:
-            rows, source = _span(slots), _span(chosen)
+            rows, source = span(slots), span(chosen)
             self._fields[rows] = message.fields[source]
             self._describe(message, rows, source)
             self._book.commit(slots)
@@ -238,9 +254,11 @@ class Placing:
         self._inputs[rows, parameters:] = message.times[source]
         self._members[rows] = message.stamp.member
         self._steps[rows] = message.steps[source]
+        if self._tell is not None:
+            self._tell(rows, message, source)
 
 
-def _span(numbers: Slots) -> slice | Slots:
+def span(numbers: Slots) -> slice | Slots:
     """A slice when the numbers are consecutive: copying it is one plain memory copy."""
     first, last = int(numbers[0]), int(numbers[-1])
     if last - first == numbers.size - 1 and bool((numbers[1:] - numbers[:-1] == 1).all()):

@@ -7,10 +7,11 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 3. However a study ends, its processes end and its shared memory is removed.
 """
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -22,9 +23,11 @@ from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
+from pipeline.errors import StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal
 from pipeline.receiver import remove_stale_sockets
+from pipeline.record import write_index
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
@@ -33,6 +36,8 @@ from pipeline.wire import Endpoint, StudyKeys
 
 if TYPE_CHECKING:
     from trainers.export import Surrogate
+
+_log = logging.getLogger(__name__)
 
 # A part that does not answer within this time when it is told to close is killed with Ray itself.
 CLOSE_SECONDS = 10.0
@@ -117,8 +122,12 @@ def _run_on(
     use_gpu = uses_gpu(study, nodes)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
+    record = None if study.record is None else directory.record
     with (
-        _reservoirs(study, places, keys, spans_nodes=len(nodes) > 1) as (reservoirs, endpoints),
+        _reservoirs(study, places, keys, record, spans_nodes=len(nodes) > 1) as (
+            reservoirs,
+            endpoints,
+        ),
         _solvers(study, endpoints, keys) as solvers,
     ):
         driver = Driver(
@@ -146,7 +155,24 @@ def _run_on(
             observers=observers,
             clock=clock,
         )
-        return driver.run()
+        return with_records(driver.run(), reservoirs, record)
+
+
+def with_records(stats: StudyStats, reservoirs: Sequence[Actor], record: Path | None) -> StudyStats:
+    """Let the reservoirs finish their records; the statistics with what these hold then.
+
+    The study has its result already: a record that cannot be finished takes nothing from it.
+    """
+    if record is None:
+        return stats
+    try:
+        said = answers([each.finish_record.remote() for each in reservoirs], "a record")
+        write_index(record)
+    except (StudyFailed, OSError) as error:
+        _log.error("the record is not finished: %s", error)
+        return stats
+    ended = zip(stats.reservoirs, said, strict=True)
+    return replace(stats, reservoirs=tuple(replace(each, **asdict(last)) for each, last in ended))
 
 
 def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
@@ -158,7 +184,12 @@ def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
 
 @contextmanager
 def _reservoirs(
-    study: StudyConfig, places: Sequence[Node], keys: StudyKeys, *, spans_nodes: bool
+    study: StudyConfig,
+    places: Sequence[Node],
+    keys: StudyKeys,
+    record: Path | None,
+    *,
+    spans_nodes: bool,
 ) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
     """One reservoir beside each rank; their shared memory is removed when the block ends."""
     remove_stale()
@@ -167,7 +198,12 @@ def _reservoirs(
     label = f"{study.name}-{keys.study:016x}"
     actors = [
         ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
-            study, rank, label, keys, node.address if spans_nodes else "127.0.0.1" if tcp else None
+            study,
+            rank,
+            label,
+            keys,
+            node.address if spans_nodes else "127.0.0.1" if tcp else None,
+            record,
         )
         for rank, node in enumerate(places)
     ]

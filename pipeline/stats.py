@@ -74,6 +74,11 @@ class ReservoirStats:
         trainer_blocked_seconds: Time the rank waited for a lease.
         validation_held: Validation samples stored.
         production_ended: No further training sample will come.
+        recorded: Samples taken into the record.
+        record_dropped: Samples that the record should have, and has not.
+        record_bytes: Written to the record.
+        record_queue_bytes: Waiting to be written to it.
+        record_problem: Why the record is incomplete; None while nothing has failed.
     """
 
     rank: int
@@ -93,6 +98,11 @@ class ReservoirStats:
     trainer_blocked_seconds: float
     validation_held: int
     production_ended: bool
+    recorded: int = 0
+    record_dropped: int = 0
+    record_bytes: int = 0
+    record_queue_bytes: int = 0
+    record_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +158,9 @@ class Summary:
         trainer_wait_seconds: Time ranks waited for batches after their first step, mean over ranks.
         solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
         bytes_streamed: Field bytes stored in slots.
+        samples_recorded: Samples in the record.
+        record_dropped: Samples that the record should have, and has not.
+        record_problem: Why it is incomplete, if it is for another reason.
     """
 
     name: str
@@ -165,6 +178,9 @@ class Summary:
     trainer_wait_seconds: float
     solver_wait_seconds: float
     bytes_streamed: int
+    samples_recorded: int = 0
+    record_dropped: int = 0
+    record_problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""

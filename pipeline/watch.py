@@ -138,4 +138,7 @@ def summarise(name: str, stats: StudyStats) -> Summary:
         trainer_wait_seconds=sum(r.wait_seconds for r in stats.ranks) / max(len(stats.ranks), 1),
         solver_wait_seconds=stats.solver_wait_seconds,
         bytes_streamed=sum(r.bytes_received for r in stats.reservoirs),
+        samples_recorded=sum(r.recorded for r in stats.reservoirs),
+        record_dropped=sum(r.record_dropped for r in stats.reservoirs),
+        record_problem=next((r.record_problem for r in stats.reservoirs if r.record_problem), None),
     )
