@@ -54,16 +54,20 @@ class RecordLayout:
         sample: Shape of a sample.
         spec: What the fields are.
         parameters: Of the solver, in its order.
+        block_bytes: Of the fields of one block, all channels.
+        short_rows: Rows per chunk of the arrays with a number or two per sample.
     """
 
     sample: SampleLayout
     spec: FieldSpec
     parameters: tuple[Parameter, ...]
+    block_bytes: int = BLOCK_BYTES
+    short_rows: int = SHORT_ROWS
 
     @property
     def block_rows(self) -> int:
         """Samples in a chunk of the fields."""
-        return min(max(1, BLOCK_BYTES // self.sample.nbytes), MAX_BLOCK_ROWS)
+        return min(max(1, self.block_bytes // self.sample.nbytes), MAX_BLOCK_ROWS)
 
     @property
     def row_bytes(self) -> int:
@@ -102,25 +106,26 @@ class RecordLayout:
 
     def coordinates(self) -> list[Column]:
         """Member, number and step of each sample."""
-        return [_short(name, dtype, "1", text) for name, dtype, text in _COORDINATES]
+        return [self._short(name, dtype, "1", text) for name, dtype, text in _COORDINATES]
 
     def times(self) -> Column:
         """Of each snapshot."""
         return Column(
             name=TIME, dtype="float64", row=(self.sample.window,), dims=(_ROW, "snapshot"),
-            chunk_rows=SHORT_ROWS, attributes={"units": "s", "long_name": "time of the snapshot"},
+            chunk_rows=self.short_rows,
+            attributes={"units": "s", "long_name": "time of the snapshot"},
         )  # fmt: skip
 
     def inputs(self) -> list[Column]:
         """One array per parameter."""
         return [
-            _short(name, "float64", parameter.unit, parameter.description)
+            self._short(name, "float64", parameter.unit, parameter.description)
             for name, parameter in zip(self.names[1], self.parameters, strict=True)
         ]
 
     def draws(self) -> Column:
         """How often each sample was drawn."""
-        return _short(DRAWS, "int32", "1", "draws of the sample, up to the last commit")
+        return self._short(DRAWS, "int32", "1", "draws of the sample, up to the last commit")
 
     def axes(self) -> list[tuple[Column, np.ndarray]]:
         """Coordinates of the grid: the middle of each cell, from the first edge of the domain."""
@@ -156,6 +161,12 @@ class RecordLayout:
             },
         }  # fmt: skip
 
+    def _short(self, name: str, dtype: str, unit: str, text: str) -> Column:
+        return Column(
+            name=name, dtype=dtype, dims=(_ROW,), chunk_rows=self.short_rows,
+            attributes={"units": unit, "long_name": text},
+        )  # fmt: skip
+
 
 def record_layout(study: "StudyConfig") -> RecordLayout:
     """The arrays of a study's record."""
@@ -178,13 +189,6 @@ def record_attributes(study: "StudyConfig", rank: int) -> dict[str, Any]:
         "stride": study.trainer.task.stride,
         "record": study.record.model_dump(mode="json"),
     }
-
-
-def _short(name: str, dtype: str, unit: str, text: str) -> Column:
-    return Column(
-        name=name, dtype=dtype, dims=(_ROW,), chunk_rows=SHORT_ROWS,
-        attributes={"units": unit, "long_name": text},
-    )  # fmt: skip
 
 
 def _free(prefix: str, names: Iterable[str], taken: Sequence[str]) -> tuple[str, ...]:
