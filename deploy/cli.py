@@ -14,14 +14,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import costs, launch, overview, slurm
+from deploy import costs, launch, overview, record_cli, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.shared_files import remove_stale
-
-RUNS = Path("runs")
 
 app = typer.Typer(
     name="headrace",
@@ -45,6 +43,7 @@ Overrides = Annotated[
         "May be given several times.",
     ),
 ]
+app.add_typer(record_cli.app, name="record")
 
 
 def main() -> None:
@@ -126,7 +125,7 @@ def run(
     with exit_codes():
         config = launch.ready_to_run(study, overrides or [], out, os.environ)
         launch.warn(config)
-        folder = launch.new_folder(RUNS, config.name, datetime.now()) if out is None else out
+        folder = launch.new_folder(launch.RUNS, config.name, datetime.now()) if out is None else out
         if out is None:
             launch.link_latest(folder)
         launch.run_study(

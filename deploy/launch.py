@@ -29,6 +29,7 @@ from pipeline.errors import ConfigError, StudyFailed
 if TYPE_CHECKING:
     from pipeline.driver import Observer
 
+RUNS = Path("runs")
 MAX_STORIES = 3
 
 
@@ -69,6 +70,8 @@ def ready_to_run(
     # In a cluster its nodes decide, and Ray knows them: pipeline.run asks it.
     if "RAY_ADDRESS" not in environment:
         found += machine_problems(study)
+    # The folder is shared by all nodes: what is free here is free there.
+    found += machine.record_problems(study.record_bytes, (RUNS if out is None else out).resolve())
     if found:
         raise ConfigError(found)
     return study

@@ -83,7 +83,16 @@ def summary(result: Summary, *, unit: str) -> Table:
         f"solvers {seconds(result.solver_wait_seconds)}",
     )
     rows.add_row("streamed", _bytes(result.bytes_streamed))
+    if result.samples_recorded or result.record_dropped or result.record_problem:
+        rows.add_row("recorded", _recorded(result))
     return rows
+
+
+def _recorded(result: Summary) -> str:
+    text = f"{count(result.samples_recorded)} samples"
+    if result.record_dropped:
+        text += f", {count(result.record_dropped)} dropped"
+    return text if result.record_problem is None else f"{text}: {result.record_problem}"
 
 
 def _rows(title: str) -> Table:
