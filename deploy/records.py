@@ -50,7 +50,7 @@ def info(path: Path) -> Iterator[str]:
 
 def stats(path: Path) -> Iterator[str]:
     """Lines with mean, spread and range of each field and parameter."""
-    import dask
+    from dask.base import compute
 
     dataset = open_record(path, sort=False)
     if dataset.sizes["sample"] == 0:
@@ -61,7 +61,7 @@ def stats(path: Path) -> Iterator[str]:
         values = dataset[name].data.astype(np.float64)
         wanted.append((values.mean(), values.std(), values.min(), values.max()))
     # One pass over the data for all of them.
-    found = dask.compute(*wanted, scheduler="threads")
+    found = compute(*wanted, scheduler="threads")  # type: ignore[no-untyped-call]
     yield f"{'':24}{'mean':>13}{'spread':>13}{'lowest':>13}{'highest':>13}"
     for name, figures in zip(names, found, strict=True):
         unit = dataset[name].attrs["units"]

@@ -14,12 +14,32 @@ Invariants (``tests/unit/test_package_guards.py``):
 import sys
 from collections.abc import Iterable
 from importlib import metadata, util
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Protocol, runtime_checkable
 
 from pipeline.errors import ConfigError
 
 DISTRIBUTION = "headrace"
 PACKAGES = ("solvers", "pipeline", "trainers", "deploy")
+
+
+@runtime_checkable
+class Installed(Protocol):
+    """Of Python's ``Distribution`` what is needed; dask replaces it by one of another package."""
+
+    @property
+    def name(self) -> str:
+        """Of the distribution."""
+        ...
+
+    def read_text(self, filename: str, /) -> str | None:
+        """A file of its metadata."""
+        ...
+
+    @property
+    def files(self) -> Iterable[PurePath] | None:
+        """What it has installed."""
+        ...
 
 
 def project_root() -> Path:
@@ -63,7 +83,7 @@ def _misplaced(name: str, root: Path) -> str | None:
     )
 
 
-def _foreign_owners(installed: Iterable[metadata.Distribution]) -> list[str]:
+def _foreign_owners(installed: Iterable[Installed]) -> list[str]:
     """One line for each of our names that another distribution has installed."""
     problems = []
     for distribution in installed:
@@ -78,7 +98,7 @@ def _foreign_owners(installed: Iterable[metadata.Distribution]) -> list[str]:
     return problems
 
 
-def _top_level_names(distribution: metadata.Distribution) -> set[str]:
+def _top_level_names(distribution: Installed) -> set[str]:
     """Import names that a distribution says it brings."""
     declared = distribution.read_text("top_level.txt")
     if declared is not None:

@@ -79,7 +79,7 @@ def open_record(path: Path | str, *, sort: bool = True) -> "xarray.Dataset":
         if key not in ("rank", "dropped", "complete", "problem", "coordinates")
     }  # fmt: skip
     attributes |= _state(parts)
-    whole = xr.concat(
+    whole: xr.Dataset = xr.concat(
         data, "sample", data_vars="minimal", coords="minimal", compat="override", join="override",
         combine_attrs="override",
     )  # fmt: skip
@@ -87,12 +87,22 @@ def open_record(path: Path | str, *, sort: bool = True) -> "xarray.Dataset":
         order = np.lexsort((whole["number"].values, whole["member"].values))
         if (order[1:] < order[:-1]).any():
             whole = whole.isel(sample=order)
-    return whole.assign_attrs(attributes)
+    whole.attrs = attributes
+    return whole
 
 
 def write_index(path: Path) -> None:
-    """Make the record's folder a Zarr group that lists its parts; the last file that is written."""
+    """Make the record's folder a Zarr group that knows all arrays of its parts; written last.
+
+    ``Record`` removes it before it takes rows back, so it never knows more than there is.
+    """
     parts = parts_of(path)
+    members: dict[str, Any] = {}
+    for part in parts:
+        members[part.path.name] = {
+            "zarr_format": 3, "node_type": "group", "attributes": part.attributes
+        }  # fmt: skip
+        members |= {f"{part.path.name}/{name}": each for name, each in part.arrays.items()}
     index = {
         "zarr_format": 3,
         "node_type": "group",
@@ -102,8 +112,13 @@ def write_index(path: Path) -> None:
             "groups": {part.path.name: part.rows for part in parts},
             **_state(parts),
         },
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": members,
+        },
     }
-    replace_durably(path / METADATA, json.dumps(index, indent=2).encode())
+    replace_durably(path / METADATA, json.dumps(index).encode())
 
 
 def _state(parts: Sequence[Part]) -> dict[str, Any]:

@@ -110,6 +110,7 @@ class Record:
                 compression=compression,
             )
         else:
+            (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks
             self._group = RowGroup.reopen(path, columns=columns, compression=compression)
             self._group.attributes |= {"complete": False, "problem": None}
             self._group.cut(keep)

@@ -44,10 +44,10 @@ def kept(
 
 def _mixed(value: UInt64[np.ndarray, " k"]) -> UInt64[np.ndarray, " k"]:
     """SplitMix64's step and finaliser (Steele, Lea, Flood 2014, section 4): 64 even bits."""
-    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = np.asarray(value + np.uint64(0x9E3779B97F4A7C15))
     value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return value ^ (value >> np.uint64(31))
+    return np.asarray(value ^ (value >> np.uint64(31)))
 
 
 @final

@@ -162,7 +162,7 @@ class RowGroup:
     ) -> None:
         """Replace a chunk; ``values`` has all its rows, those that are not yet known too."""
         assert values.shape == (column.chunk_rows, *column.row), (column, values.shape)
-        raw = memoryview(np.ascontiguousarray(values, column.dtype)).cast("B")
+        raw = np.ascontiguousarray(values, column.dtype).reshape(-1).view(np.uint8).data
         if self._compression == "zstd":
             from numcodecs import zstd
 

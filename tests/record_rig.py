@@ -47,8 +47,8 @@ def inputs_of(member: int, number: int) -> np.ndarray:
 
 def open_rank(folder: Path, **options: Any) -> Record:
     """A record of rank 0 in ``folder/record.zarr``."""
-    options = {"compression": "none", "commit_seconds": 60.0} | options
-    attributes = ATTRIBUTES | options.pop("attributes", {})
+    options = {"compression": "none", "commit_seconds": 60.0, **options}
+    attributes: dict[str, Any] = {**ATTRIBUTES, **options.pop("attributes", {})}
     return Record(folder / "record.zarr" / "rank0", layout=LAYOUT, attributes=attributes, **options)
 
 

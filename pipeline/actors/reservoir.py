@@ -116,6 +116,8 @@ class _ReservoirHost:
                     slots_path(label, rank, "validation"), capacity=validating, layout=layout
                 )
                 undo.callback(self._validation.close)
+            self._record: Record | None
+            self._recorder: Recorder | None
             self._record, self._recorder = self._open_record(study, record)
             if self._record is not None:
                 undo.callback(self._record.close)

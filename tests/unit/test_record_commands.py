@@ -29,6 +29,8 @@ def run_dir(tmp_path: Path) -> Path:
 
 def headrace(*arguments: object) -> tuple[int, str]:
     done = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if not isinstance(done.exception, SystemExit | None):
+        raise done.exception
     return done.exit_code, done.output
 
 
@@ -77,7 +79,7 @@ def test_without_h5netcdf_an_export_says_what_to_install(
     run_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(records, "find_spec", lambda _: None)
-    with pytest.raises(ConfigError, match=r"need h5netcdf, .* pip install h5netcdf"):
+    with pytest.raises(ConfigError, match=r"need h5netcdf, .*pip install h5netcdf"):
         records.export(run_dir, tmp_path / "out.nc")
 
 

@@ -489,7 +489,7 @@ def known_fields(section: str) -> dict[str, FieldInfo]:
 @pytest.mark.parametrize(
     ("key", "value", "limit"),
     [
-        ("fraction", 0.0, "greater than 0"),
+        ("fraction", 0.0, "above 0"),
         ("fraction", 1.5, "at most 1"),
         ("every", 0, "at least 1"),
         ("what", "all", "inserted"),

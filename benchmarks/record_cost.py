@@ -1,0 +1,61 @@
+"""``record_cost``: what recording every inserted sample costs the stream, on the disk of the bench.
+
+The same stream with and without a record, in turn, both with ``when_full: drop``. The disk's own
+rate is measured in the same run: blocks of the same size, written and synchronised one by one. A
+record cannot be faster than that, so the bar for what is stored is 0.9 of the stream, and for what
+is recorded 0.9 of the disk's rate where the disk is the slower one.
+"""
+
+import os
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+import numpy as np
+
+from benchmarks.figures import Figure
+from benchmarks.stream_rig import Load, Recording, measure, recording
+from pipeline.record_layout import BLOCK_BYTES
+
+LOAD: Final = Load(grid=(64, 64), samples=60_000)
+ROUNDS: Final = 3
+_DISK_BYTES: Final = 512 << 20
+
+
+def run() -> list[Figure]:
+    """Median of several rounds."""
+    shares, recorded, disk = [], [], []
+    for _ in range(ROUNDS):
+        with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be in memory
+            disk.append(disk_rate(Path(folder)) / LOAD.layout.nbytes)
+            plain = measure(LOAD, "ipc")
+            with recording(Path(folder) / "record.zarr", LOAD) as record:
+                rate = measure(LOAD, "ipc", record)
+                recorded.append(_recorded_rate(record))
+            shares.append(rate / plain)
+    share, kept, possible = median(shares), median(recorded), median(disk)
+    return [
+        Figure.at_least("record_cost.ingest", share, 0.9, "of the rate without a record"),
+        Figure.at_least("record_cost.recorded", kept, 0.0, "samples/s on the disk"),
+        Figure.at_least("record_cost.disk", possible, 0.0, "samples/s that the disk can take"),
+    ]
+
+
+def disk_rate(folder: Path) -> float:
+    """Bytes per second of files of one block each, each on the disk before the next."""
+    block = np.random.default_rng(1).bytes(BLOCK_BYTES)
+    started = time.perf_counter()
+    for number in range(_DISK_BYTES // BLOCK_BYTES):
+        with (folder / f"block{number}").open("wb") as file:
+            file.write(block)
+            file.flush()
+            os.fsync(file.fileno())
+    return _DISK_BYTES / (time.perf_counter() - started)
+
+
+def _recorded_rate(recorded: Recording) -> float:
+    """Samples per second from the first one to the last that is on the disk."""
+    recorded.record.flush()
+    return recorded.record.stats().recorded / (time.perf_counter() - recorded.started)
