@@ -14,32 +14,12 @@ Invariants (``tests/unit/test_package_guards.py``):
 import sys
 from collections.abc import Iterable
 from importlib import metadata, util
-from pathlib import Path, PurePath
-from typing import Protocol, runtime_checkable
+from pathlib import Path
 
 from pipeline.errors import ConfigError
 
 DISTRIBUTION = "headrace"
 PACKAGES = ("solvers", "pipeline", "trainers", "deploy")
-
-
-@runtime_checkable
-class Installed(Protocol):
-    """Of Python's ``Distribution`` what is needed; dask replaces it by one of another package."""
-
-    @property
-    def name(self) -> str:
-        """Of the distribution."""
-        ...
-
-    def read_text(self, filename: str, /) -> str | None:
-        """A file of its metadata."""
-        ...
-
-    @property
-    def files(self) -> Iterable[PurePath] | None:
-        """What it has installed."""
-        ...
 
 
 def project_root() -> Path:
@@ -57,7 +37,8 @@ def check_packages() -> None:
     """
     root = project_root()
     problems = [problem for name in PACKAGES if (problem := _misplaced(name, root)) is not None]
-    problems += _foreign_owners(metadata.distributions())
+    # Python's own finder alone: dask brings another, which hides files that are not there.
+    problems += _foreign_owners(metadata.MetadataPathFinder().find_distributions())
     if problems:
         raise ConfigError(problems)
 
@@ -83,7 +64,7 @@ def _misplaced(name: str, root: Path) -> str | None:
     )
 
 
-def _foreign_owners(installed: Iterable[Installed]) -> list[str]:
+def _foreign_owners(installed: Iterable[metadata.Distribution]) -> list[str]:
     """One line for each of our names that another distribution has installed."""
     problems = []
     for distribution in installed:
@@ -98,7 +79,7 @@ def _foreign_owners(installed: Iterable[Installed]) -> list[str]:
     return problems
 
 
-def _top_level_names(distribution: Installed) -> set[str]:
+def _top_level_names(distribution: metadata.Distribution) -> set[str]:
     """Import names that a distribution says it brings."""
     declared = distribution.read_text("top_level.txt")
     if declared is not None:
