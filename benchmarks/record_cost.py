@@ -1,9 +1,9 @@
 """``record_cost``: what recording every inserted sample costs the stream, on the disk of the bench.
 
-The same stream with and without a record, in turn, both with ``when_full: drop``. The disk's own
-rate is measured in the same run: blocks of the same size, written and synchronised one by one. A
-record cannot be faster than that, so the bar for what is stored is 0.9 of the stream, and for what
-is recorded 0.9 of the disk's rate where the disk is the slower one.
+The same stream with and without a record, in turn, with ``when_full: drop``. The disk's own rate is
+measured in the same run: blocks of the same size, written and synchronised one by one. The bar is
+0.9 of the stream without a record, or the disk's rate where that is lower: writing takes CPU time
+from a stream that uses all cores. How much was recorded is told too, without a bar.
 """
 
 import os
@@ -26,20 +26,20 @@ _DISK_BYTES: Final = 512 << 20
 
 def run() -> list[Figure]:
     """Median of several rounds."""
-    shares, recorded, disk = [], [], []
+    plain, ingest, recorded, disk = [], [], [], []
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be in memory
             disk.append(disk_rate(Path(folder)) / LOAD.layout.nbytes)
-            plain = measure(LOAD, "ipc")
+            plain.append(measure(LOAD, "ipc"))
             with recording(Path(folder) / "record.zarr", LOAD) as record:
-                rate = measure(LOAD, "ipc", record)
+                ingest.append(measure(LOAD, "ipc", record))
                 recorded.append(_recorded_rate(record))
-            shares.append(rate / plain)
-    share, kept, possible = median(shares), median(recorded), median(disk)
+    bar = min(0.9 * median(plain), median(disk))
     return [
-        Figure.at_least("record_cost.ingest", share, 0.9, "of the rate without a record"),
-        Figure.at_least("record_cost.recorded", kept, 0.0, "samples/s on the disk"),
-        Figure.at_least("record_cost.disk", possible, 0.0, "samples/s that the disk can take"),
+        Figure.at_least("record_cost.ingest", median(ingest), bar, "samples/s"),
+        Figure.at_least("record_cost.recorded", median(recorded), 0.0, "samples/s on the disk"),
+        Figure.at_least("record_cost.disk", median(disk), 0.0, "samples/s the disk can take"),
+        Figure.at_least("record_cost.plain", median(plain), 0.0, "samples/s without a record"),
     ]
 
 

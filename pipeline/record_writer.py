@@ -26,6 +26,7 @@ from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup
 _log = logging.getLogger(__name__)
 
 QUEUE_BYTES: Final = 128 << 20
+_PREPARED: Final = 16  # blocks: all of them, unless samples are tiny
 COMMIT_SECONDS: Final = 5.0  # what a crash of the machine costs at most
 
 Index = slice | Int64[np.ndarray, " _"]
@@ -260,11 +261,24 @@ class Record:
 
     def _run(self) -> None:
         try:
+            self._prepare()
             self._write_until_closed()
         except OSError as error:
             self._fail(f"{error.strerror or error} ({self._group.path})")
         except Exception as error:  # noqa: BLE001 - a bug in here must not end a study either
             self._fail(f"{type(error).__name__}: {error}")
+
+    def _prepare(self) -> None:
+        """Touch the memory of the first blocks here, and not under the first samples."""
+        for _ in range(_PREPARED):
+            with self._changed:
+                if not self._spare or self._closing:
+                    return
+                self._spare -= 1
+            block = _Block(self._layout)
+            block.fields.fill(0)
+            with self._changed:
+                self._free.append(block)
 
     def _write_until_closed(self) -> None:
         committed_at = time.monotonic()

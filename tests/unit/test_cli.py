@@ -15,6 +15,7 @@ from deploy import cli, launch
 from deploy.speaking import Terminated
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
+from pipeline.sections import RecordConfig
 from pipeline.stats import Summary
 from solvers.registry import SOLVERS
 
@@ -135,7 +136,8 @@ def test_init_writes_a_study_that_check_accepts(study: Path) -> None:
 
 def test_the_commented_keys_of_init_are_right_too(study: Path) -> None:
     lines = study.read_text().splitlines()
-    commented = {"# stream:", *(line for line in lines if line.startswith("#   ") and ": " in line)}
+    sections = {"# stream:", "# record:"}
+    commented = sections | {line for line in lines if line.startswith("#   ") and ": " in line}
     commented -= {line for line in commented if "headrace" in line or "{" in line}
     live = [line[2:] if line in commented else line for line in lines]
     live = [line.replace("  # ", "  ", 1) if line.startswith("  # ") else line for line in live]
@@ -146,6 +148,7 @@ def test_the_commented_keys_of_init_are_right_too(study: Path) -> None:
     assert tree["trainer"]["device"] == "auto"
     resolved = load(study).as_json()["stream"]
     assert resolved == StudyConfig.model_fields["stream"].default.model_dump(mode="json")
+    assert tree["record"] == RecordConfig().model_dump()
 
 
 def test_init_overwrites_nothing(study: Path) -> None:
