@@ -68,16 +68,8 @@ class Load:
         return SampleLayout(window=1, sample_shape=(1, *self.grid), num_parameters=5)
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recording:
-    """A record that every stored sample goes into."""
-
-    record: Record
-    started: float  # on the clock of time.perf_counter
-
-
 @contextmanager
-def recording(path: Path, load: Load) -> Iterator[Recording]:
+def recording(path: Path, load: Load) -> Iterator[Record]:
     """A record at ``path`` for the samples of a load."""
     layout = RecordLayout(
         sample=load.layout,
@@ -92,12 +84,12 @@ def recording(path: Path, load: Load) -> Iterator[Recording]:
     about = {"rank": 0, "ranks": 1, "study": "bench"}
     record = Record(path / "rank0", layout=layout, attributes=about, compression="none")
     try:
-        yield Recording(record=record, started=time.perf_counter())
+        yield record
     finally:
         record.close()
 
 
-def measure(load: Load, transport: Transport, recorded: Recording | None = None) -> float:
+def measure(load: Load, transport: Transport, record: Record | None = None) -> float:
     """Samples stored per second, and recorded if that is asked for."""
     layout, keys = load.layout, StudyKeys.generate()
     with ExitStack() as stack:
@@ -111,9 +103,9 @@ def measure(load: Load, transport: Transport, recorded: Recording | None = None)
         slots.populate()
         lock, book = Turnstile(), fifo(slots.capacity)
         placing = Placing(slots=slots, book=book, layout=layout)
-        if recorded is not None:
+        if record is not None:
             recorder = Recorder(
-                book=book, slots=slots, record=recorded.record, settings=RecordConfig(), seed=3
+                book=book, slots=slots, record=record, settings=RecordConfig(), seed=3
             )
             placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
         receiver = ReceiverThread(

@@ -275,9 +275,8 @@ class Record:
                 if not self._spare or self._closing:
                     return
                 self._spare -= 1
-            block = _Block(self._layout)
-            block.fields.fill(0)
-            with self._changed:
+                block = _Block(self._layout)
+                block.fields.fill(0)
                 self._free.append(block)
 
     def _write_until_closed(self) -> None:
