@@ -3,7 +3,7 @@ VENV ?= .venv
 export VENV
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo test test-slow lint bench clean distclean
+.PHONY: help setup demo test test-studies test-slow lint bench clean distclean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -14,8 +14,11 @@ setup:  ## bring everything into .venv (about five minutes, once)
 demo: setup  ## train a surrogate of the heat equation from live simulations (two minutes)
 	headrace run examples/heat.yaml $(ARGS)
 
-test: lint  ## what must pass before every commit (at most six minutes)
-	pytest -m "not slow" $(ARGS)
+test: lint  ## what must pass before every commit (at most ten minutes)
+	pytest -m "not slow and not studies" $(ARGS)
+
+test-studies: setup  ## every example as a whole study, end to end (five minutes)
+	pytest -m "studies and not slow" $(ARGS)
 
 test-slow: setup  ## the tests that take longer
 	pytest -m slow $(ARGS)

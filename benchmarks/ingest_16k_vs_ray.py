@@ -70,7 +70,7 @@ def _ray_rate(callers: list[Any], calls: int, together: int, bound: int) -> floa
 
 def run() -> list[Figure]:
     """Ratios of medians over several rounds, all in turn."""
-    with cluster(actors=3, project_root=Path(__file__).resolve().parent.parent):
+    with cluster(cpus=3, project_root=Path(__file__).resolve().parent.parent):
         store = ray.remote(num_cpus=1)(_Store).remote()
         callers = [ray.remote(num_cpus=1)(_Caller).remote(store) for _ in range(2)]
         same_credit = CREDIT_BYTES // BATCH_BYTES

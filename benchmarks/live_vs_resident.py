@@ -149,7 +149,7 @@ def _resident(study: StudyConfig) -> ArraySource:
 def _live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
     """A reservoir actor, what reads its slots here, and a sender that fills them."""
     keys = StudyKeys.generate()
-    stack.enter_context(cluster(actors=1, project_root=PROJECT))
+    stack.enter_context(cluster(cpus=1, project_root=PROJECT))
     actor: Actor = ReservoirActor.options(max_concurrency=THREADS).remote(
         study, 0, f"bench-live-{keys.study:x}", keys, None
     )

@@ -20,6 +20,7 @@ import numpy as np
 
 from pipeline.flow import FlowControl
 from pipeline.intake import Intake
+from pipeline.layout import Box
 from pipeline.link import BlockPool
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
@@ -53,6 +54,7 @@ class Load:
         processes: Among which the senders are spread; each runs their members in turn.
         credit_bytes: Of each sender.
         batch_bytes: Of each sender.
+        mpi_ranks: Senders of one member, each with its box of every sample: 1, or ``senders``.
     """
 
     grid: tuple[int, int]
@@ -61,6 +63,16 @@ class Load:
     processes: int = 2
     credit_bytes: int = CREDIT_BYTES
     batch_bytes: int = BATCH_BYTES
+    mpi_ranks: int = 1
+
+    def box(self, rank: int) -> Box | None:
+        """What one of the mpi_ranks has of the grid: rows, as evenly as a DMDA shares them."""
+        if self.mpi_ranks == 1:
+            return None
+        rows, columns = self.grid
+        share, more = divmod(rows, self.mpi_ranks)
+        first = rank * share + min(rank, more)
+        return Box((first, 0), (share + (rank < more), columns))
 
     @property
     def layout(self) -> SampleLayout:
@@ -119,7 +131,7 @@ def measure(load: Load, transport: Transport, record: Record | None = None) -> f
         stack.enter_context(drawing(book, lock, receiver))
         barrier = stack.enter_context(_senders(load, endpoint, keys))
         barrier.wait(_TIMEOUT_SECONDS)
-        warm = load.senders * SAMPLES_PER_MEMBER
+        warm = load.senders // load.mpi_ranks * SAMPLES_PER_MEMBER
         started = time.perf_counter()
         while placing.samples < warm + load.samples:
             receiver.check()
@@ -181,18 +193,22 @@ def _senders(load: Load, endpoint: Endpoint, keys: StudyKeys) -> Iterator[Barrie
 
 
 def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: Barrier) -> None:
-    layout, pool = load.layout, BlockPool()
+    layout, pool, box = load.layout, BlockPool(), load.box(rank)
     senders = [
         Sender(
             [endpoint], layout=layout, keys=keys,
-            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes, pool=pool,
+            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes, pool=pool, box=box,
         )
         for _ in range(rank, load.senders, load.processes)
     ]  # fmt: skip
     rng = np.random.default_rng(rank)
     # A solver's own arrays: a few that take turns, warm in its cache.
-    fields = rng.random((4, layout.window, *layout.sample_shape), np.float32)
-    parameters, times = rng.random(5), np.zeros(1)
+    shape = layout.grid if box is None else box.size
+    fields = rng.random((4, layout.window, layout.channels, *shape), np.float32)
+    # The mpi_ranks of a member have its number and its parameters in common.
+    among = load.processes // load.mpi_ranks
+    place = rank // load.mpi_ranks
+    parameters, times = np.full(5, 0.5), np.zeros(1)
 
     def run_member(sender: Sender, member: int) -> None:
         sender.open(member=member, attempt=1, parameters=parameters, validation=False)
@@ -201,12 +217,12 @@ def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: B
             sender.send(sample=sample, step=sample, times=times, fields=fields[sample % 4])
 
     for number, sender in enumerate(senders):  # all are connected and warm before the clock starts
-        run_member(sender, 10**6 + number * load.processes + rank)
+        run_member(sender, 10**6 + number * among + place)
     for sender in senders:
         sender.flush(timeout=_TIMEOUT_SECONDS)
     barrier.wait(_TIMEOUT_SECONDS)
-    for number in range(load.samples // SAMPLES_PER_MEMBER // load.processes):
-        run_member(senders[number % len(senders)], number * load.processes + rank)
+    for number in range(load.samples // SAMPLES_PER_MEMBER // among):
+        run_member(senders[number % len(senders)], number * among + place)
         if len(senders) > 1:
             # Each would be a process that ends its member with a flush, beside the others; here it
             # gets the time of the next few members for that, so that nobody stands still.

@@ -2,8 +2,9 @@
 
 1. The bare side takes the solver's own matrices, vectors, TS, SNES and KSP, set up by the solver's
    private code, and drives them with PETSc alone: one ``ts.solve()`` for all steps (burgers,
-   kuramoto_sivashinsky, gray_scott, lorenz), or a straight loop around ``ksp.solve`` (wave, and
-   heat as in ``benchmarks/bare_heat.py``) or ``snes.solve`` (cavity). No generator, no snapshot,
+   kuramoto_sivashinsky, gray_scott, lorenz), a straight loop around ``ksp.solve`` (wave, and heat
+   as in ``benchmarks/bare_heat.py``) or ``snes.solve`` (cavity), or the solver's own steps, which
+   are NumPy and PETSc in turn (navier_stokes, darcy, shallow_water). No generator, no snapshot,
    no float32 copy, no finite check, no failure told. The equation's own callbacks are Python on
    both sides.
 2. Both sides take the same steps from the same state, and end in the same one
@@ -41,7 +42,7 @@ POINTS: Final = 128
 _TIMEOUT_SECONDS: Final = 600.0
 
 Channel = Float64[np.ndarray, " points"]
-# Takes every step of a member from its initial state, which is set; gives the last channel.
+# Takes every step of a member from its initial state, which is set; gives one channel.
 Steps = Callable[[], Channel]
 # Puts the objects of a solver, of which only the module knows, in a member's initial state.
 Bare = Callable[[Any, dict[str, float]], Steps]
@@ -54,18 +55,20 @@ class Case(NamedTuple):
         settings: Of its config; as many steps as take some 10 ms, a 2-D flow some more.
         values: Of its parameters.
         bare: Its PETSc calls without headrace.
+        channel: Which of its channels ``bare`` gives.
     """
 
     settings: dict[str, object]
     values: dict[str, float]
     bare: Bare
+    channel: int = -1
 
 
 def bare_heat(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """BDF2 with one KSP; two solves make the first step."""
     next(solver.run(values, self_communicator()))
-    plate = solver._plate
-    ksp, rhs, walls = plate._ksp, plate._rhs.vec, plate._walls.vec
+    plate = solver._body
+    ksp, rhs, walls = plate._ksp, plate._rhs.vec, plate._given.vec
     new, old, start = plate._spare.vec, plate._now.vec, plate._before.vec
 
     def steps() -> Channel:
@@ -173,12 +176,50 @@ def bare_lorenz(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     return steps
 
 
-_SQUARE: Final = {"grid": [POINTS, POINTS]}
-_LINE: Final = {"grid": [POINTS * POINTS], "length": 256.0}
+def bare_flow(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
+    """Runge-Kutta steps of the vorticity, each with a KSP."""
+    next(solver.run(values, self_communicator()))
+    flow = solver._flow
+
+    def steps() -> Channel:
+        for step in range(1, solver.max_snapshots):
+            flow.advance(step)
+        return np.ravel(flow._state)
+
+    return steps
+
+
+def bare_medium(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
+    """One matrix and one KSP."""
+    next(solver.run(values, self_communicator()))
+    medium = solver._medium
+
+    def steps() -> Channel:
+        medium.solve(values["forcing"], None)
+        return np.ravel(medium._fields[0])
+
+    return steps
+
+
+def bare_basin(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
+    """Runge-Kutta steps of depth and discharges."""
+    next(solver.run(values, self_communicator()))
+    basin = solver._basin
+
+    def steps() -> Channel:
+        for step in range(1, solver.max_snapshots):
+            basin.advance(step)
+        return np.ravel(basin._fields[0])
+
+    return steps
+
+
+_SQUARE: Final[dict[str, object]] = {"grid": [POINTS, POINTS]}
+_LINE: Final[dict[str, object]] = {"grid": [POINTS * POINTS], "length": 256.0}
 _WALLS: Final = {"initial": 300.0, "west": 120.0, "east": 480.0, "south": 200.0, "north": 410.0}
 _FORCING: Final = {"amplitude": 0.5, "seed": 3.0}
 
-CASES: Final = {
+CASES: Final[dict[str, Case]] = {
     "heat": Case({**_SQUARE, "steps": 20}, _WALLS, bare_heat),
     "burgers": Case(
         {**_LINE, "steps": 3, "dt": 1e-3},
@@ -194,6 +235,18 @@ CASES: Final = {
     ),
     "cavity": Case(
         {**_SQUARE, "steps": 3, "dt": 0.01}, {"reynolds": 100.0, "lid_speed": 1.0}, bare_cavity
+    ),
+    "navier_stokes": Case(
+        {**_SQUARE, "steps": 2, "dt": 0.05},
+        {"viscosity": 1e-3, "forcing": 0.1, "seed": 3.0},
+        bare_flow,
+    ),
+    "darcy": Case(_SQUARE, {"forcing": 1.0, "seed": 3.0}, bare_medium, channel=0),
+    "shallow_water": Case(
+        {**_SQUARE, "steps": 5, "dt": 0.02, "initial": "hump", "bottom": "flat"},
+        {"level": 1.0, "height": 0.4, "x": 30.0, "y": 40.0, "width": 8.0},
+        bare_basin,
+        channel=0,
     ),
     "lorenz": Case(
         {"steps": 300},
@@ -211,6 +264,7 @@ def run() -> list[Figure]:
     here, there = context.Pipe()
     process = context.Process(target=_take_turns, args=(there,), daemon=True)
     process.start()
+    there.close()  # so that the end of the process is seen here
     try:
         if not here.poll(_TIMEOUT_SECONDS):
             raise TimeoutError(f"no result within {_TIMEOUT_SECONDS} s")

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import costs, launch, overview, record_cli, slurm
+from deploy import costs, launch, networks, overview, record_cli, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
@@ -188,6 +188,9 @@ def describe(
             "Default: yes for one solver, no for the list.",
         ),
     ] = None,
+    models: Annotated[
+        bool, typer.Option("--models", help="The networks, their options and sizes instead.")
+    ] = False,
 ) -> None:
     """Explain a solver: equation, scheme, parameters, settings, units, and cost of a member.
 
@@ -199,8 +202,13 @@ def describe(
       headrace describe cavity.py:Cavity
 
       headrace describe study.yaml      with its settings, and the cost of all its members
+
+      headrace describe --models
     """
     with exit_codes():
+        if models:
+            sys.stdout.write(networks.networks() + "\n")
+            return
         if solver is None:
             for line in costs.listing(measured=cost is True):
                 sys.stdout.write(line + "\n")
@@ -244,6 +252,86 @@ def simulate(
     with exit_codes():
         config = load(study, overrides or [])
         show(config, member, Pictures(folder=out, plot=plot, animate=animate))
+
+
+@app.command()
+def compare(
+    study: Study,
+    *,
+    overrides: Overrides = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder. Default: comparisons/NAME-DATE-TIME."),
+    ] = None,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1.0,
+            help="Wall time of each method, from the start of its first process. Default: online "
+            "all members are run, offline as many passes as NAME:PASSES says.",
+        ),
+    ] = None,
+    members: Annotated[
+        int | None, typer.Option(min=1, help="Members of the data set. Default: the study's.")
+    ] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Repeat with so many seeds, from the study's on.")
+    ] = 1,
+    methods: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Online: reservoir, firo, fifo. From files: npz (shuffles all samples, one read "
+            "for each), npz-member and zarr (whole members, shuffled in a pool); each may say "
+            "NAME:PASSES, and NAME@disk for the data set that --disk allows.",
+        ),
+    ] = None,
+    disk: Annotated[
+        str | None,
+        typer.Option(metavar="BYTES", help="Also train on what fits here, e.g. 100MB."),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Processes that read files for each rank. Default: ensemble.concurrent.",
+        ),
+    ] = None,
+    keep_data: Annotated[
+        bool, typer.Option("--keep-data", help="Leave the data set in DIR/data.")
+    ] = False,
+) -> None:
+    """Train the same network online and offline, and report which way wins at what.
+
+    The data set is written by the study's own solvers; the time that takes is shown apart. Before
+    each pass over files the page cache is dropped for them.
+
+    Examples:
+      headrace compare study.yaml --members 50
+
+      headrace compare study.yaml --seconds 120 --methods reservoir,npz,zarr --seeds 3
+
+      headrace compare study.yaml --disk 100MB
+    """
+    with exit_codes():
+        from deploy.compare import compare as run_all
+        from deploy.compare_plan import plan
+
+        config = load(study, overrides or [])
+        made = plan(
+            config,
+            methods=methods,
+            seconds=seconds,
+            members=members,
+            seeds=seeds,
+            disk=disk,
+            workers=workers,
+            keep_data=keep_data,
+        )
+        launch.warn(config)
+        if out is None:
+            out = launch.new_folder(Path("comparisons"), config.name, datetime.now())
+        run_all(made, out.resolve())
 
 
 @app.command()
@@ -326,6 +414,38 @@ def write_slurm(
         target = Path(f"{config.name}.sbatch") if script is None else script
         write_new(target, text)
         say(f"next: sbatch {target}")
+
+
+@app.command()
+def export(
+    run_dir: Annotated[
+        Path,
+        typer.Argument(
+            metavar="RUN_DIR", help="Run directory of a study that has ended, or its model/."
+        ),
+    ],
+    *,
+    onnx: Annotated[
+        bool, typer.Option("--onnx", help="Write surrogate.onnx, too; needs headrace[onnx].")
+    ] = False,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder to hand on, with weights and card."),
+    ] = None,
+) -> None:
+    """Write a surrogate as a program that runs with torch alone, or as ONNX.
+
+    Physical units go in and come out. docs/python.md says how to call it.
+
+    Examples:
+      headrace export runs/latest
+
+      headrace export runs/latest --onnx --out surrogate
+    """
+    from deploy.export import export as hand_on
+
+    with exit_codes():
+        hand_on(run_dir, onnx=onnx, out=out)
 
 
 @app.command()

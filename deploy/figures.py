@@ -82,6 +82,14 @@ def seconds(value: float | None) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def duration(value: float) -> str:
+    """``0.00123`` -> ``1.23 ms``: of what may take less than a tenth of a second."""
+    for factor, unit in ((1e6, "µs"), (1e3, "ms")):
+        if value * factor < 999.5:
+            return number(value * factor, unit)
+    return number(value, "s") if value < 59.5 else seconds(value)
+
+
 def clock(value: float) -> str:
     """``75`` -> ``1:15``; ``3675`` -> ``1:01:15``: time since the start."""
     minutes, rest = divmod(int(value), 60)
@@ -145,3 +153,9 @@ def validation(stats: StudyStats) -> ValidationResult | None:
     """The newest validation result any rank has reported."""
     results = [rank.validation for rank in stats.ranks if rank.validation is not None]
     return max(results, key=lambda result: result.train_step, default=None)
+
+
+def steps(stats: StudyStats) -> bool:
+    """Whether the newest validation holds rollouts."""
+    result = validation(stats)
+    return result is not None and bool(result.member_rollout)

@@ -25,6 +25,7 @@ from deploy.speaking import Terminated, say
 from pipeline import journal, machine, rundir
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
+from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
     from pipeline.driver import Observer
@@ -79,7 +80,7 @@ def ready_to_run(
 
 def machine_problems(study: StudyConfig) -> list[str]:
     """Why this machine cannot run a study."""
-    return machine.problems(
+    found = machine.problems(
         ranks=study.trainer.ranks,
         device=study.trainer.device,
         # Asked only when it matters: the driver may take seconds to answer.
@@ -88,6 +89,7 @@ def machine_problems(study: StudyConfig) -> list[str]:
         slots_bytes=study.slots_bytes,
         shared_memory_free=machine.shared_memory_free(),
     )
+    return found + missing_libraries(study.trainer.loggers)
 
 
 def new_folder(runs: Path, name: str, now: datetime) -> Path:

@@ -8,7 +8,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal, Self, final, get_args
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -99,6 +99,34 @@ def _members(stats: StudyStats) -> Iterator[Sample]:
         yield (state,), float(getattr(counts, state))
 
 
+def _errors(stats: StudyStats, name: str) -> Iterator[Sample]:
+    result = figures.validation(stats)
+    spread = None if result is None else getattr(result, name)
+    if spread is not None:
+        yield from (((statistic,), value) for statistic, value in asdict(spread).items())
+
+
+def _cost(stats: StudyStats) -> Iterator[Sample]:
+    yield ("solver",), stats.cost.solver_seconds
+    yield ("trainer",), stats.cost.trainer_seconds
+
+
+def _query(stats: StudyStats) -> Iterator[Sample]:
+    result = figures.validation(stats)
+    if result is not None and result.query is not None:
+        yield ("alone",), result.query.alone_seconds
+        yield ("batched",), result.query.batched_seconds
+
+
+def _breakeven(stats: StudyStats) -> Iterator[Sample]:
+    paid = stats.breakeven
+    for kind, queries in (
+        () if paid is None else (("alone", paid.queries), ("batched", paid.batched_queries))
+    ):
+        if queries is not None:
+            yield (kind,), float(queries)
+
+
 def _one_of(current: str, names: Iterable[str]) -> Iterator[Sample]:
     return (((name,), float(name == current)) for name in names)
 
@@ -118,6 +146,8 @@ STUDY = (
            help="Members by state, training and validation members together.", read=_members),
     _study("member_retries", "counter", "Attempts at members beyond the first.",
            lambda s: s.members.retries),
+    _study("member_redraws", "counter", "Failed members that others have taken the place of.",
+           lambda s: s.members.redrawn),
     _study("samples_expected", "gauge", "Training samples the ensemble will yield at most.",
            lambda s: s.samples_expected),
     _study("samples_inserted_per_second", "gauge",
@@ -137,6 +167,26 @@ STUDY = (
     _study("validation_relative_l2_ratio", "gauge",
            "Newest validation error relative to the truth, mean over samples.",
            lambda s: None if (v := figures.validation(s)) is None else v.relative_l2),
+    Figure(name="headrace_validation_member_error_ratio", kind="gauge", labels=("statistic",),
+           help="Newest relative errors of the validation members: mean, median, p95 and so on.",
+           read=lambda s: _errors(s, "one_step_spread")),
+    _study("validation_rollout_mse", "gauge",
+           "Newest mean squared error of whole trajectories, field unit squared.",
+           lambda s: None if (v := figures.validation(s)) is None else v.rollout_mse),
+    Figure(name="headrace_validation_rollout_error_ratio", kind="gauge", labels=("statistic",),
+           help="The same statistics of the members' rollouts; absent for tasks that do not step.",
+           read=lambda s: _errors(s, "spread") if figures.steps(s) else iter(())),
+    Figure(name="headrace_cost_seconds", kind="counter", labels=("side",),
+           help="Time for which solvers and ranks were held, sum over processes.", read=_cost),
+    _study("solver_member_seconds", "gauge",
+           "Time inside the solver for one member, mean over completed members.",
+           lambda s: s.cost.member_seconds),
+    Figure(name="headrace_surrogate_query_seconds", kind="gauge", labels=("batch",),
+           help="Time of the surrogate for all snapshots of one member, alone or among many.",
+           read=_query),
+    Figure(name="headrace_breakeven_queries", kind="gauge", labels=("batch",),
+           help="Queries after which the study has paid; absent while unknown, and where never.",
+           read=_breakeven),
 )  # fmt: skip
 
 RESERVOIR = (

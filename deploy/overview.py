@@ -6,11 +6,14 @@
 from rich.table import Table
 from rich.text import Text
 
-from deploy.figures import count, number, percent, seconds, squared
+from deploy.figures import count, duration, number, percent, seconds, squared
+from pipeline.breakeven import Breakeven
 from pipeline.config import StudyConfig
+from pipeline.regions import ErrorsOf
 from pipeline.sections import CsvDesign
 from pipeline.stats import Summary
 from solvers.configs.own import OwnConfig
+from trainers.base import Spread
 
 
 def table(study: StudyConfig) -> Table:
@@ -26,7 +29,8 @@ def table(study: StudyConfig) -> Table:
     rows.add_row(
         "members",
         f"{count(ensemble.members)} to train on + {count(ensemble.validation)} to validate, "
-        f"{ensemble.concurrent} at a time",
+        f"{ensemble.concurrent} at a time"
+        + (f" on {ensemble.mpi_ranks} mpi_ranks each" if ensemble.mpi_ranks > 1 else ""),
     )
     rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
     rows.add_row(
@@ -60,6 +64,14 @@ def summary(result: Summary, *, unit: str) -> Table:
     mse = number(result.validation_mse, squared(unit))
     rows.add_row("validation error", f"{mse} (mean squared)")
     rows.add_row("  relative", percent(result.validation_relative_l2))
+    for name, spread in (
+        ("  members", result.one_step_spread),
+        ("  rollouts", result.rollout_spread),
+    ):
+        if spread is not None:
+            rows.add_row(name, tail(spread))
+    if result.errors_by_region:
+        rows.add_row("  most by", strongest(result.errors_by_region[0]))
     rows.add_row(
         "members",
         f"{count(result.members_completed)} completed, {count(result.members_failed)} failed",
@@ -85,7 +97,37 @@ def summary(result: Summary, *, unit: str) -> Table:
     rows.add_row("streamed", _bytes(result.bytes_streamed))
     if result.samples_recorded or result.record_dropped or result.record_problem:
         rows.add_row("recorded", _recorded(result))
+    for note in result.notes:
+        rows.add_row("note", Text(note))
+    if result.breakeven is not None:
+        rows.add_row("paid back", paid(result.breakeven))
     return rows
+
+
+def tail(spread: Spread) -> str:
+    """How the members' relative errors differ, in one line."""
+    named = (("median", spread.median), ("95 %", spread.p95), ("99 %", spread.p99))
+    parts = [f"{name} {percent(value)}" for name, value in (*named, ("worst", spread.max))]
+    return ", ".join(parts)
+
+
+def strongest(errors: ErrorsOf) -> str:
+    """Where the error is largest, by the parameter that it depends on most."""
+    filled = [one for one in errors.ranges if one.mean is not None]
+    worst = max(filled, key=lambda one: one.mean or 0.0)
+    low, high = number(worst.low), number(worst.high, "" if errors.unit == "1" else errors.unit)
+    return f"{errors.name}: {percent(worst.mean)} on average from {low} to {high}"
+
+
+def paid(result: Breakeven) -> str:
+    """After how many queries a study has paid."""
+    alone, together = result.queries, result.batched_queries
+    compared = f"{duration(result.query_seconds)} instead of {duration(result.member_seconds)}"
+    if alone is not None:
+        return f"after {count(alone)} queries ({compared} each)"
+    if together is not None:
+        return f"after {count(together)} queries, many at once; alone never ({compared})"
+    return f"never: the solver is not slower ({compared})"
 
 
 def _recorded(result: Summary) -> str:

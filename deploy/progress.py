@@ -18,7 +18,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy import figures
+from pipeline.breakeven import Breakeven
 from pipeline.stats import Phase, StudyStats, Waiting
+from trainers.base import Spread
 
 PANEL_WIDTH = 100
 MAX_CURVE_WIDTH = 30
@@ -164,7 +166,11 @@ def _ensemble(stats: StudyStats, curve: int) -> Table:
         text.append(f" · {members.retries} retries", "dim")
     table.add_row(
         "members",
-        _bar(_share(members.completed + members.failed, members.total), curve, "cyan"),
+        _bar(
+            _share(members.completed + members.failed - members.redrawn, members.total),
+            curve,
+            "cyan",
+        ),
         text,
     )
     inserted, expected = figures.total(stats, "inserted"), stats.samples_expected
@@ -231,7 +237,24 @@ def _learning(stats: StudyStats, history: History, unit: str, curve: int) -> Tab
             (f"  relative {figures.percent(result.relative_l2)}", "dim"),
         )
     table.add_row("validation", _curve(history.errors, curve, "yellow"), text)
+    if result is not None and result.spread is not None:
+        kind = "rollouts" if figures.steps(stats) else "members"
+        table.add_row("", Text(), Text.assemble((f"{kind} ", "dim"), _tail(result.spread)))
+    if stats.breakeven is not None:
+        table.add_row("paid back", Text(), Text(_paid(stats.breakeven)))
     return table
+
+
+def _tail(spread: Spread) -> str:
+    shown = (("median", spread.median), ("95 %", spread.p95), ("worst", spread.max))
+    return " · ".join(f"{name} {figures.percent(value)}" for name, value in shown)
+
+
+def _paid(paid: Breakeven) -> str:
+    for queries, more in ((paid.queries, ""), (paid.batched_queries, ", many at once")):
+        if queries is not None:
+            return f"after {figures.count(queries)} queries{more}"
+    return "never: the solver is not slower"
 
 
 def _curve(values: Sequence[float], width: int, style: str) -> Text:

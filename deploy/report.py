@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from deploy import figures, pictures, plots, runfiles
+from deploy import error_cards, error_plots, figures, pictures, plots, runfiles
+from deploy.cards import card, facts
 from deploy.runfiles import RunFiles
 from pipeline import journal
 
@@ -98,9 +99,14 @@ def _figure(run: RunFiles, name: str) -> float | None:
     if not run.last:
         return None
     result = runfiles.newest_validation(run.last)
-    if name in ("validation_mse", "validation_relative_l2") and result is not None:
-        return float(result[name.removeprefix("validation_")])
+    if name in _OF_VALIDATION and result is not None:
+        return result.get(name.removeprefix("validation_"))
     return _LAST[name](run.last) if name in _LAST else None
+
+
+_OF_VALIDATION = (
+    "validation_mse", "validation_relative_l2", "rollout_mse", "rollout_relative_l2",
+)  # fmt: skip
 
 
 def _total(name: str) -> Callable[[dict[str, Any]], float]:
@@ -137,7 +143,19 @@ def _tiles(run: RunFiles) -> Iterator[tuple[str, str, str]]:
         unit = _unit(run)
         relative = figures.percent(_figure(run, "validation_relative_l2"))
         root = figures.number(math.sqrt(mse), "" if unit == "1" else unit)
-        yield "validation error (RMS)", root, f"relative L2 {relative}"
+        rollouts = _figure(run, "rollout_relative_l2")
+        more = "" if rollouts is None else f", rollouts {figures.percent(rollouts)}"
+        yield "validation error (RMS)", root, f"relative L2 {relative}{more}"
+    if run.breakeven is not None:
+        paid = run.breakeven
+        alone = paid.queries is not None
+        queries = paid.queries if alone else paid.batched_queries
+        yield (
+            "paid back after",
+            "never" if queries is None else f"{figures.count(queries)}",
+            "the solver is not slower" if queries is None
+            else "queries" if alone else "queries, many at once",
+        )  # fmt: skip
     inserted, unique = _figure(run, "samples_inserted"), _figure(run, "samples_unique")
     if inserted is not None:
         share = figures.percent(unique / inserted) if unique is not None and inserted else None
@@ -174,6 +192,10 @@ def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "train steps", _count(_figure(run, "train_steps"))
     yield "validation mean squared error", figures.number(_figure(run, "validation_mse"), unit)
     yield "validation relative L2", figures.percent(_figure(run, "validation_relative_l2"))
+    if run.rollouts:
+        rollout = _figure(run, "rollout_mse")
+        yield "rollouts, mean squared error", figures.number(rollout, unit)
+        yield "rollouts, relative L2", figures.percent(_figure(run, "rollout_relative_l2"))
     yield "wall time", figures.seconds(_figure(run, "wall_seconds"))
     yield "first train step after", figures.seconds(_figure(run, "first_step_seconds"))
     yield "trainer waited, mean over ranks", figures.seconds(_figure(run, "trainer_wait_seconds"))
@@ -181,33 +203,28 @@ def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "fields streamed", figures.UNKNOWN if streamed is None else figures.size(streamed)
 
 
-def _card(title: str, note: str, content: str, *, wide: bool = False) -> str:
-    kind = "card wide" if wide else "card"
-    note = f'<p class="note">{note}</p>' if note else ""
-    return f'<article class="{kind}"><h2>{title}</h2>{note}{content}</article>'
-
-
 def _plot_cards(run: RunFiles) -> Iterator[str]:
     series, unit = run.series, _unit(run)
     if np.isfinite(series.loss).any():
-        yield _card("Learning, by train step", "Values are on logarithmic scales.",
+        yield card("Learning, by train step", "Values are on logarithmic scales.",
                     plots.learning(series, against="train_step", unit=unit))  # fmt: skip
-        yield _card("Learning, by wall time", "Dotted lines: where the study's phase changed.",
+        yield card("Learning, by wall time", "Dotted lines: where the study's phase changed.",
                     plots.learning(series, against="elapsed", unit=unit))  # fmt: skip
     if series.elapsed.size > 1:
-        yield _card("Reservoirs", "What could be drawn from, and what was still unseen.",
+        yield card("Reservoirs", "What could be drawn from, and what was still unseen.",
                     plots.population(series))  # fmt: skip
-        yield _card("Throughput", "Over the last few seconds at each moment.",
+        yield card("Throughput", "Over the last few seconds at each moment.",
                     plots.throughput(series))  # fmt: skip
-        yield _card("Waiting", "Who stood still, mean over ranks; totals below.",
+        yield card("Waiting", "Who stood still, mean over ranks; totals below.",
                     plots.waiting(series))  # fmt: skip
+    if run.breakeven is not None:
+        yield card("Paid back", "A query is what the solver simulates a member for.",
+                    error_plots.payback(run.breakeven))  # fmt: skip
     if run.member_errors:
-        yield _card("Validation members", "Sorted by error, at the newest validation.",
+        yield card("Validation members", "Sorted by error, at the newest validation.",
                     plots.members(list(run.member_errors.values()), unit))  # fmt: skip
-    table = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}</dd></div>" for name, value in _rows(run)
-    )
-    yield _card("Numbers", "", f"<dl>{table}</dl>", wide=True)
+    yield from error_cards.error_cards(run)
+    yield card("Numbers", "", facts([*_rows(run), *error_cards.cost_rows(run)]), wide=True)
 
 
 def _picture_cards(run: RunFiles) -> Iterator[str]:
@@ -223,7 +240,7 @@ def _picture_cards(run: RunFiles) -> Iterator[str]:
     for channel in range(run.pictures[0].truth.shape[0]):
         named = run.channels.names[channel] if run.channels.names else f"channel {channel}"
         picture = pictures.fields(run.pictures, channel, run.channels)
-        yield _card(
+        yield card(
             f"Validation members: {escape(named)}",
             note,
             f'<div class="scroll">{picture}</div>',
@@ -240,7 +257,7 @@ def _failure(text: str) -> str:
 def _text_cards(run: RunFiles, failed: list[str]) -> Iterator[str]:
     if failed:
         items = "".join(_failure(text) for text in failed)
-        yield _card("What failed", "", f"<ul>{items}</ul>", wide=True)
+        yield card("What failed", "", f"<ul>{items}</ul>", wide=True)
     if run.source:
         yield (
             '<article class="card wide"><details><summary>study.yaml</summary>'

@@ -16,8 +16,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from pydantic import ValidationError
 
+from pipeline.breakeven import Breakeven
 from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
+from pipeline.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats import Phase
 
 Curve = Float64[np.ndarray, " time"]
@@ -108,6 +110,11 @@ class RunFiles:
         series: All lines of it.
         channels: What the fields are.
         member_errors: Mean squared error of each validation member, field's unit squared.
+        relative: Their relative errors, without rollouts.
+        rollouts: Relative errors of their rollouts; empty for tasks that do not step.
+        parameters: Of each member that was started, by name.
+        regions: Their errors by each parameter, the strongest effect first.
+        breakeven: When the study has paid; None where that is unknown.
         pictures: Of the best, the median and the worst of them.
     """
 
@@ -119,6 +126,11 @@ class RunFiles:
     series: Series
     channels: Channels
     member_errors: dict[int, float]
+    relative: dict[int, float]
+    rollouts: dict[int, float]
+    parameters: dict[int, dict[str, float]]
+    regions: tuple[ErrorsOf, ...]
+    breakeven: Breakeven | None
     pictures: tuple[Picture, ...]
 
 
@@ -131,7 +143,9 @@ def read(out: Path) -> RunFiles:
         rows.append(_row(stats))
         phases.append(stats["phase"])
         last = stats
-    members = _member_errors(last)
+    members = _newest(last, "member_mse")
+    relative, rollouts = _newest(last, "member_relative_l2"), _newest(last, "member_rollout")
+    study, parameters = _study(config), parameters_of(_lines(out / "journal.jsonl"))
     return RunFiles(
         name=str(config.get("name", summary.get("name", out.name))),
         source=_text(out / "study.yaml"),
@@ -139,8 +153,13 @@ def read(out: Path) -> RunFiles:
         summary=summary,
         last=last,
         series=_series(rows, tuple(phases)),
-        channels=_channels(config),
+        channels=_channels(study),
         member_errors=members,
+        relative=relative,
+        rollouts=rollouts,
+        parameters=parameters,
+        regions=() if study is None else errors_by_region(study, parameters, rollouts or relative),
+        breakeven=_breakeven(summary.get("breakeven") or last.get("breakeven")),
         pictures=_pictures(out / "validation", members),
     )
 
@@ -207,20 +226,33 @@ def newest_validation(stats: dict[str, Any]) -> dict[str, Any] | None:
     return max(results, key=lambda result: int(result["train_step"]), default=None)
 
 
-def _member_errors(last: dict[str, Any]) -> dict[int, float]:
-    """Member -> mean squared error over all its samples, from the newest validation."""
+def _newest(last: dict[str, Any], name: str) -> dict[int, float]:
+    """Member -> one kind of error over all its samples, from the newest validation."""
     newest = newest_validation(last)
     if newest is None:
         return {}
-    return {int(member): float(mse) for member, mse in newest["member_mse"].items()}
+    return {int(member): float(error) for member, error in newest.get(name, {}).items()}
 
 
-def _channels(config: dict[str, Any]) -> Channels:
+def _breakeven(tree: dict[str, Any] | None) -> Breakeven | None:
     try:
-        spec = StudyConfig.model_validate(config).spec
+        return None if tree is None else Breakeven(**tree)
+    except TypeError:  # of another version
+        return None
+
+
+def _study(config: dict[str, Any]) -> StudyConfig | None:
+    try:
+        return StudyConfig.model_validate(config)
     except (ValidationError, ConfigError, OSError):
-        # A run of another version, or a solver of the user's own that is gone: no units then.
+        # A run of another version, or a solver of the user's own that is gone.
+        return None
+
+
+def _channels(study: StudyConfig | None) -> Channels:
+    if study is None:
         return Channels(names=(), units=(), spacing=())
+    spec = study.spec
     predicted = len(spec.names) - len(spec.inputs)
     return Channels(
         names=spec.names[:predicted], units=spec.units[:predicted], spacing=spec.spacing

@@ -99,8 +99,16 @@ def cpus_needed(study: StudyConfig) -> int:
 
 
 def cpus_per_node(study: StudyConfig, nodes: int) -> int:
-    """Fewest CPUs of each of ``nodes`` nodes with which the whole study runs at once."""
-    return math.ceil(cpus_needed(study) / nodes)
+    """Fewest CPUs of each of ``nodes`` nodes with which the whole study runs at once.
+
+    The mpi_ranks of a member share a node.
+    """
+    ensemble, ranks = study.ensemble, study.trainer.ranks
+    ranks_on = [len(range(node, ranks, nodes)) for node in range(nodes)]
+    cpus = math.ceil(cpus_needed(study) / nodes)
+    while sum((cpus - held) // ensemble.mpi_ranks for held in ranks_on) < ensemble.concurrent:
+        cpus += 1
+    return cpus
 
 
 def render(options: SlurmOptions) -> str:

@@ -25,10 +25,13 @@ from pipeline.distributions import (
 from pipeline.problems import nearest, problem
 from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, StreamConfig
 from solvers.config import SolverConfig
+from solvers.registry import known
 from trainers.config import TrainerConfig
+from trainers.model_checks import model_problems
 
-# Besides these: ``given``, what stands under ``parameters:``, valid or not, by name; and with a "?"
-# each section with defaults in place of what is wrong in it, for checks that do not look there.
+# Besides these: ``deterministic``; ``given``, what stands under ``parameters:``, valid or not, by
+# name; and with a "?" each section with defaults in place of what is wrong in it, for checks that
+# do not look there.
 SECTIONS = ("solver", "parameters", "ensemble", "stream", "reservoir", "trainer")
 
 # Limits of one message in pipeline/link.py and wire.py, which bring zmq and are not imported here.
@@ -49,12 +52,19 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         sections = {name: section for name, section in sections.items() if name != "stream"}
     checks: list[_Check] = [
         (("solver", "stream", "trainer"), _sample_problems),
+        (("solver", "stream", "trainer"), _model_problems),
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
         (("solver?", "parameters", "ensemble"), _design_problems),
+        (("ensemble",), _redraw_problems),
+        (("solver", "ensemble"), _mpi_problems),
+        (("deterministic", "reservoir"), _deterministic_problems),
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
         (("solver", "stream", "trainer"), _task_problems),
+        (("trainer",), _precision_problems),
+        (("ensemble", "trainer"), _judging_problems),
+        (("solver", "ensemble", "stream", "reservoir", "trainer"), _nothing_trained_problems),
     ]
     return found + _all(sections, checks)
 
@@ -67,6 +77,7 @@ def warnings(sections: Mapping[str, Any]) -> list[str]:
         (("parameters", "ensemble"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
+        (("deterministic", "trainer"), _deterministic_warnings),
     ]
     return _all(sections, checks)
 
@@ -144,6 +155,58 @@ def _task_problems(solver: SolverConfig, stream: StreamConfig, trainer: TrainerC
     return found
 
 
+def _model_problems(
+    solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
+) -> list[str]:
+    grid = streamed.streamed_spec(solver.spec(), stream).shape
+    return [f"trainer.model.{line}" for line in model_problems(trainer.model, grid)]
+
+
+def _precision_problems(trainer: TrainerConfig) -> list[str]:
+    if (trainer.precision, trainer.device) != ("float16", "cpu"):
+        return []
+    text = (
+        "trainer.device=cpu cannot train in it: a float16 gradient needs a GPU. Set precision to "
+        "bfloat16 or float32, or device to cuda"
+    )
+    return [problem("trainer.precision", "float16", text)]
+
+
+def _judging_problems(ensemble: EnsembleConfig, trainer: TrainerConfig) -> list[str]:
+    """What decides by the validation error needs one."""
+    if ensemble.validation:
+        return []
+    judging = {
+        "trainer.early_stop": trainer.early_stop is not None,
+        "trainer.schedule.kind=plateau": trainer.schedule.kind == "plateau",
+    }
+    return [
+        f"{name}: goes by the validation error, and ensemble.validation=0 leaves none. Set "
+        "ensemble.validation to at least 1, or take it out"
+        for name, asked in judging.items()
+        if asked
+    ]
+
+
+def _nothing_trained_problems(
+    solver: SolverConfig,
+    ensemble: EnsembleConfig,
+    stream: StreamConfig,
+    reservoir: ReservoirConfig,
+    trainer: TrainerConfig,
+) -> list[str]:
+    """With ``stop`` nothing follows production, so training must begin before its end."""
+    samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
+    if trainer.after_production.kind != "stop" or reservoir.watermark < samples:
+        return []
+    text = (
+        f"only {samples} samples will reach a rank, so all simulations have ended before training "
+        "starts, and trainer.after_production.kind=stop ends it at once. Lower watermark, or use "
+        "kind: drain"
+    )
+    return [problem("reservoir.watermark", reservoir.watermark, text)]
+
+
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:
     known = [parameter.name for parameter in solver.parameters()]
     return [
@@ -206,6 +269,69 @@ def _design_problems(
     return found
 
 
+def _redraw_problems(ensemble: EnsembleConfig) -> list[str]:
+    if ensemble.on_failure == "skip" or not isinstance(ensemble.design, CsvDesign):
+        return []
+    return [
+        problem(
+            "ensemble.on_failure",
+            ensemble.on_failure,
+            "a CSV design has no further points. Set it to skip, or take a design that draws",
+        )
+    ]
+
+
+def _deterministic_problems(deterministic: bool, reservoir: ReservoirConfig) -> list[str]:
+    if not deterministic or reservoir.policy != "reservoir" or reservoir.max_reuse is not None:
+        return []
+    return [
+        problem(
+            "reservoir.max_reuse",
+            None,
+            "with deterministic=true batches are drawn at fixed numbers of inserts, which are not "
+            "known without it. Set it, above 1, or take policy=firo to draw each sample once",
+        )
+    ]
+
+
+def _deterministic_warnings(deterministic: bool, trainer: TrainerConfig) -> list[str]:
+    if not deterministic or trainer.device == "cpu":
+        return []
+    return [
+        problem(
+            "trainer.device",
+            trainer.device,
+            "deterministic=true makes the same batches come in the same order everywhere, but "
+            "GPUs do not add up in a fixed order. Set it to cpu for equal losses",
+        )
+    ]
+
+
+def _mpi_problems(solver: SolverConfig, ensemble: EnsembleConfig) -> list[str]:
+    ranks = ensemble.mpi_ranks
+    if ranks == 1:
+        return []
+    if not known(solver.kind).distributed:
+        own = (
+            f": a program starts its own ranks. Set it to 1, and solver.mpi_ranks to {ranks}"
+            if solver.kind == "program"
+            else " runs in one process. Set it to 1, and raise ensemble.concurrent to use more CPUs"
+        )
+        return [problem("ensemble.mpi_ranks", ranks, f"solver {solver.kind!r}{own}")]
+    longest = max(solver.spec().shape)
+    if ranks > longest:
+        return [
+            problem(
+                "ensemble.mpi_ranks",
+                ranks,
+                f"every one of them needs points of its own, and the longest axis of solver.grid "
+                f"has {longest}. Lower it to at most {longest} (far less is faster), or raise "
+                "solver.grid",
+            )
+        ]
+    return []
+
+
 def _flow_problems(
     ensemble: EnsembleConfig, reservoir: ReservoirConfig, trainer: TrainerConfig
 ) -> list[str]:
@@ -218,6 +344,7 @@ def _flow_problems(
         concurrent=ensemble.concurrent,
         batch=trainer.batch,
         ranks=trainer.ranks,
+        mpi_ranks=ensemble.mpi_ranks,
     )
     return [f"reservoir.{line}" for line in lines]
 
@@ -323,7 +450,8 @@ def _reservoir_warnings(
             )
         )
     failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
-    uneven = failures + ensemble.concurrent + trainer.ranks - 1
+    in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
+    uneven = failures + in_progress + trainer.ranks - 1
     safe = reservoir.watermark + trainer.batch + uneven
     if trainer.ranks > 1 and reservoir.capacity < safe:
         found.append(

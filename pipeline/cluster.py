@@ -1,7 +1,8 @@
 """The Ray instance a study runs on: joined or started, its nodes, and where the ranks go.
 
-1. A private instance needs a token that exists only in this process's
-   environment; nothing is written to the home directory.
+1. A private instance needs a token that exists only in the environment of its processes, which
+   their user alone can read; nothing is written to the home directory. Its sockets and logs lie in
+   a folder that is open to its user alone.
 2. ``place_ranks`` never gives a node more ranks than it has devices.
 3. The working directory is the project's root while Ray runs, because Ray puts it first on every
    worker's ``sys.path``, where a study's own ``solvers/`` folder would hide ours.
@@ -12,6 +13,8 @@ import os
 import secrets
 import signal
 import socket
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -90,13 +93,32 @@ def place_ranks(nodes: Sequence[Node], ranks: int, *, use_gpu: bool) -> list[Nod
     return [by_id[node] for node in chosen]
 
 
+def require_cpus(nodes: Sequence[Node], mpi_ranks: int) -> None:
+    """Refuse members that no node could hold; their solvers would wait for one for ever.
+
+    Raises:
+        ConfigError: Every node has fewer CPUs.
+    """
+    most = max((node.cpus for node in nodes), default=0)
+    if most < mpi_ranks:
+        raise ConfigError(
+            [
+                (
+                    f"ensemble.mpi_ranks={mpi_ranks}: the mpi_ranks of a simulation share a node, "
+                    f"and no node of the cluster has more than {most} CPUs. Lower "
+                    "ensemble.mpi_ranks, or start the study where nodes are larger."
+                )
+            ]
+        )
+
+
 @contextmanager
-def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
+def cluster(*, cpus: int, project_root: Path) -> Iterator[list[Node]]:
     """Join the Ray cluster named by ``RAY_ADDRESS``, or start one on this machine; yield its nodes.
 
     Args:
-        actors: Actors that will claim a CPU each. A private instance offers at least that many
-            logical CPUs: on a laptop, solvers and trainer share the cores.
+        cpus: What the study will claim. A private instance offers at least that many logical CPUs:
+            on a laptop, solvers and trainer share the cores.
         project_root: The folder that holds headrace's packages.
     """
     if ray.is_initialized():
@@ -113,7 +135,7 @@ def cluster(*, actors: int, project_root: Path) -> Iterator[list[Node]]:
         if "RAY_ADDRESS" in os.environ:
             _join(os.environ["RAY_ADDRESS"])
         else:
-            _start_private(actors)
+            _start_private(cpus)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, terminate)  # Ray's own would abort this process
         yield _nodes()
@@ -170,18 +192,42 @@ def _join(address: str) -> None:
         raise ConfigError([line]) from error
 
 
-def _start_private(actors: int) -> None:
-    # A private instance asks for a token by itself; given one here, Ray writes none to the home
+def _start_private(cpus: int) -> None:
+    # Ray listens on all interfaces, and whoever gets in can run code: nobody does without a token.
+    # A private instance asks for one by itself (the test of this file proves it; RAY_AUTH_MODE
+    # would have to be there before Ray is imported). Given one here, Ray writes none to the home
     # directory. It stays for the life of this process, because Ray caches it.
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
-        num_cpus=max(actors, os.cpu_count() or 1),
+        _temp_dir=os.environ.get("RAY_TMPDIR") or str(_private_folder() / "ray"),
+        num_cpus=max(cpus, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=_OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
+
+
+def _private_folder() -> Path:
+    """The folder around Ray's: Ray lets everybody write into the folders that it makes itself.
+
+    Raises:
+        ConfigError: Somebody else has made a folder of that name.
+    """
+    folder = Path(tempfile.gettempdir(), f"headrace-ray-{os.geteuid()}")
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
+    if not ours or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        line = (
+            f"{folder} has mode {stat.filemode(about.st_mode)} and owner {about.st_uid}: need a "
+            f"folder of mode 700 and owner {os.geteuid()}, for Ray's sockets and logs. Mend or "
+            "remove it, or name another folder in RAY_TMPDIR."
+        )
+        raise ConfigError([line])
+    folder.chmod(0o700)  # nobody else could write until now, nor can read from now on
+    return folder
 
 
 def _nodes() -> list[Node]:

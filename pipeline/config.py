@@ -39,7 +39,8 @@ from solvers.announce import with_announcement
 from solvers.base import FieldSpec
 from solvers.config import SolverConfig
 from solvers.user_file import Unusable
-from trainers.config import TrainerConfig
+from trainers.config import StepsAfter, TrainerConfig
+from trainers.model_checks import own_model_problems
 
 if TYPE_CHECKING:
     import pipeline.wire
@@ -52,6 +53,9 @@ class StudyConfig(Section):
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="name of the study"
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="root of all random numbers")
+    deterministic: bool = Field(
+        default=False, description="whether a loss curve on CPUs must not depend on timing"
+    )
     solver: SolverConfig
     parameters: dict[str, Distribution] = Field(
         default_factory=dict, description="a distribution for each parameter of the solver"
@@ -75,6 +79,7 @@ class StudyConfig(Section):
         sections: dict[str, Any] = {name: getattr(self, name) for name in checks.SECTIONS}
         sections |= {f"{name}?": section for name, section in sections.items()}
         sections["given"] = {name: each.model_dump() for name, each in self.parameters.items()}
+        sections["deterministic"] = self.deterministic
         return sections
 
     @property
@@ -136,22 +141,28 @@ class StudyConfig(Section):
         if self.reservoir.max_reuse is None:
             return None
         draws = self.expected_samples * max(self.reservoir.max_reuse, 1.0)
-        return -int(-draws // (self.trainer.ranks * self.trainer.batch))
+        return self._train_steps(draws / self.trainer.ranks)
 
     @property
     def expected_train_steps(self) -> int | None:
         """Train steps that the solvers' waiting makes sure of; None where nothing is known.
 
         With ``max_surplus`` the solvers have waited, when production ends, until all but that many
-        of the allowed draws were made; then what is held is drained.
+        of the allowed draws were made; then comes what ``trainer.after_production`` says.
         """
         reservoir, most = self.reservoir, self.max_train_steps
         if most is None or reservoir.max_reuse is None or reservoir.max_surplus is None:
             return most
         samples = self.expected_samples / self.trainer.ranks
         draws = samples * reservoir.max_reuse - reservoir.max_surplus
-        draws = max(draws, 0.0) + min(samples, reservoir.capacity)
-        return min(most, -int(-draws // self.trainer.batch))
+        drained = self.trainer.after_production.kind != "stop"
+        draws = max(draws, 0.0) + (min(samples, reservoir.capacity) if drained else 0.0)
+        return min(most, self._train_steps(draws))
+
+    def _train_steps(self, draws: float) -> int:
+        """Train steps of so many draws of one rank, and those that follow after the drain."""
+        after, group = self.trainer.after_production, self.trainer.batch * self.trainer.accumulate
+        return -int(-draws // group) + (after.steps if isinstance(after, StepsAfter) else 0)
 
     @property
     def record_bytes(self) -> int:
@@ -220,10 +231,10 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     except ValidationError as error:
         sections = _sections_of(tree)
         found = from_validation(error, tree, StudyConfig) + checks.problems(sections)
-        raise ConfigError(found + _csv_problems(sections)) from None
+        raise ConfigError(found + _file_problems(sections)) from None
     except ConfigError as error:
-        raise ConfigError(error.problems + _csv_problems(_sections_of(tree))) from None
-    found = _csv_problems(_sections_of(tree))
+        raise ConfigError(error.problems + _file_problems(_sections_of(tree))) from None
+    found = _file_problems(_sections_of(tree))
     if found:
         raise ConfigError(found)
     return study
@@ -290,6 +301,11 @@ def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any
         root = solver.get("root", ".")
         if isinstance(root, str):
             changed["solver"] = {**solver, "root": str(folder / Path(root).expanduser())}
+    trainer = changed.get("trainer")
+    model = trainer.get("model") if isinstance(trainer, dict) else None
+    if isinstance(trainer, dict) and isinstance(model, dict) and isinstance(model.get("path"), str):
+        model = {**model, "path": str(folder / Path(model["path"]).expanduser())}
+        changed["trainer"] = {**trainer, "model": model}
     return changed
 
 
@@ -325,6 +341,8 @@ def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
                 sections[f"{name}?"] = adapter.validate_python(repaired, strict=True)
         else:
             sections[f"{name}?"] = sections[name]
+    if isinstance(tree.get("deterministic", False), bool):
+        sections["deterministic"] = tree.get("deterministic", False)
     if isinstance(tree.get("parameters", {}), dict):
         sections["given"] = tree.get("parameters", {})
     return sections
@@ -340,6 +358,14 @@ def _repaired(name: str, section: object, error: ValidationError) -> object:
 
 
 _LEAST = {"ensemble": {"members": 1}}
+
+
+def _file_problems(sections: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the files that a study names."""
+    lines = []
+    if "trainer?" in sections and sections["trainer?"].model.kind == "own":
+        lines = own_model_problems(sections["trainer?"].model)
+    return _csv_problems(sections) + [f"trainer.model.{line}" for line in lines]
 
 
 def _csv_problems(sections: Mapping[str, Any]) -> list[str]:

@@ -7,22 +7,43 @@ hands in what happened (``handle``) and carries out what it answers.
 2. A worker runs one member at a time.
 3. Every member ends exactly once: completed, or failed after ``max_attempts`` attempts.
 4. Validation ends once, after its last member; production ends once, after the last member of all.
-5. The study stops once: when training is over, or as soon as it cannot succeed any more.
+5. After every failed attempt the reservoirs are told to forget what it left unfinished.
+6. The study stops once: when training is over, or as soon as it cannot succeed any more.
+7. Training may end before production only where that was asked for; the rest is not simulated.
+8. A failed attempt is tried again after a pause, which doubles up to ``MAX_RETRY_SECONDS``; others
+   go first meanwhile.
+9. With ``on_failure="redraw"`` a training member that has failed for good is followed by another
+   with other parameters, so that as many are completed as were asked for; each failure counts
+   towards ``max_failed_fraction``, which is what ends it.
+10. Time in which samples of an attempt wait for room is not held against it.
+11. In a study whose samples are stored in order members start in order, whatever fails: one that
+    waits for its next attempt is never overtaken, and so the one whose turn it is finds a worker.
+12. After ``production_seconds`` no training member is dispatched any more; those that run end.
 """
 
+from bisect import insort
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Final, Literal
 
 from pipeline.stats import MemberCounts, MemberReport
+
+RETRY_SECONDS: Final = 1.0  # a lost process costs about as much to start again
+MAX_RETRY_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assignment:
-    """One attempt at one member. Validation members carry the lowest numbers."""
+    """One attempt at one member. Validation members carry the lowest numbers.
+
+    Attributes:
+        instead_of: The failed member whose place it takes, with parameters of its own.
+    """
 
     member: int
     attempt: int
     validation: bool
+    instead_of: int | None = None
 
 
 # --- events ---------------------------------------------------------------------------------------
@@ -61,6 +82,13 @@ class WorkerLost:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingForRoom:
+    """Samples of these members, and of no others, wait at a reservoir for room."""
+
+    members: frozenset[int]
+
+
+@dataclass(frozen=True, slots=True)
 class TrainingEnded:
     """Every rank has left the training loop."""
 
@@ -78,7 +106,14 @@ class TimePassed:
 
 
 Event = (
-    WorkerReady | MemberCompleted | MemberFailed | WorkerLost | TrainingEnded | Broken | TimePassed
+    WorkerReady
+    | MemberCompleted
+    | MemberFailed
+    | WorkerLost
+    | WaitingForRoom
+    | TrainingEnded
+    | Broken
+    | TimePassed
 )
 
 # --- decisions ------------------------------------------------------------------------------------
@@ -101,6 +136,22 @@ class Replace:
 
 
 @dataclass(frozen=True, slots=True)
+class Forget:
+    """This attempt has failed: no slot is kept for the samples that it left unfinished."""
+
+    member: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """No further sample of this member will come; ``instead`` will be run in its place."""
+
+    member: int
+    instead: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class EndValidation:
     """No further validation sample will come."""
 
@@ -117,7 +168,7 @@ class Stop:
     reason: str | None
 
 
-Decision = Start | Replace | EndValidation | EndProduction | Stop
+Decision = Start | Replace | Forget | Pass | EndValidation | EndProduction | Stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +184,15 @@ class FailedMember:
 class _Running:
     assignment: Assignment
     since: float
-    overdue: bool = False
+    excused: float = 0.0  # seconds of waiting for room
+    waits: bool = False  # at the last look
+    overdue: str | None = None  # why it was ended
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    assignment: Assignment
+    due: float  # not to be started before
 
 
 @dataclass(kw_only=True, slots=True)
@@ -144,8 +203,14 @@ class Controller:
         validation: Validation members, numbered ``0 .. validation - 1``.
         members: Training members, numbered from ``validation`` on.
         max_attempts: Tries before a member is given up.
-        max_failed_fraction: The study fails when a larger share of all members has failed.
-        member_timeout: Seconds an attempt may take; None for no limit.
+        max_failed_fraction: The study fails when more members than this share of those asked for
+            have failed.
+        member_timeout: Seconds an attempt may take beside waiting for room; None for no limit.
+        may_end_early: Whether a training that ends before production has is a success.
+        on_failure: What follows a training member that has failed for good: nothing, or another.
+        ordered: Samples are stored in the order of their members.
+        production_seconds: When the last training member may start, by the clock that ``handle`` is
+            given; None for no limit.
     """
 
     validation: int
@@ -153,12 +218,18 @@ class Controller:
     max_attempts: int
     max_failed_fraction: float
     member_timeout: float | None = None
+    may_end_early: bool = False
+    on_failure: Literal["skip", "redraw"] = "skip"
+    ordered: bool = False
+    production_seconds: float | None = None
     failures: list[FailedMember] = field(default_factory=list)
-    _waiting: deque[Assignment] = field(default_factory=deque)
+    _waiting: deque[_Waiting] = field(default_factory=deque)
     _idle: deque[int] = field(default_factory=deque)
     _running: dict[int, _Running] = field(default_factory=dict)
     _completed: int = 0
     _retries: int = 0
+    _redrawn: int = 0
+    _looked_at: float = 0.0
     _validation_open: int = 0
     _validation_ended: bool = False
     _production_ended: bool = False
@@ -166,9 +237,8 @@ class Controller:
 
     def __post_init__(self) -> None:
         for member in range(self.total):
-            self._waiting.append(
-                Assignment(member=member, attempt=1, validation=member < self.validation)
-            )
+            first = Assignment(member=member, attempt=1, validation=member < self.validation)
+            self._waiting.append(_Waiting(first, float("-inf")))
         self._validation_open = self.validation
 
     @property
@@ -186,55 +256,96 @@ class Controller:
             completed=self._completed,
             failed=len(self.failures),
             retries=self._retries,
+            redrawn=self._redrawn,
         )
 
     def handle(self, event: Event, now: float) -> list[Decision]:
         """Take in what happened at ``now`` (seconds, any origin) and say what to do."""
         if self._stopped:
             return []
+        ended: list[Decision] = []
         match event:
             case WorkerReady(worker):
                 self._idle.append(worker)
             case MemberCompleted(worker):
-                self._complete(worker)
+                ended = self._complete(worker)
             case MemberFailed(worker, reason, final):
                 self._idle.append(worker)
-                self._fail(worker, reason, final=final)
+                ended = self._fail(worker, reason, now, final=final)
             case WorkerLost(worker, reason):
                 if worker in self._running:
-                    self._fail(worker, reason, final=False)
+                    told = self._running[worker].overdue
+                    ended = self._fail(worker, reason if told is None else told, now, final=False)
+            case WaitingForRoom(members):
+                self._excuse(members, now)
             case TrainingEnded():
-                return self._stop(None if self._production_ended else "training ended too early")
+                done = self._production_ended or self.may_end_early
+                return self._stop(None if done else "training ended too early")
             case Broken(reason):
                 return self._stop(reason)
             case TimePassed():
                 pass
-        return self._next(now)
+        return ended + self._next(now)
 
-    def _complete(self, worker: int) -> None:
+    def _complete(self, worker: int) -> list[Decision]:
         assignment = self._running.pop(worker).assignment
         self._idle.append(worker)
         self._completed += 1
         self._validation_open -= assignment.validation
+        return [Pass(assignment.member, None)] if self.ordered else []
 
-    def _fail(self, worker: int, reason: str, *, final: bool) -> None:
-        assignment = self._running.pop(worker).assignment
-        if assignment.attempt < self.max_attempts and not final:
+    def _fail(self, worker: int, reason: str, now: float, *, final: bool) -> list[Decision]:
+        failed = self._running.pop(worker).assignment
+        decisions: list[Decision] = [Forget(failed.member, failed.attempt)]
+        if failed.attempt < self.max_attempts and not final:
             self._retries += 1
+            pause = min(RETRY_SECONDS * 2 ** (failed.attempt - 1), MAX_RETRY_SECONDS)
+            self._queue(replace(failed, attempt=failed.attempt + 1), now + pause)
+            return decisions
+        self.failures.append(FailedMember(failed.member, failed.attempt, reason))
+        self._validation_open -= failed.validation
+        instead = None
+        if self.on_failure == "redraw" and not failed.validation:
+            self._redrawn += 1
+            instead = failed.member + self.total  # whatever fails first, each has its number
             again = Assignment(
-                member=assignment.member,
-                attempt=assignment.attempt + 1,
-                validation=assignment.validation,
+                member=instead, attempt=1, validation=False, instead_of=failed.member
             )
-            # Validation members stay first; a failing training member goes to the back, so that
-            # one bad parameter set cannot hold up the others.
-            if again.validation:
-                self._waiting.appendleft(again)
-            else:
-                self._waiting.append(again)
-            return
-        self.failures.append(FailedMember(assignment.member, assignment.attempt, reason))
-        self._validation_open -= assignment.validation
+            self._queue(again, now)
+        if self.ordered:
+            decisions.append(Pass(failed.member, instead))
+        return decisions
+
+    def _queue(self, assignment: Assignment, due: float) -> None:
+        """Have it started when it is due; where depends on what it may hold up."""
+        waiting = _Waiting(assignment, due)
+        if self.ordered:
+            insort(self._waiting, waiting, key=lambda each: each.assignment.member)
+        # Validation members stay first; a failing training member goes to the back, so that one
+        # bad parameter set cannot hold up the others.
+        elif assignment.validation:
+            self._waiting.appendleft(waiting)
+        else:
+            self._waiting.append(waiting)
+
+    def _take_due(self, now: float) -> Assignment | None:
+        """The next attempt that may be started."""
+        for place, waiting in enumerate(self._waiting):
+            if waiting.due <= now:
+                del self._waiting[place]
+                return waiting.assignment
+            if self.ordered:
+                return None
+        return None
+
+    def _excuse(self, members: frozenset[int], now: float) -> None:
+        """Since the last look: what waits at either end of that time is taken to have waited."""
+        for running in self._running.values():
+            waits = running.assignment.member in members
+            if waits or running.waits:
+                running.excused += now - max(self._looked_at, running.since)
+            running.waits = waits
+        self._looked_at = now
 
     def _next(self, now: float) -> list[Decision]:
         if len(self.failures) > self.max_failed_fraction * self.total:
@@ -245,8 +356,10 @@ class Controller:
                 f"member {last.member}: {last.reason}"
             )
         decisions = self._overdue(now)
-        while self._idle and self._waiting:
-            worker, assignment = self._idle.popleft(), self._waiting.popleft()
+        if self.production_seconds is not None and now >= self.production_seconds:
+            self._waiting = deque(each for each in self._waiting if each.assignment.validation)
+        while self._idle and (assignment := self._take_due(now)) is not None:
+            worker = self._idle.popleft()
             self._running[worker] = _Running(assignment, now)
             decisions.append(Start(worker, assignment))
         return decisions + self._endings()
@@ -256,10 +369,13 @@ class Controller:
             return []
         decisions: list[Decision] = []
         for worker, running in self._running.items():
-            if not running.overdue and now - running.since > self.member_timeout:
-                running.overdue = True
-                reason = f"no result within ensemble.member_timeout={self.member_timeout:g} s"
-                decisions.append(Replace(worker, reason))
+            spent = now - running.since - running.excused
+            if running.overdue is None and spent > self.member_timeout:
+                running.overdue = (
+                    f"no result within ensemble.member_timeout={self.member_timeout:g} s, beside "
+                    f"{running.excused:.1f} s of waiting for room"
+                )
+                decisions.append(Replace(worker, running.overdue))
         return decisions
 
     def _endings(self) -> list[Decision]:

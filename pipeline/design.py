@@ -101,6 +101,21 @@ def design_of(study: StudyConfig) -> Design:
     )
 
 
+def ranges_of(study: StudyConfig) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each parameter, as the study says or its CSV file has them."""
+    points: Parameters | None = None
+    found = {}
+    for column, name in enumerate(study.parameter_names):
+        given = study.parameters.get(name)
+        if given is not None:
+            found[name] = given.lowest, given.highest
+            continue
+        if points is None:
+            points = design_of(study).training
+        found[name] = float(points[:, column].min()), float(points[:, column].max())
+    return found
+
+
 def parameters_for(study: StudyConfig) -> tuple[Parameters, Parameters]:
     """Parameters of the training members and of the validation members, a row each."""
     design = design_of(study)

@@ -7,10 +7,11 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import cast, final
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from pipeline.cluster import Actor, Answer, last_line
 from pipeline.controller import (
@@ -21,13 +22,16 @@ from pipeline.controller import (
     EndProduction,
     EndValidation,
     Event,
+    Forget,
     MemberCompleted,
     MemberFailed,
+    Pass,
     Replace,
     Start,
     Stop,
     TimePassed,
     TrainingEnded,
+    WaitingForRoom,
     WorkerLost,
     WorkerReady,
 )
@@ -36,7 +40,7 @@ from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.rundir import RunDirectory
 from pipeline.stats import MemberReport, Phase, StudyStats
-from pipeline.watch import Watch
+from pipeline.watch import Effort, Watch, notes_of
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -45,6 +49,9 @@ ANSWER_SECONDS = 60.0
 # A worker that cannot be built (a solver that does not import, say) fails every time; three in a
 # row without a single member done in between is no accident.
 MAX_FAILED_STARTS = 3
+# Ray refuses calls to an actor that is being made again, each after about 2 s; on a machine with
+# much to do that takes several times as long.
+RESTART_SECONDS = 120.0
 
 Observer = Callable[[StudyStats], None]
 
@@ -80,7 +87,9 @@ class Driver:
         self._starting: dict[Answer, int] = {}
         self._running: dict[Answer, tuple[Start, float]] = {}
         self._failed_starts = 0
+        self._restarting: dict[int, float] = {}  # worker -> since when it is unavailable
         self._solver_wait_seconds = 0.0
+        self._effort = Effort()  # of the attempts that have ended
         self._observed_at = -OBSERVE_SECONDS
 
     def run(self) -> StudyStats:
@@ -100,16 +109,21 @@ class Driver:
 
     def _loop(self) -> StudyStats:
         while True:
-            for event in self._wait():
+            events = self._wait()
+            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
+                seen = self._observe().reservoirs
+                waiting = frozenset(member for each in seen for member in each.waiting_members)
+                events.append(WaitingForRoom(waiting))
+            for event in events:
                 for decision in self._controller.handle(event, self._clock()):
                     if isinstance(decision, Stop):
                         return self._end(decision.reason)
                     self._carry_out(decision)
-            if self._clock() - self._observed_at >= OBSERVE_SECONDS:
-                self._observe()
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")
+        for note in notes_of(stats):
+            self._journal.write("note", at=self._clock(), text=note)
         self._journal.write("end", at=self._clock(), reason=reason)
         if reason is not None:
             raise StudyFailed(reason)
@@ -126,6 +140,7 @@ class Driver:
         if future in self._starting:
             return self._started(future, self._starting.pop(future))
         start, began = self._running.pop(future)
+        self._spend(self._clock() - began)
         facts = {"member": start.assignment.member, "attempt": start.assignment.attempt}
         failed = {**facts, "wall_seconds": round(self._clock() - began, 4)}
         try:
@@ -142,6 +157,11 @@ class Driver:
             return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
+        self._effort = replace(
+            self._effort,
+            solve_seconds=self._effort.solve_seconds + report.solve_seconds,
+            completed=self._effort.completed + 1,
+        )
         self._journal.write(
             "completed",
             at=self._clock(),
@@ -155,6 +175,11 @@ class Driver:
         )
         return [MemberCompleted(start.worker, report)]
 
+    def _spend(self, seconds: float) -> None:
+        """Count what an attempt took, whatever came of it."""
+        spent = self._effort.attempt_seconds + seconds
+        self._effort = replace(self._effort, attempt_seconds=spent)
+
     def _training_ended(self) -> Event:
         try:
             ray.get(self._training)
@@ -165,18 +190,31 @@ class Driver:
     def _started(self, future: Answer, worker: int) -> list[Event]:
         try:
             ray.get(future)
+        except ActorUnavailableError as error:
+            since = self._restarting.setdefault(worker, self._clock())
+            # Where a node was lost there may be no room for it any more: the others go on. In order
+            # they cannot: the member that it had may be the one that all are waiting for.
+            alone = self._controller.ordered or len(self._restarting) == len(self._solvers)
+            given_up = alone and self._clock() - since > RESTART_SECONDS
+            return self._start_again(worker, error, given_up=given_up)
         except RayError as error:
             self._failed_starts += 1
-            if self._failed_starts >= MAX_FAILED_STARTS:
-                return [Broken(f"a solver process cannot be started: {last_line(error)}")]
-            self._starting[self._solvers[worker].ready.remote()] = worker
-            return []
+            given_up = self._failed_starts >= MAX_FAILED_STARTS
+            return self._start_again(worker, error, given_up=given_up)
+        self._restarting.pop(worker, None)
         return [WorkerReady(worker)]
+
+    def _start_again(self, worker: int, error: RayError, *, given_up: bool) -> list[Event]:
+        if given_up:
+            return [Broken(f"a solver process cannot be started: {last_line(error)}")]
+        self._starting[self._solvers[worker].ready.remote()] = worker
+        return []
 
     def _carry_out(self, decision: Decision) -> None:
         match decision:
             case Start(worker, assignment):
                 parameters = self._parameters(assignment)
+                old = assignment.instead_of
                 self._journal.write(
                     "start",
                     at=self._clock(),
@@ -184,19 +222,26 @@ class Driver:
                     attempt=assignment.attempt,
                     validation=assignment.validation,
                     parameters=dict(parameters),
+                    **({} if old is None else {"instead_of": old}),
                 )
                 future = self._solvers[worker].run.remote(assignment, parameters)
                 self._running[future] = decision, self._clock()
             case Replace(worker, reason):
                 self._journal.write("replace", at=self._clock(), worker=worker, reason=reason)
                 ray.kill(self._solvers[worker], no_restart=False)
+            case Forget(member, attempt):
+                self._tell_all(lambda each: each.forget_incomplete.remote(member, attempt))
+            case Pass(member, instead):
+                self._tell_all(lambda each: each.pass_member.remote(member, instead))
             case EndValidation():
-                calls = [reservoir.end_validation.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_validation.remote())
             case EndProduction():
                 self._journal.write("production ended", at=self._clock())
-                calls = [reservoir.end_production.remote() for reservoir in self._reservoirs]
-                ray.get(calls, timeout=ANSWER_SECONDS)
+                self._tell_all(lambda each: each.end_production.remote())
+
+    def _tell_all(self, call: Callable[[Actor], Answer]) -> None:
+        """Have something done by every reservoir."""
+        ray.get([call(reservoir) for reservoir in self._reservoirs], timeout=ANSWER_SECONDS)
 
     def _observe(self, over: Phase | None = None) -> StudyStats:
         self._observed_at = self._clock()
@@ -209,9 +254,16 @@ class Driver:
             reservoirs=[reservoir for reservoir, _ in said],
             ranks=[rank for _, rank in said if rank is not None],
             solver_wait_seconds=self._solver_wait_seconds,
+            effort=self._effort_now(),
             over=over,
         )
         self._run_directory.write_metrics(stats)
         for observer in self._observers:
             observer(stats)
         return stats
+
+    def _effort_now(self) -> Effort:
+        """With the attempts that are under way."""
+        under_way = sum(self._observed_at - began for _, began in self._running.values())
+        spent = self._effort.attempt_seconds + under_way
+        return replace(self._effort, attempt_seconds=spent)

@@ -5,7 +5,8 @@ Every message says what was wrong, which value, which limit, and what to do.
     HeadraceError
     |- ConfigError       the study file or its surroundings are wrong; nothing was started
     |- StudyFailed       the study ended by itself without a result worth having
-    `- StreamRefused     a peer or a frame that does not belong to this study
+    |- StreamRefused     a peer or a frame that does not belong to this study
+    `- GroupFailed       the mpiexec group of a member; another attempt may succeed
 
 All of them pickle, because they cross Ray.
 """
@@ -36,3 +37,10 @@ class StudyFailed(HeadraceError):
 
 class StreamRefused(HeadraceError):
     """A frame or a peer that does not belong to this study."""
+
+
+class GroupFailed(HeadraceError):
+    """The mpi_ranks of a member did not start, are gone, or one failed; a fresh group may succeed.
+
+    The message is one line, because reasons are.
+    """

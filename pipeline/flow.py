@@ -23,8 +23,7 @@ finished ones, whose starting points rotate, at most R - 1 together:
 
     |inserted_a - inserted_b| <= spread = concurrent + R - 1
 
-(Samples on the way to b do not count: b has room, so they arrive. Nor do half-assembled samples:
-parts of a reserved sample are always accepted, so they become whole. A member that fails for good
+(Samples on the way to b do not count: b has room, so they arrive. A member that fails for good
 may add 1 more, either way: where many may fail, capacity needs as many slots more than is insisted
 on here, and ``checks.warnings`` says so.) A study is stuck when the solvers wait
 for room at some reservoir a while the trainer waits for samples at some reservoir b. Rank b then
@@ -47,6 +46,16 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
 * the upper limit: b's surplus is below ``batch`` (``watermark * r + batch`` where the watermark is
   awaited or kept back), a's at most ``spread * r`` more: ``max_surplus >= (watermark + spread) * r
   + batch`` leaves a room for one more sample.
+
+The samples of a member of k > 1 mpi_ranks are put together in the slots, so that some of a's slots
+may hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
+borders of the last one and hand over in step order, so neighbours are at most one sample apart and
+all of them k - 1; parts of a sample that has its slot are always accepted. But an mpi_rank that
+waits in PETSc for another, which waits for room, sends nothing that it still puts together: up to
+``MOST_TOGETHER`` - 1 samples. So in all at most k - 1 + MOST_TOGETHER - 1 samples of a member are
+unfinished at a reservoir, beside the 1 above, and everywhere
+
+    spread = concurrent * (k + MOST_TOGETHER - 1) + R - 1
 """
 
 import math
@@ -57,6 +66,7 @@ from typing import Literal
 PolicyName = Literal["fifo", "firo", "reservoir"]
 
 UNLIMITED = sys.maxsize
+MOST_TOGETHER = 4  # samples in one message of a member with several mpi_ranks
 _DEVIATIONS = 6  # chance of a study being stuck below 1e-9 per correlation time
 
 
@@ -109,6 +119,11 @@ class FlowControl:
         return max(0, math.floor((self.max_surplus - ahead) / self.max_reuse))
 
 
+def in_progress(mpi_ranks: int) -> int:
+    """Samples of a member that a reservoir may be ahead of another by, or have unfinished."""
+    return 1 if mpi_ranks == 1 else mpi_ranks + MOST_TOGETHER - 1
+
+
 def leasable(
     *,
     policy: PolicyName,
@@ -118,6 +133,7 @@ def leasable(
     concurrent: int,
     batch: int,
     ranks: int,
+    mpi_ranks: int = 1,
 ) -> int:
     """Slots that may be under lease at once, so that leased ones leave room for what must come.
 
@@ -126,7 +142,7 @@ def leasable(
     ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond may
     be under lease. A single batch is always possible: once it is done with it holds no slot.
     """
-    spread = concurrent + ranks - 1
+    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
     if policy == "reservoir":
         reuse = max_reuse or 1.0
         kept, spread = (capacity / reuse if max_reuse else 0.0), math.ceil(spread * reuse)
@@ -145,6 +161,7 @@ def problems(
     concurrent: int,
     batch: int,
     ranks: int,
+    mpi_ranks: int = 1,
 ) -> list[str]:
     """Why a study with these settings is refused, one line per reason; empty when it is not.
 
@@ -157,11 +174,15 @@ def problems(
         concurrent: Members that run at the same time.
         batch: Samples of one batch of one rank.
         ranks: Reservoirs, one for each rank.
+        mpi_ranks: Of one member.
     """
     if watermark < 1:
         return [f"watermark={watermark} < 1: normalisation needs samples. Raise it to at least 1."]
-    spread = concurrent + ranks - 1
-    others = f"concurrent={concurrent}" + (f" + ranks-1={ranks - 1}" if ranks > 1 else "")
+    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
+    others = f"concurrent={concurrent}"
+    if mpi_ranks > 1:
+        others += f" * (mpi_ranks={mpi_ranks} + {MOST_TOGETHER - 1})"
+    others += f" + ranks-1={ranks - 1}" if ranks > 1 else ""
     found = []
     if capacity < watermark:
         found.append(

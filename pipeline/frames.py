@@ -2,6 +2,7 @@
 
 1. What ``encode_control`` writes, ``decode_control`` reads back.
 2. A malformed frame raises ``StreamRefused`` before any length it states is used.
+3. A frame never becomes many times larger in memory than ``MAX_RANGES`` allows.
 
 Little-endian. 32 bytes of head, a length, then a list of sequence ranges (ACK: stored;
 HELD: received and waiting for room) or a reason (REFUSED).
@@ -18,12 +19,14 @@ from pipeline.errors import StreamRefused
 MAGIC: Final = b"HDRC"
 VERSION: Final = 1
 MAX_REASON: Final = 500  # characters of a refusal that travel back
+MAX_RANGES: Final = 1 << 16  # of one ACK or HELD; a number left out is asked after again
 
 # magic, version, kind, flags, dtype, study, sender, sequence
 HEAD: Final = struct.Struct("<4sBBBBQQQ")
 # number of ranges, or bytes of reason
 _CONTROL = struct.Struct("<Q")
 CONTROL_BYTES: Final = HEAD.size + _CONTROL.size
+MAX_CONTROL_BYTES: Final = CONTROL_BYTES + 16 * MAX_RANGES
 
 Ranges = list[tuple[int, int]]
 
@@ -93,9 +96,9 @@ def encode_control(control: Control) -> bytes:
     )
     if control.kind is Kind.REFUSED:
         return head + _CONTROL.pack(len(reason)) + reason
-    flat = [edge for pair in control.ranges for edge in pair]
+    flat = [edge for pair in control.ranges[:MAX_RANGES] for edge in pair]
     tail = struct.pack(f"<{len(flat)}Q", *flat)
-    return head + _CONTROL.pack(len(control.ranges)) + tail
+    return head + _CONTROL.pack(len(flat) // 2) + tail
 
 
 def decode_control(frame: memoryview, *, study: int) -> Control:
@@ -119,6 +122,9 @@ def decode_control(frame: memoryview, *, study: int) -> Control:
         )  # fmt: skip
     if rest % 16 != 0 or length != rest // 16:
         raise StreamRefused(f"wrong range count: states {length}, has {rest / 16:g}")
+    limit = 0 if kind is Kind.PING else MAX_RANGES
+    if length > limit:
+        raise StreamRefused(f"too many ranges: {length} in a {kind.name}, limit {limit}")
     flat = struct.unpack_from(f"<{2 * length}Q", frame, CONTROL_BYTES)
     return Control(
         kind=kind, study=study, sender=sender, sequence=sequence,

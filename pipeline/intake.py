@@ -4,17 +4,20 @@
 2. What was stored before is dropped, counted and acknowledged again.
 3. A part of a sample whose slot is reserved is always accepted, whatever room there is.
 4. A message that finds no room waits; none is dropped, and none waits twice.
-5. New slots are given to messages in the order in which they came.
+5. New slots are given to messages in the order in which they came, or, where samples are stored in
+   a fixed order, in that.
 6. A malformed, foreign or non-finite message changes no slot; it is counted, logged once per cause,
    and answered where its sender can be told.
 7. The answer to a ping names exactly what waits.
+8. What is kept is bounded, whatever is sent: messages that wait by ``Bounds.waiting_bytes`` (beyond
+   it they are let go, and a sender that keeps to its credit sends them again), what is known of
+   members by ``Bounds.members`` and ``Bounds.samples``, a line in the log by ``MAX_REASON``.
 
-What waits is bounded by the senders' credit. Not thread-safe: the shell serialises the calls.
+Not thread-safe: the shell serialises the calls.
 """
 
 import itertools
 import logging
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +27,7 @@ from jaxtyping import Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.frames import (
+    MAX_REASON,
     Control,
     Kind,
     check_study,
@@ -36,9 +40,25 @@ from pipeline.layout import SampleLayout
 from pipeline.placing import Placing
 from pipeline.wire import Message, decode
 
-MAX_SAMPLES: Final = 1 << 20  # per member; a byte of memory for each up to the last that arrived
+_LARGEST: Final = float(np.finfo(np.float32).max)  # inputs lie in the slots as float32
+_MIN_COST: Final = 4096  # what the smallest message that waits counts for
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bounds:
+    """What a study can send at most; beyond it is nobody's that belongs to it.
+
+    Attributes:
+        members: Member numbers are below it.
+        samples: Sample numbers are below it; each takes up to two bytes of memory per member.
+        waiting_bytes: Of messages that wait for room.
+    """
+
+    members: int = 1 << 21
+    samples: int = 1 << 20
+    waiting_bytes: int = 1 << 30
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +86,7 @@ class IntakeStats:
 class _Waiting:
     message: Message
     which: Int64[np.ndarray, " position"]  # samples of it that are not stored yet
+    cost: int
 
 
 @dataclass(slots=True)
@@ -89,12 +110,15 @@ class Intake:
         study: int,
         training: Placing,
         validation: Placing | None = None,
-        max_samples: int = MAX_SAMPLES,
+        bounds: Bounds | None = None,
     ) -> None:
-        self._layout, self._study, self._max_samples = layout, study, max_samples
+        self._layout, self._study = layout, study
+        self._bounds = Bounds() if bounds is None else bounds
         self._stores = {False: training, True: validation}
+        self._ordered = training.turn is not None
         self._waiting: dict[tuple[int, int], _Waiting] = {}
         self._queued = {False: 0, True: 0}  # of the waiting: training, validation
+        self._waiting_bytes = 0
         self._peers: dict[int, _Peer] = {}
         self._refused = 0
         self._causes: set[str] = set()
@@ -106,12 +130,17 @@ class Intake:
         """Messages that wait for room."""
         return len(self._waiting)
 
+    @property
+    def waiting_members(self) -> tuple[int, ...]:
+        """Members of those messages, ascending."""
+        return tuple(sorted({each.message.stamp.member for each in self._waiting.values()}))
+
     def stats(self, now: float) -> IntakeStats:
         """All counters."""
         stores = [store for store in self._stores.values() if store is not None]
         since = 0.0 if self._blocked_since is None else now - self._blocked_since
         return IntakeStats(
-            samples=sum(store.samples for store in stores),
+            samples=self._samples,
             duplicates=sum(store.duplicates for store in stores),
             refused=self._refused,
             pending=len(self._waiting),
@@ -152,14 +181,20 @@ class Intake:
         cause = reason.partition(":")[0]
         if cause not in self._causes:
             self._causes.add(cause)
-            _log.warning("refused (logged once): %s", reason)
+            _log.warning("refused (logged once): %s", reason[:MAX_REASON])
 
     def retry(self, now: float) -> None:
         """Store what waits and finds room now, oldest first."""
-        if not self._waiting:
-            return
-        may_reserve = {False: True, True: True}
+        while self._waiting and self._retry_once() and self._ordered:
+            pass  # what was stored may let others have their turn
+        self._note_blocked(now)
+
+    def _retry_once(self) -> bool:
+        """Try each message that waits; whether anything was stored."""
+        may_reserve, before = {False: True, True: True}, self._samples
         for (sender, sequence), waiting in list(self._waiting.items()):
+            if self._ordered and not self._may_come(waiting.message):
+                continue
             stamp = waiting.message.stamp
             if waiting.message.whole and not may_reserve[stamp.validation]:
                 continue  # parts may still belong to a sample that has its slot
@@ -171,12 +206,36 @@ class Intake:
                 self._tell(peer, sender, sequence, str(error))
                 left = False
             if left:
-                may_reserve[stamp.validation] = False
+                may_reserve[stamp.validation] = self._ordered
             else:
                 del self._waiting[sender, sequence]
+                self._waiting_bytes -= waiting.cost
                 self._queued[stamp.validation] -= 1
                 peer.waiting.discard(sequence)
-        self._note_blocked(now)
+        return self._samples > before
+
+    def _may_come(self, message: Message) -> bool:
+        """Whether its member has its turn, or is over."""
+        store, member = self._stores[message.stamp.validation], message.stamp.member
+        if store is None or store.turn is None:
+            return True
+        return member == store.turn.member or store.turn.is_over(member)
+
+    @property
+    def _samples(self) -> int:
+        return sum(store.samples for store in self._stores.values() if store is not None)
+
+    def pass_member(self, member: int, instead: int | None) -> None:
+        """Where samples are stored in a fixed order: this member is over, see ``Turn``."""
+        for store in self._stores.values():
+            if store is not None and store.turn is not None:
+                store.turn.pass_member(member, instead)
+
+    def forget_incomplete(self, member: int, *, attempt: int) -> None:
+        """Free what an attempt that has failed left unfinished; see ``Placing``."""
+        for store in self._stores.values():
+            if store is not None:
+                store.forget_incomplete(member, attempt=attempt)
 
     def replies(self) -> list[tuple[bytes, bytes]]:
         """Answers owed since the last call: identity and frame."""
@@ -198,14 +257,22 @@ class Intake:
         if sequence in peer.waiting:
             return  # sent again while it waits here
         message = decode(
-            frame, layout=self._layout, study=self._study, max_samples=self._max_samples
+            frame, layout=self._layout, study=self._study, max_samples=self._bounds.samples
         )
+        if message.stamp.member >= self._bounds.members:
+            raise StreamRefused(
+                f"wrong member: {message.stamp.member}, this study has {self._bounds.members}"
+            )
         _check_finite(message)
-        waiting = _Waiting(message, np.arange(message.samples.size))
+        waiting = _Waiting(message, np.arange(message.samples.size), max(len(frame), _MIN_COST))
         validation = message.stamp.validation
-        if self._place(waiting, may_reserve=self._queued[validation] == 0):
+        if self._place(waiting, may_reserve=self._ordered or self._queued[validation] == 0):
+            if self._waiting_bytes + waiting.cost > self._bounds.waiting_bytes:
+                self.refuse(f"too much waits: {self._waiting_bytes} bytes; the rest is let go")
+                return  # nobody is told: a sender that asks learns that it does not wait
             peer.waiting.add(sequence)
             self._queued[validation] += 1
+            self._waiting_bytes += waiting.cost
             self._waiting[message.stamp.sender, sequence] = waiting
             self._note_blocked(now)
 
@@ -251,14 +318,16 @@ class Intake:
 
 def _check_finite(message: Message) -> None:
     if not np.isfinite(message.fields).all():
-        bad = np.unique(np.argwhere(~np.isfinite(message.fields))[:, 0])
+        each = np.isfinite(message.fields).reshape(message.samples.size, -1).all(axis=1)
+        bad = np.flatnonzero(~each)
         raise StreamRefused(
             f"not finite: fields of member {message.stamp.member}, "
             f"samples {message.samples[bad].tolist()[:5]}"
         )
     inputs = itertools.chain(message.parameters.tolist(), message.times.ravel().tolist())
-    if not all(map(math.isfinite, inputs)):  # a few numbers: quicker without NumPy
+    # A few numbers: quicker without NumPy. False for NaN, too.
+    if not all(abs(value) <= _LARGEST for value in inputs):
         raise StreamRefused(
-            f"not finite: parameters or times of member {message.stamp.member}: "
+            f"not finite in float32: parameters or times of member {message.stamp.member}: "
             f"{message.parameters.tolist()}"
         )

@@ -56,7 +56,7 @@ def known_keys(place: Place, tree: object, model: type[BaseModel]) -> dict[str |
         annotations = [inner for outer in annotations for inner in _inside(outer, element, node)]
     node = node_at(place, tree)
     return {
-        name: field.description
+        field.alias or name: field.description
         for annotation in annotations
         for candidate in _models(annotation, node)
         for name, field in candidate.model_fields.items()
@@ -71,6 +71,8 @@ def _inside(annotation: object, element: str | int, node: object) -> Iterator[ob
     for choice in _choices(annotation):
         if typing.get_origin(choice) is dict:
             yield typing.get_args(choice)[1]
+        elif typing.get_origin(choice) is tuple:
+            yield typing.get_args(choice)[0]
 
 
 def _models(annotation: object, node: object) -> Iterator[type[BaseModel]]:

@@ -15,7 +15,7 @@ import zmq
 from jaxtyping import Float64
 
 from pipeline.errors import StreamRefused
-from pipeline.frames import Control, Kind, decode_control, encode_control
+from pipeline.frames import MAX_CONTROL_BYTES, Control, Kind, decode_control, encode_control
 from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.outbox import Outbox
 from pipeline.wire import MAX_COUNT, Canvas, Stamp, message_bytes
@@ -24,6 +24,8 @@ MAX_PIECE_BYTES: Final = 4 << 20
 _MIN_COST: Final = 4096  # credit that the smallest message takes: bounds their number
 _PROBE_SECONDS: Final = 0.5
 _HEARTBEAT_MS: Final = 5000  # finds half-open connections
+# A receiver that is busy for long leaves what it has no room for unread, our heartbeats behind it.
+_SILENCE_MS: Final = 30_000
 
 _log = logging.getLogger(__name__)
 
@@ -81,6 +83,12 @@ def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
             )
         )
     return pieces
+
+
+def largest_message(layout: SampleLayout, batch_bytes: int) -> int:
+    """Bytes of the longest message of a sender of whole samples."""
+    pieces = _pieces(layout, Box.whole(layout.grid), batch_bytes)
+    return max(piece.nbytes for piece in pieces)
 
 
 class BlockPool:
@@ -264,7 +272,9 @@ def _connect(
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, 0)  # the credit is the bound
+    socket.set(zmq.MAXMSGSIZE, MAX_CONTROL_BYTES)
     socket.set(zmq.HEARTBEAT_IVL, _HEARTBEAT_MS)
+    socket.set(zmq.HEARTBEAT_TIMEOUT, _SILENCE_MS)
     if endpoint.server_key is not None:
         socket.set(zmq.CURVE_SERVERKEY, endpoint.server_key)
         socket.set(zmq.CURVE_PUBLICKEY, keys.client_public)

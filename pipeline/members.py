@@ -5,7 +5,8 @@
 3. A non-finite or misshapen snapshot ends the attempt and is never sent.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
@@ -173,4 +174,26 @@ def run_member(
         solve_seconds=meter.seconds,
         iterations=meter.iterations,
         refused=meter.refused,
+    )
+
+
+def merged(parts: Sequence[MemberReport]) -> MemberReport:
+    """One report of the reports of all mpi_ranks, each of which has sent its part of every sample.
+
+    Raises:
+        RuntimeError: They have not sent equally many.
+    """
+    first = parts[0]
+    samples = [part.samples for part in parts]
+    if set(samples) != {first.samples}:
+        raise RuntimeError(
+            f"member {first.member}: its mpi_ranks have sent {samples} samples: a solver must "
+            "yield the same snapshots on all of them"
+        )
+    return replace(
+        first,
+        bytes_sent=sum(part.bytes_sent for part in parts),
+        solve_seconds=max(part.solve_seconds for part in parts),
+        wall_seconds=max(part.wall_seconds for part in parts),
+        wait_seconds=max(part.wait_seconds for part in parts),
     )

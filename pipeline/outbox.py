@@ -44,6 +44,7 @@ class Outbox(Generic[Frame]):
         self.resent = 0
         self.released = 0
         self.heard_at = float("-inf")
+        self.held_at = float("-inf")  # when the receiver last said that something waits for room
 
     def __len__(self) -> int:
         return len(self._sent)
@@ -84,6 +85,8 @@ class Outbox(Generic[Frame]):
         if control.kind is Kind.ACK:
             return self._acknowledged(control.ranges), []
         if control.kind is Kind.HELD:
+            if control.ranges and self._sent:
+                self.held_at = now
             return [], self._lost(control)
         if control.kind is Kind.REFUSED:
             return self._release(control.sequence), []

@@ -5,6 +5,9 @@
 3. A sample is committed when disjoint boxes cover its whole grid, and not before.
 4. A message that contradicts what is being assembled changes nothing.
 5. A part of a sample whose slot is reserved needs no room.
+6. No slot is kept for a sample whose other parts will never come: its attempt has failed.
+7. Where samples are stored in a fixed order (``pipeline/turn.py``), one gets a slot when it is the
+   next, and one in parts when no other is being assembled.
 """
 
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from jaxtyping import Bool, Float, Float32, Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.layout import Box, SampleLayout
+from pipeline.turn import Turn
 from pipeline.wire import Message
 
 Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
@@ -83,6 +87,7 @@ class Placing:
         slots: SlotArrays,
         book: Book,
         layout: SampleLayout,
+        turn: Turn | None = None,
         describe: Callable[[Rows, Message, Rows], None] | None = None,
     ) -> None:
         """An empty store.
@@ -91,6 +96,7 @@ class Placing:
             slots: Its memory.
             book: Which slot is free.
             layout: What lies in a slot.
+            turn: The order in which samples are stored; None: as they come.
             describe: Told what slots are filled with, before they are committed.
         """
         # Base-class views: a subclass such as memmap pays for every index operation.
@@ -104,10 +110,11 @@ class Placing:
                 f"slots of {self._fields.shape[1:]} with {self._inputs.shape[1]} inputs cannot "
                 f"hold samples of {wanted} with {layout.num_inputs} inputs"
             )
-        self._book, self._layout, self._tell = book, layout, describe
+        self._book, self._layout, self.turn, self._tell = book, layout, turn, describe
         self._points = prod(layout.grid)
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
+        self._failed_attempts: dict[int, int] = {}  # the last one of a member
         self.samples = 0
         self.duplicates = 0
         self.bytes_stored = 0
@@ -123,20 +130,35 @@ class Placing:
         Raises:
             StreamRefused: It contradicts what is stored or being assembled; nothing has changed.
         """
+        if self.turn is not None and self.turn.is_over(message.stamp.member):
+            self.duplicates += which.size
+            return which[:0]
         known = self._known(message)
         seen = known[message.samples[which]]
         fresh = which[~seen] if seen.any() else which
         if message.whole:
             self.duplicates += which.size - fresh.size
             return self._place_whole(message, fresh, known, may_reserve)
+        if message.stamp.attempt <= self._failed_attempts.get(message.stamp.member, 0):
+            self.duplicates += which.size
+            return which[:0]
         return self._place_parts(message, which, fresh, known, may_reserve)
 
-    def forget_incomplete(self, member: int) -> int:
-        """Free the slots of samples of which parts are missing: their member has ended for good."""
+    def forget_incomplete(self, member: int, *, attempt: int) -> int:
+        """Free the slots of samples of which parts are missing; how many there were.
+
+        Args:
+            member: Of which an attempt has failed.
+            attempt: Which one. Parts of it that are still on their way are dropped like duplicates
+                from now on: only the next attempt, if there is one, sends what belongs to them.
+        """
+        self._failed_attempts[member] = attempt
         keys = [key for key in self._growing if key[0] == member]
         slots = [self._growing.pop(key).slot for key in keys]
         if slots:
             self._book.cancel(np.array(slots, np.int64))
+            if self.turn is not None:
+                self.turn.back(len(slots))
         return len(slots)
 
     def _known(self, message: Message) -> Bool[np.ndarray, " sample"]:
@@ -155,19 +177,35 @@ class Placing:
     ) -> Slots:
         if self._growing and fresh.size:
             self._refuse_whole_over_parts(message, fresh)
-        if fresh.size == 0 or not may_reserve:
-            return fresh
-        slots = self._book.reserve(fresh.size)
-        chosen = fresh[: slots.size]
-        if chosen.size:
+        while fresh.size and may_reserve:
+            slots = self._reserve(message, fresh)
+            if slots.size == 0:
+                break
+            chosen, fresh = fresh[: slots.size], fresh[slots.size :]
             rows, source = span(slots), span(chosen)
             self._fields[rows] = message.fields[source]
             self._describe(message, rows, source)
-            self._book.commit(slots)
+            self._commit(slots)
             known[message.samples[source]] = True
             self.samples += chosen.size
             self.bytes_stored += chosen.size * self._layout.nbytes
-        return fresh[slots.size :]
+        return fresh
+
+    def _reserve(self, message: Message, fresh: Slots) -> Slots:
+        """Slots for the first of these samples, as many as may be stored now."""
+        if self.turn is None:
+            return self._book.reserve(fresh.size)
+        next_ones = self.turn.ready(message.stamp.member, message.samples[fresh])
+        if next_ones and not message.whole:
+            next_ones = int(not self._growing)
+        slots = self._book.reserve(next_ones)
+        self.turn.advance(slots.size)
+        return slots
+
+    def _commit(self, slots: Slots) -> None:
+        self._book.commit(slots)
+        if self.turn is not None:
+            self.turn.stored()
 
     def _refuse_whole_over_parts(self, message: Message, fresh: Slots) -> None:
         member = message.stamp.member
@@ -190,7 +228,9 @@ class Placing:
         growing = [self._growing.get((member, s)) for s in message.samples[fresh].tolist()]
         self._check_parts(message, fresh, growing)
         new = [i for i, assembly in enumerate(growing) if assembly is None]
-        slots = self._book.reserve(len(new)) if new and may_reserve else np.empty(0, np.int64)
+        slots = np.empty(0, np.int64)
+        if new and may_reserve:
+            slots = self._reserve(message, fresh[new])
         for i, slot in zip(new, slots.tolist(), strict=False):  # fewer slots than asked for
             assembly = _Assembly(slot, [], self._points)
             growing[i] = self._growing[member, int(message.samples[fresh[i]])] = assembly
@@ -219,8 +259,8 @@ class Placing:
             sample = f"sample {message.samples[k]} of member {message.stamp.member}"
             if any(box.overlaps(other) and box != other for other in assembly.boxes):
                 raise StreamRefused(
-                    f"wrong box: {box} of {sample} overlaps {assembly.boxes}; all attempts at a "
-                    "member must cut the grid alike"
+                    f"wrong box: {box} of {sample} overlaps {assembly.boxes[:3]}; all attempts at "
+                    "a member must cut the grid alike"
                 )
             row = np.concatenate([message.parameters, message.times[k]]).astype(np.float32)
             if not (self._inputs[assembly.slot] == row).all():
@@ -245,7 +285,7 @@ class Placing:
             for sample, _ in done:
                 del self._growing[message.stamp.member, sample]
                 known[sample] = True
-            self._book.commit(np.array([slot for _, slot in done]))
+            self._commit(np.array([slot for _, slot in done]))
             self.samples += len(done)
 
     def _describe(self, message: Message, rows: Rows, source: Rows) -> None:

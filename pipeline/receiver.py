@@ -3,13 +3,17 @@
 1. One thread owns all sockets; every wait in it is bounded; if it fails, ``check`` raises.
 2. ``wake`` makes what waits try again at once; it is safe from any thread.
 3. Over TCP a peer must have the study's client key; over ipc the directory is the owner's alone.
-4. A frame longer than any that could be right is never allocated: libzmq drops the connection.
+4. A frame longer than ``max_frame`` is never allocated: libzmq drops the connection. Nor are more
+   than ``_QUEUED`` frames of a connection: it stands still until they are taken.
 5. Whoever else wants the lock gets it after at most one message.
 6. The socket folder of a receiver that was killed can be found and removed.
 7. A receiver that starts again at the same address gets the senders back without their doing.
+8. A connection that does not say who it is within ``_HANDSHAKE_MS`` is closed, and strangers that
+   come in numbers take no more than ``_STRANGERS`` answers a turn from those who belong here.
 """
 
 import contextlib
+import hmac
 import logging
 import os
 import secrets
@@ -34,10 +38,15 @@ _log = logging.getLogger(__name__)
 
 _SLICE_MS: Final = 100  # longest uninterrupted wait
 _BURST: Final = 32  # messages between two rounds of answers
+_STRANGERS: Final = 32  # handshakes judged, and failed ones counted, between two bursts
+_QUEUED: Final = 32  # messages that libzmq holds of a connection
+_ANSWERS: Final = 256  # that libzmq holds for one; a lost one is asked for again
+_HANDSHAKE_MS: Final = 30_000  # on a machine with far too much to do ten seconds pass easily
+_BACKLOG: Final = 1024  # connections that the kernel holds until libzmq takes them
 _MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
 _MAX_PATH: Final = 107  # sockaddr_un
-_FOLDER: Final = "headrace-socket-"
-_SOCKET: Final = "s"
+SOCKET_FOLDER: Final = "headrace-socket-"
+SOCKET: Final = "s"
 _ZAP: Final = "inproc://zeromq.zap.01"
 _BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 _START_SECONDS: Final = 10.0
@@ -68,19 +77,19 @@ def remove_stale_sockets() -> list[str]:
     a new folder whose receiver is about to bind.
     """
     removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER}*"):
+    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKET_FOLDER}*"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            if folder.stat().st_uid != os.geteuid():
+            if not _ours(folder):
                 continue
             try:
-                probe.connect(str(folder / _SOCKET))
+                probe.connect(str(folder / SOCKET))
             except FileNotFoundError:
                 if time.time() - folder.stat().st_mtime < _BIND_SECONDS:
                     continue
                 folder.rmdir()
                 removed.append(folder.name)
             except ConnectionRefusedError:
-                (folder / _SOCKET).unlink(missing_ok=True)
+                (folder / SOCKET).unlink(missing_ok=True)
                 folder.rmdir()
                 removed.append(folder.name)
     return removed
@@ -95,6 +104,7 @@ class ReceiverThread:
         bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or the full
             address of an earlier life.
         keys: Of the study; needed over TCP.
+        max_frame: Bytes; some more than the longest message, so that one too long has its answer.
     """
 
     def __init__(
@@ -104,13 +114,14 @@ class ReceiverThread:
         lock: AbstractContextManager[None],
         bind: str = "ipc",
         keys: StudyKeys | None = None,
+        max_frame: int = _MAX_FRAME,
     ) -> None:
         if bind.startswith("tcp://") and keys is None:
             raise ValueError(f"bind={bind!r} needs the study's keys: TCP is always authenticated")
         if not bind.startswith(("tcp://", "ipc")):
             raise ValueError(f"bind={bind!r}: need 'ipc', 'ipc://PATH' or 'tcp://HOST[:PORT]'")
         self._intake, self._lock, self._bind = intake, lock, bind
-        self._keys = keys
+        self._keys, self._max_frame = keys, max_frame
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_lock = threading.Lock()
@@ -123,8 +134,11 @@ class ReceiverThread:
         """Bind and begin to receive; where senders connect to."""
         self._router = self._context.socket(zmq.ROUTER)
         self._router.set(zmq.LINGER, 0)
-        self._router.set(zmq.RCVHWM, 0)  # bounded by the senders' credit
-        self._router.set(zmq.MAXMSGSIZE, _MAX_FRAME)
+        self._router.set(zmq.RCVHWM, _QUEUED)
+        self._router.set(zmq.SNDHWM, _ANSWERS)
+        self._router.set(zmq.MAXMSGSIZE, self._max_frame)
+        self._router.set(zmq.HANDSHAKE_IVL, _HANDSHAKE_MS)
+        self._router.set(zmq.BACKLOG, _BACKLOG)
         self._monitor = self._router.get_monitor_socket(
             zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
             | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
@@ -179,7 +193,7 @@ class ReceiverThread:
 
     def _bind_ipc(self) -> Endpoint:
         if self._bind == "ipc":
-            path = Path(tempfile.gettempdir(), f"{_FOLDER}{secrets.token_hex(6)}", _SOCKET)
+            path = Path(tempfile.gettempdir(), f"{SOCKET_FOLDER}{secrets.token_hex(6)}", SOCKET)
         else:
             path = Path(self._bind.removeprefix("ipc://"))
         if len(str(path)) > _MAX_PATH:
@@ -188,11 +202,11 @@ class ReceiverThread:
                 "set TMPDIR to a shorter folder"
             )
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        about = path.parent.stat()
-        if stat.S_IMODE(about.st_mode) != 0o700 or about.st_uid != os.geteuid():
+        if not _ours(path.parent):
+            about = path.parent.lstat()
             raise ValueError(
-                f"{path.parent} has mode {stat.S_IMODE(about.st_mode):o} and owner "
-                f"{about.st_uid}: need mode 700 and owner {os.geteuid()}"
+                f"{path.parent} ({stat.filemode(about.st_mode)}) belongs to user {about.st_uid}: "
+                f"need mode 700, no link, and owner {os.geteuid()}"
             )
         self._router.bind(f"ipc://{path}")
         self._path = path
@@ -208,14 +222,15 @@ class ReceiverThread:
                 if self._zap in ready:
                     self._authenticate()
                 if self._monitor in ready:
-                    self._note_stranger()
+                    self._note_strangers()
                 if self._wake in ready:
                     os.eventfd_read(self._wake)
+                if self._router in ready:
+                    self._receive_burst()
+                # After that: what has come may have been what others waited for.
                 if self._intake.pending:
                     with self._lock:
                         self._intake.retry(time.monotonic())
-                if self._router in ready:
-                    self._receive_burst()
                 self._answer()
         except BaseException as error:  # noqa: BLE001 - kept for check(), which the actor calls
             self._failure = error
@@ -245,19 +260,42 @@ class ReceiverThread:
             self._router.send(frame)
 
     def _authenticate(self) -> None:
-        """Answer one ZAP request: who holds the study's client key may come in."""
-        request = self._zap.recv_multipart()
-        version, number, mechanism = request[0], request[1], request[5]
-        keys = self._keys
-        known = (
-            keys is not None
-            and mechanism == b"CURVE"
-            and zmq.utils.z85.encode(request[6]) == keys.client_public
-        )
-        status, text = (b"200", b"OK") if known else (b"400", b"not a member of this study")
-        self._zap.send_multipart([version, number, status, text, b"", b""])
+        """Answer ZAP requests: who holds the study's client key may come in."""
+        for _ in range(_STRANGERS):
+            try:
+                request = self._zap.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            version, number, mechanism = request[0], request[1], request[5]
+            known = mechanism == b"CURVE" and self._knows(request[6])
+            status, text = (b"200", b"OK") if known else (b"400", b"not a member of this study")
+            self._zap.send_multipart([version, number, status, text, b"", b""])
 
-    def _note_stranger(self) -> None:
-        event = recv_monitor_message(self._monitor)
-        with self._lock:
-            self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")
+    def _knows(self, client: bytes) -> bool:
+        keys = self._keys
+        return keys is not None and hmac.compare_digest(
+            zmq.utils.z85.encode(client), keys.client_public
+        )
+
+    def _note_strangers(self) -> None:
+        """Count failed handshakes; many at a time, for libzmq waits when it holds too many.
+
+        Over ipc nobody else can come: who hangs up there is ``remove_stale_sockets`` of another
+        study of this user.
+        """
+        for _ in range(_STRANGERS):
+            try:
+                event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            if self._path is not None:
+                continue
+            with self._lock:
+                self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")
+
+
+def _ours(folder: Path) -> bool:
+    """Whether it is a folder, no link, that belongs to this user and is open to nobody else."""
+    about = folder.lstat()
+    private = stat.S_IMODE(about.st_mode) == 0o700 and about.st_uid == os.geteuid()
+    return private and stat.S_ISDIR(about.st_mode)

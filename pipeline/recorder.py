@@ -18,6 +18,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
+from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Rows, SlotArrays, Slots, span
 from pipeline.record_writer import Record
 from pipeline.reservoir import Reservoir
@@ -57,7 +58,7 @@ class Recorder:
     def __init__(
         self,
         *,
-        book: Reservoir,
+        book: Reservoir | OrderedReservoir,
         slots: SlotArrays,
         record: Record,
         settings: RecordConfig,

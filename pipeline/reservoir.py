@@ -8,7 +8,7 @@ array of samples in here: the caller serialises the calls and owns the memory.
 2. An unseen sample is never overwritten; a new one takes an empty slot, else a random seen one's.
 3. ``inserted * max_reuse - drawn`` stays within the band of the flow control until production ends.
 4. A lease holds whole batches only.
-5. At the end every inserted sample was drawn at least once.
+5. At the end every inserted sample was drawn at least once, unless it is made with ``drain=False``.
 6. Reserved slots count as inserted for the upper limit, so that no commit can pass it.
 7. After the end of production nothing is admitted; a late commit is counted and dropped.
 8. ``inserted == filled + evicted`` at any time.
@@ -65,6 +65,7 @@ class Reservoir:
         flow: FlowControl,
         rng: np.random.Generator,
         most_leased: int = UNLIMITED,
+        drain: bool = True,
     ) -> None:
         """An empty reservoir.
 
@@ -74,13 +75,14 @@ class Reservoir:
             flow: Limits of both sides.
             rng: For draws and evictions.
             most_leased: Slots under lease at once, but for a first batch (``flow.leasable``).
+            drain: Whether what is held is drawn once more after the end of production.
         """
         if capacity < flow.watermark:
             raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
         if policy != "reservoir" and flow.max_reuse not in (None, 1):
             raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
         self._capacity, self._flow, self._rng = capacity, flow, rng
-        self._most_leased = most_leased
+        self._most_leased, self._drain = most_leased, drain
         self._filled = SlotSet(capacity)
         self._evictable = SlotSet(capacity)  # seen and not leased
         self._policy = make_policy(
@@ -174,8 +176,8 @@ class Reservoir:
 
     @property
     def finished(self) -> bool:
-        """Production has ended and every sample was drawn."""
-        return self._ended and self._policy.available == 0
+        """Production has ended and there is nothing to draw any more."""
+        return self._ended and self._available == 0
 
     def lease(self, batches: int, batch: int) -> Lease:
         """Draw up to ``batches`` batches: as many whole ones as are allowed now, maybe none.
@@ -183,7 +185,7 @@ class Reservoir:
         Once production has ended the last short batch is filled up by drawing again from what is
         held, so that no sample is left out.
         """
-        left = self._policy.available
+        left = self._available
         if self._ended:
             rows = min(batches, -(-left // batch))
         else:
@@ -194,6 +196,10 @@ class Reservoir:
             again = self._filled.draw(rows * batch - slots.size, self._rng)
             slots = np.concatenate([slots, again])
         return self._grant(slots.reshape(rows, batch))
+
+    @property
+    def _available(self) -> int:
+        return 0 if self._ended and not self._drain else self._policy.available
 
     def _leasable(self, batch: int) -> int:
         """Batches that may be leased on top of what is."""

@@ -18,24 +18,38 @@ from typing import TYPE_CHECKING, final
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import start_training
-from pipeline.cluster import Actor, Node, answers, close_all, cluster, on_node, place_ranks
+from pipeline.cluster import (
+    Actor,
+    Node,
+    answers,
+    close_all,
+    cluster,
+    on_node,
+    place_ranks,
+    require_cpus,
+)
 from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
-from pipeline.errors import StudyFailed
+from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
-from pipeline.journal import Journal
+from pipeline.journal import Journal, read
+from pipeline.provenance import study_facts
 from pipeline.receiver import remove_stale_sockets
 from pipeline.record import write_index
+from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
+from trainers import card
+from trainers.base import QueryTime
+from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
-    from trainers.export import Surrogate
+    from trainers.surrogate import Surrogate
 
 _log = logging.getLogger(__name__)
 
@@ -74,6 +88,7 @@ def run(
     out: Path | str,
     source_text: str | None = None,
     observers: Sequence[Observer] = (),
+    production_seconds: float | None = None,
 ) -> StudyResult:
     """Run a study to its end.
 
@@ -82,6 +97,8 @@ def run(
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.
+        production_seconds: From the start of the study; then no further member is started, and the
+            reservoirs drain. None: all members are run.
 
     Raises:
         ConfigError: The study or its surroundings are wrong; nothing was started.
@@ -93,22 +110,39 @@ def run(
         return time.monotonic() - started
 
     check_packages()
+    if missing := missing_libraries(study.trainer.loggers):
+        raise ConfigError(missing)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
     journal = Journal(directory.journal)
     try:
-        # A CPU for each solver and each rank; the reservoirs live beside their ranks.
-        actors = study.ensemble.concurrent + study.trainer.ranks
-        with cluster(actors=actors, project_root=project_root()) as nodes:
-            stats = _run_on(nodes, study, directory, journal, observers, clock)
+        # A CPU for each mpi_rank of a solver and each rank; the reservoirs live beside their ranks.
+        cpus = study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
+        with cluster(cpus=cpus, project_root=project_root()) as nodes:
+            stats = _run_on(nodes, study, directory, journal, observers, clock, production_seconds)
         directory.drop_empty("ray_train")
-        summary = summarise(study.name, stats)
-        directory.write_summary(summary)
+        summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
     finally:
         journal.close()
         directory.close()
         remove_stale(f"{PREFIX}{study.name}-")  # what a killed reservoir could not remove itself
+
+
+def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) -> Summary:
+    """Write down what the study came to: ``summary.json``, and its part of the model's card."""
+    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
+    members = parameters_of(read(directory.journal))
+    errors = {} if validation is None else member_errors(validation)
+    # On a cluster whose nodes share no folder it lies where rank 0 was.
+    here = (directory.model / "card.json").exists()
+    query = QueryTime(**card.read(directory.model)["query"]) if here else None
+    regions = errors_by_region(study, members, errors)
+    summary = summarise(study.name, stats, query=query, regions=regions)
+    if here:
+        card.complete(directory.model, study_facts(study, summary))
+    directory.write_summary(summary)
+    return summary
 
 
 def _run_on(
@@ -118,8 +152,10 @@ def _run_on(
     journal: Journal,
     observers: Sequence[Observer],
     clock: Callable[[], float],
+    production_seconds: float | None,
 ) -> StudyStats:
     use_gpu = uses_gpu(study, nodes)
+    require_cpus(nodes, study.ensemble.mpi_ranks)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
     record = None if study.record is None else directory.record
@@ -137,6 +173,10 @@ def _run_on(
                 max_attempts=study.ensemble.max_attempts,
                 max_failed_fraction=study.ensemble.max_failed_fraction,
                 member_timeout=study.ensemble.member_timeout,
+                may_end_early=study.trainer.early_stop is not None,
+                on_failure=study.ensemble.on_failure,
+                ordered=study.deterministic,
+                production_seconds=production_seconds,
             ),
             solvers=solvers,
             reservoirs=reservoirs,
@@ -148,7 +188,11 @@ def _run_on(
                 use_gpu=use_gpu,
                 started_at=time.time() - clock(),
             ),
-            parameters=lambda assignment: design.values(assignment.member),
+            parameters=lambda assignment: (
+                design.values(assignment.member)
+                if assignment.instead_of is None
+                else design.redraw(assignment.member, 1)
+            ),
             journal=journal,
             run_directory=directory,
             watch=Watch(samples_expected=study.expected_samples),
@@ -219,7 +263,9 @@ def _solvers(
 ) -> Iterator[list[Actor]]:
     """The solver processes; each runs member after member."""
     actors = [
-        SolverActor.options(scheduling_strategy="SPREAD").remote(study, endpoints, keys)
+        SolverActor.options(num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD").remote(
+            study, endpoints, keys
+        )
         for _ in range(study.ensemble.concurrent)
     ]
     try:

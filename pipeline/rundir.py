@@ -2,6 +2,7 @@
 
 1. A folder that holds another study is refused, never overwritten.
 2. ``summary.json`` appears whole or not at all.
+3. A folder that is made here is open to its user alone; one that was there keeps its mode.
 """
 
 import json
@@ -34,7 +35,8 @@ class RunDirectory:
         found = problems(path)
         if found:
             raise ConfigError(found)
-        path.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir(mode=0o700, exist_ok=True)
         self.path = path
         self._metrics: TextIO | None = None
 

@@ -13,6 +13,8 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat,
 
 # One message longer than this holds up all the others (measured: 67 ms for 100 MB).
 MAX_BATCH_BYTES = 8_388_608
+# They share a node with their actor; none has more CPUs.
+MAX_MPI_RANKS = 1024
 
 
 class Section(BaseModel):
@@ -48,14 +50,20 @@ class EnsembleConfig(Section):
     members: int = Field(ge=1, description="simulations to train on")
     validation: int = Field(default=0, ge=0, description="further ones, never trained on")
     concurrent: int = Field(default=2, ge=1, description="simulations that run at the same time")
-    mpi_ranks: int = Field(default=1, ge=1, le=1, description="MPI processes of one simulation")
+    mpi_ranks: int = Field(
+        default=1, ge=1, le=MAX_MPI_RANKS, description="MPI processes of one simulation"
+    )
     design: DesignConfig = Field(default="halton", description="how parameters are picked")
     max_attempts: int = Field(default=3, ge=1, description="tries before a member has failed")
     max_failed_fraction: float = Field(
         default=0.5, ge=0.0, le=1.0, description="share of failed members that ends the study"
     )
+    on_failure: Literal["skip", "redraw"] = Field(
+        default="skip", description="whether another member takes the place of a failed one"
+    )
     member_timeout: PositiveFloat | None = Field(
-        default=None, description="seconds one attempt may take; null: no limit"
+        default=None,
+        description="seconds one attempt may take beside waiting for room; null: no limit",
     )
 
 

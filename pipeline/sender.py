@@ -1,7 +1,9 @@
 """Solver side of the stream: puts samples together, sends them, waits when there is no room.
 
-1. ``send`` copies the fields once and never waits but for credit; its waits are bounded, counted in
-   ``wait_seconds``, and end in ``TimeoutError`` after ``stall_seconds`` without any progress.
+1. ``send`` copies the fields once and never waits but for credit; its waits are counted in
+   ``wait_seconds``, and end in ``TimeoutError`` after ``stall_seconds`` in which nothing was stored
+   and no receiver has said that something waits there for room. How long that may last is not for a
+   sender to judge: the driver knows whether there is still a trainer, and ends the study if not.
 2. ``flush`` returns only when every sample handed over is stored in a slot.
 3. Sample i of member m goes to endpoint ``(m + i) % R``, so that every rank sees every member; a
    validation member goes to endpoint ``m % R`` as a whole, so that it can be compared as a
@@ -66,7 +68,7 @@ class Sender:
         batch_bytes: Samples are put together up to this size.
         linger_ms: How long a sample may wait for others to join its message.
         box: The part of the grid that this mpi_rank owns; None: all of it.
-        stall_seconds: Give up when nothing was acknowledged for so long.
+        stall_seconds: Give up when nothing was acknowledged, or known to wait, for so long.
         pool: Message buffers, to share among senders of one process with the same layout.
     """
 
@@ -175,7 +177,7 @@ class Sender:
 
         Raises:
             StreamRefused: A receiver refused something sent before.
-            TimeoutError: Nothing was acknowledged for ``stall_seconds``.
+            TimeoutError: Nothing was acknowledged, or known to wait, for ``stall_seconds``.
         """
         if self._member is None:
             raise ValueError("send before open: say which member this is")
@@ -195,8 +197,8 @@ class Sender:
 
         Raises:
             StreamRefused: A receiver refused something.
-            TimeoutError: Not done within ``timeout`` seconds, or nothing was acknowledged for
-                ``stall_seconds``.
+            TimeoutError: Not done within ``timeout`` seconds, or nothing was acknowledged, or
+                known to wait, for ``stall_seconds``.
         """
         with self._lock:
             for link in self._links:
@@ -236,12 +238,13 @@ class Sender:
             now = time.monotonic()
             if (total := sum(link.outbox.released for link in self._links)) != stored:
                 stored, progress = total, now
+            progress = max(progress, *(link.outbox.held_at for link in self._links))
             if now - started >= timeout:
                 raise TimeoutError(f"not stored after {timeout:g} s: {self._outstanding()}")
             if now - progress >= self._stall:
                 raise TimeoutError(
-                    f"nothing was stored for {self._stall:g} s: {self._outstanding()}. A receiver "
-                    "that answers has no room: is the trainer running?"
+                    f"nothing was stored for {self._stall:g} s, and no receiver says that anything "
+                    f"waits there: {self._outstanding()}. Are the reservoirs alive?"
                 )
             self._turn(min(_SLICE_SECONDS, started + timeout - now))
 

@@ -112,7 +112,7 @@ class Slots:
 
         Raises:
             FileNotFoundError: The owner has removed them, or runs on another node.
-            ValueError: The file has another size: it belongs to another study.
+            ValueError: The file has another size or owner: it belongs to another study.
         """
         fd = os.open(description.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
@@ -219,7 +219,10 @@ def _regions(capacity: int, layout: SampleLayout) -> list[_Region]:
 
 
 def _check_size(fd: int, description: SlotsDescription) -> None:
-    actual = os.fstat(fd).st_size
+    about = os.fstat(fd)
+    actual = about.st_size
+    if about.st_uid != os.geteuid():
+        raise ValueError(f"{description.path} belongs to user {about.st_uid}: not of this study")
     if actual != description.nbytes:
         raise ValueError(
             f"{description.path} has {actual} bytes, but {description.capacity} slots of "

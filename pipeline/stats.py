@@ -4,10 +4,12 @@
 2. Everything here turns into JSON with ``as_json`` and holds no array.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from trainers.base import TrainStats
+from pipeline.breakeven import Breakeven, Cost
+from pipeline.regions import ErrorsOf
+from trainers.base import QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed"]
 Waiting = Literal["nobody", "trainer", "solvers"]
@@ -42,7 +44,17 @@ class MemberReport:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class MemberCounts:
-    """How far the ensemble is; training and validation members together."""
+    """How far the ensemble is; training and validation members together.
+
+    Attributes:
+        total: Members asked for.
+        waiting: To be started, maybe again.
+        running: Under way.
+        completed: All of their samples are stored.
+        failed: Given up.
+        retries: Attempts after the first.
+        redrawn: Of the failed, those that another member follows.
+    """
 
     total: int
     waiting: int
@@ -50,6 +62,7 @@ class MemberCounts:
     completed: int
     failed: int
     retries: int
+    redrawn: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,6 +87,7 @@ class ReservoirStats:
         trainer_blocked_seconds: Time the rank waited for a lease.
         validation_held: Validation samples stored.
         production_ended: No further training sample will come.
+        waiting_members: Members of the messages that wait for room.
         recorded: Samples taken into the record.
         record_dropped: Samples that the record should have, and has not.
         record_bytes: Written to the record.
@@ -98,6 +112,7 @@ class ReservoirStats:
     trainer_blocked_seconds: float
     validation_held: int
     production_ended: bool
+    waiting_members: tuple[int, ...] = ()
     recorded: int = 0
     record_dropped: int = 0
     record_bytes: int = 0
@@ -122,6 +137,8 @@ class StudyStats:
         waiting: Who waits for whom, judged over the last few seconds.
         solver_wait_seconds: Sum over finished attempts.
         remaining_seconds: Estimate of the time left; None while unknown.
+        cost: What solvers and ranks have taken so far.
+        breakeven: When that has paid, by the newest figures; None while unknown.
     """
 
     elapsed_seconds: float
@@ -136,6 +153,8 @@ class StudyStats:
     waiting: Waiting
     solver_wait_seconds: float
     remaining_seconds: float | None
+    cost: Cost = field(default_factory=Cost)
+    breakeven: Breakeven | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dicts and lists, ready for ``json.dumps``."""
@@ -158,6 +177,15 @@ class Summary:
         trainer_wait_seconds: Time ranks waited for batches after their first step, mean over ranks.
         solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
         bytes_streamed: Field bytes stored in slots.
+        notes: What a person should know of how it was trained: that it stopped early, say.
+        one_step_spread: How the members' relative errors differ, without rollouts.
+        rollout_mse: Of whole trajectories, field unit squared; None for tasks that do not step.
+        rollout_relative_l2: Mean over members, of the same.
+        rollout_spread: How the members' rollouts differ.
+        errors_by_region: The members' errors by each parameter, the strongest effect first.
+        query: How long the surrogate takes for a member.
+        cost: What solvers and ranks have taken.
+        breakeven: When that has paid.
         samples_recorded: Samples in the record.
         record_dropped: Samples that the record should have, and has not.
         record_problem: Why it is incomplete, if it is for another reason.
@@ -178,10 +206,19 @@ class Summary:
     trainer_wait_seconds: float
     solver_wait_seconds: float
     bytes_streamed: int
+    notes: tuple[str, ...] = ()
+    one_step_spread: Spread | None = None
+    rollout_mse: float | None = None
+    rollout_relative_l2: float | None = None
+    rollout_spread: Spread | None = None
+    errors_by_region: tuple[ErrorsOf, ...] = ()
+    query: QueryTime | None = None
+    cost: Cost | None = None
+    breakeven: Breakeven | None = None
     samples_recorded: int = 0
     record_dropped: int = 0
     record_problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""
-        return asdict(self)
+        return asdict(self) | {"notes": list(self.notes)}

@@ -6,10 +6,13 @@
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, final
 
+from pipeline.breakeven import Cost, breakeven
+from pipeline.regions import ErrorsOf
 from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
-from trainers.base import TrainStats
+from trainers.base import QueryTime, TrainStats
 
 WINDOW_SECONDS = 5.0
 WAITING_SHARE = 0.1
@@ -21,6 +24,21 @@ class _Reading(NamedTuple):
     drawn: int
     solver_blocked: float
     trainer_blocked: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Effort:
+    """What solvers have done so far.
+
+    Attributes:
+        attempt_seconds: Of all attempts at members, those under way included.
+        solve_seconds: Inside the solver, sum over completed members.
+        completed: Members that are behind it.
+    """
+
+    attempt_seconds: float = 0.0
+    solve_seconds: float = 0.0
+    completed: int = 0
 
 
 @final
@@ -44,6 +62,7 @@ class Watch:
         reservoirs: Sequence[ReservoirStats],
         ranks: Sequence[TrainStats],
         solver_wait_seconds: float,
+        effort: Effort = Effort(),
         over: Phase | None = None,
     ) -> StudyStats:
         """Combine what the parts say.
@@ -54,6 +73,7 @@ class Watch:
             reservoirs: One per rank.
             ranks: Newest report of each rank.
             solver_wait_seconds: Sum over finished attempts.
+            effort: Of the solvers.
             over: ``"done"`` or ``"failed"`` once the study has ended.
         """
         newest = _Reading(
@@ -70,6 +90,7 @@ class Watch:
         span = max(at - oldest.at, 1e-9)
         inserted_rate = (newest.inserted - oldest.inserted) / span
         drawn_rate = (newest.drawn - oldest.drawn) / span
+        query, cost = _query(ranks), _cost(effort, trainer_seconds=at * len(reservoirs))
         return StudyStats(
             elapsed_seconds=at,
             phase=over or _phase(reservoirs, ranks),
@@ -83,7 +104,24 @@ class Watch:
             waiting=_waiting(oldest, newest, span * max(len(reservoirs), 1)),
             solver_wait_seconds=solver_wait_seconds,
             remaining_seconds=_remaining(self._expected, newest, reservoirs, drawn_rate),
+            cost=cost,
+            breakeven=breakeven(cost, query),
         )
+
+
+def _cost(effort: Effort, *, trainer_seconds: float) -> Cost:
+    solved = effort.completed > 0
+    return Cost(
+        solver_seconds=effort.attempt_seconds,
+        trainer_seconds=trainer_seconds,
+        member_seconds=effort.solve_seconds / effort.completed if solved else None,
+    )
+
+
+def _query(ranks: Sequence[TrainStats]) -> QueryTime | None:
+    """The first that a rank has measured."""
+    results = (rank.validation for rank in ranks if rank.validation is not None)
+    return next((result.query for result in results if result.query is not None), None)
 
 
 def _phase(reservoirs: Sequence[ReservoirStats], ranks: Sequence[TrainStats]) -> Phase:
@@ -116,8 +154,22 @@ def _remaining(
     return production + sum(r.held for r in reservoirs) / drawn_rate
 
 
-def summarise(name: str, stats: StudyStats) -> Summary:
-    """The study's result, from its last statistics."""
+def summarise(
+    name: str,
+    stats: StudyStats,
+    *,
+    query: QueryTime | None = None,
+    regions: tuple[ErrorsOf, ...] = (),
+) -> Summary:
+    """The study's result, from its last statistics.
+
+    Args:
+        name: Of the study.
+        stats: The last ones.
+        query: How long the finished surrogate takes; None: as the ranks said while they trained.
+        regions: The members' errors by parameter.
+    """
+    query = _query(stats.ranks) if query is None else query
     inserted = sum(r.inserted for r in stats.reservoirs)
     drawn = sum(r.drawn for r in stats.reservoirs)
     first_steps = [r.first_step_seconds for r in stats.ranks if r.first_step_seconds is not None]
@@ -138,7 +190,21 @@ def summarise(name: str, stats: StudyStats) -> Summary:
         trainer_wait_seconds=sum(r.wait_seconds for r in stats.ranks) / max(len(stats.ranks), 1),
         solver_wait_seconds=stats.solver_wait_seconds,
         bytes_streamed=sum(r.bytes_received for r in stats.reservoirs),
+        notes=notes_of(stats),
+        one_step_spread=None if validation is None else validation.one_step_spread,
+        rollout_mse=None if validation is None else validation.rollout_mse,
+        rollout_relative_l2=None if validation is None else validation.rollout_relative_l2,
+        rollout_spread=validation.spread if validation and validation.member_rollout else None,
+        errors_by_region=regions,
+        query=query,
+        cost=stats.cost,
+        breakeven=breakeven(stats.cost, query),
         samples_recorded=sum(r.recorded for r in stats.reservoirs),
         record_dropped=sum(r.record_dropped for r in stats.reservoirs),
         record_problem=next((r.record_problem for r in stats.reservoirs if r.record_problem), None),
     )
+
+
+def notes_of(stats: StudyStats) -> tuple[str, ...]:
+    """What the ranks want people to know, each sentence once."""
+    return tuple(dict.fromkeys(note for rank in stats.ranks for note in rank.notes))

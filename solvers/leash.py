@@ -85,15 +85,20 @@ def _prctl(option: int, value: int) -> None:
         raise OSError(number, f"prctl({option}): {os.strerror(number)}")
 
 
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill this process when its parent, process ``parent``, dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the line above
+        os._exit(1)
+
+
 def _start(command: Sequence[str]) -> int:
     parent = os.getpid()
     program = os.fork()
     if program:
         return program
     try:
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(1)
+        die_with_parent(parent)
         for number in (
             signal.SIGPIPE,
             signal.SIGXFSZ,

@@ -13,7 +13,7 @@ Behaviour:   rho < 1: the origin attracts. Up to 24.74 (sigma = 10, beta = 8/3):
 Good values: sigma = 10, rho = 28, beta = 8/3; 1000 steps of 0.01 are about 13 turns.
 Source:      Lorenz, J. Atmos. Sci. 20 (1963) 130; Sparrow, The Lorenz Equations (1982).
 
-The first of several mpi_ranks has the point, the others have an empty box.
+It runs on one mpi_rank: there is one point.
 """
 
 from collections.abc import Iterator, Mapping
@@ -27,8 +27,6 @@ from solvers.configs.lorenz import LorenzConfig
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
 from solvers.stepping import fixed_step, restart, stream
 from solvers.turns import Turns
-
-Box = tuple[slice]
 
 
 @final
@@ -60,8 +58,7 @@ class Lorenz:
 
         Args:
             parameters: ``sigma``, ``rho``, ``beta``, and the initial ``x``, ``y`` and ``z``.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
+            comm: The mpi4py or PETSc communicator to run on, of one rank.
 
         Raises:
             SolverFailed: A solve diverged, or a value is not finite.
@@ -70,10 +67,6 @@ class Lorenz:
         values = member_values(self._config.parameters(), parameters)
         system = self._system_on(comm)
         return self._member(system, values, self._turns.begin())
-
-    def box(self, comm: object) -> Box:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(point,)``."""
-        return self._system_on(comm).box
 
     def close(self) -> None:
         """Destroy the TS with its vectors and matrix. Safe to call twice."""
@@ -115,8 +108,7 @@ class _System:
         self._comm = communicator(comm)
         self._owned = Owned()
         self._values: Mapping[str, float] = {}
-        self.box: Box = (slice(0, 1) if self._comm.rank == 0 else slice(1, 1),)
-        sizes = (3 * (self.box[0].stop - self.box[0].start), 3)
+        sizes = (3, 3)
         try:
             self._state, rate = (
                 self._owned(PETSc.Vec().createMPI(sizes, comm=self._comm)) for _ in range(2)
@@ -144,8 +136,7 @@ class _System:
     def start(self, values: Mapping[str, float], config: LorenzConfig) -> None:
         """Set coefficients and initial state of a member."""
         self._values = values
-        if self._state.getLocalSize() > 0:
-            self._state.setArray([values["x"], values["y"], values["z"]])
+        self._state.setArray([values["x"], values["y"], values["z"]])
         self._state.assemble()
         restart(self.ts, dt=config.dt)
         self.ts.setMaxSteps(config.steps)

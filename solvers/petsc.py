@@ -10,7 +10,7 @@
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
@@ -29,7 +29,8 @@ petsc4py.init(["headrace", "-no_signal_handler", "-skip_petscrc"])
 from petsc4py import PETSc  # noqa: E402 - only an initialised PETSc may be imported
 
 # A process that is not part of an mpiexec group shares MPICH's segment with nobody. Its name is
-# removed at once, so that not even a SIGKILL leaves the file behind; the mapping stays.
+# removed at once, so that not even a SIGKILL leaves the file behind; the mapping stays. A group
+# does the same once all of it have the mapping (``world_communicator``).
 if PETSc.COMM_WORLD.getSize() == 1:
     Path(f"/dev/shm/mpich_shm_{os.getpid():x}_0").unlink(missing_ok=True)
 
@@ -43,9 +44,9 @@ _UNTHREADED = 8192
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
-    "FieldVector", "Owned", "PETSc", "communicator", "field_vector", "fits_float32", "last_line",
-    "linear_solver", "require_finite", "require_finite_everywhere", "scoped_options",
-    "self_communicator", "solve", "unique_prefix",
+    "FieldVector", "Owned", "PETSc", "add_up", "communicator", "field_vector", "fits_float32",
+    "last_line", "linear_solver", "require_finite", "require_finite_everywhere", "scoped_options",
+    "self_communicator", "solve", "unique_prefix", "world_communicator",
 ]  # fmt: skip
 
 _instances = count()
@@ -99,9 +100,32 @@ def self_communicator() -> PETSc.Comm:
     return PETSc.COMM_SELF
 
 
+def world_communicator() -> PETSc.Comm:
+    """The communicator of a whole mpiexec group, for members with several mpi_ranks; collective."""
+    world = PETSc.COMM_WORLD
+    world.barrier()  # whoever is here has mapped what MPICH shares: its name is not needed any more
+    for line in Path("/proc/self/maps").read_text(errors="replace").splitlines():
+        path = line.partition("/dev/shm/mpich_shm_")[2]
+        if path:
+            Path("/dev/shm", f"mpich_shm_{path}").unlink(missing_ok=True)
+    return world
+
+
 def communicator(comm: object) -> PETSc.Comm:
     """An mpi4py or PETSc communicator as PETSc's."""
     return PETSc.Comm(comm)  # type: ignore[call-arg]  # the stub lacks it
+
+
+def add_up(comm: object) -> Callable[[Float64[np.ndarray, " *any"]], Float64[np.ndarray, " *any"]]:
+    """A function that adds an array up over all mpi_ranks, which all of them call."""
+    over = communicator(comm).tompi4py()
+
+    def total(values: Float64[np.ndarray, " *any"]) -> Float64[np.ndarray, " *any"]:
+        whole = np.empty(values.shape)
+        over.Allreduce(np.ascontiguousarray(values), whole)
+        return whole
+
+    return total
 
 
 def unique_prefix(name: str) -> str:

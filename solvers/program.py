@@ -42,7 +42,8 @@ from jaxtyping import Float32
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
-from solvers.foreign import PIPE, ForeignProgram, clean_environment
+from solvers.foreign import PIPE, ForeignProgram
+from solvers.leashed import clean_environment
 from solvers.petsc_binary import Record, StreamRefused, VectorReader
 from solvers.turns import Turns
 

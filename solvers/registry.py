@@ -38,11 +38,13 @@ class SolverKind:
         config: Its settings.
         target: ``module:Class``, imported on demand; the class takes the config alone.
         summary: What it simulates, in one line.
+        distributed: Whether it is a ``solvers.base.Distributed``: runs on several mpi_ranks.
     """
 
     config: type[AnySolverConfig]
     target: str
     summary: str
+    distributed: bool = True
 
 
 SOLVERS: dict[str, SolverKind] = {
@@ -90,6 +92,7 @@ SOLVERS: dict[str, SolverKind] = {
         config=LorenzConfig,
         target="solvers.lorenz:Lorenz",
         summary="the Lorenz system, three ordinary differential equations",
+        distributed=False,
     ),
     "shallow_water": SolverKind(
         config=ShallowWaterConfig,
@@ -100,10 +103,12 @@ SOLVERS: dict[str, SolverKind] = {
         config=ProgramConfig,
         target="solvers.program:Program",
         summary="any PETSc program, unmodified, streaming through a named pipe",
+        distributed=False,
     ),
     "own": SolverKind(
         config=OwnConfig,
         target="solvers.own:Own",
+        distributed=False,
         summary="a class in your own Python file, around a petsc4py TS that you already have",
     ),
 }

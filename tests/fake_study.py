@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import yaml
 
+from pipeline.breakeven import Cost, breakeven
 from pipeline.config import parse
 from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
-from trainers.base import TrainStats, ValidationResult
+from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
 
 MEMBERS = 35
 VALIDATION_MEMBERS = 5
@@ -19,6 +20,11 @@ CAPACITY = 400
 SAMPLE_BYTES = 24 * 40 * 4
 RANKS = 2
 WALL_SECONDS = 36.0
+MEMBER_SECONDS = 0.8
+QUERY = QueryTime(
+    device="cpu", snapshots=SAMPLES_PER_MEMBER, alone_seconds=0.002, batch=24,
+    batched_seconds=0.0004,
+)  # fmt: skip
 
 
 def validation_at(step: int) -> ValidationResult | None:
@@ -28,12 +34,18 @@ def validation_at(step: int) -> ValidationResult | None:
         return None
     mse = 4000.0 * math.exp(-measured / 350.0) + 60.0 + 12.0 * math.sin(measured)
     members = {MEMBERS + index: mse * (0.4 + 0.3 * index) for index in range(VALIDATION_MEMBERS)}
+    relative = {member: math.sqrt(each) / 300.0 for member, each in members.items()}
+    spread = Spread.of(relative.values())
     return ValidationResult(
         train_step=measured,
         samples=VALIDATION_MEMBERS * SAMPLES_PER_MEMBER,
         mse=mse,
         relative_l2=math.sqrt(mse) / 300.0,
         member_mse=members,
+        member_relative_l2=relative,
+        spread=spread,
+        one_step_spread=spread,
+        query=QUERY,
     )
 
 
@@ -88,6 +100,15 @@ def rank_at(rank: int, elapsed: float) -> TrainStats:
     )
 
 
+def cost_at(elapsed: float) -> Cost:
+    """Two solvers from the third second to the thirtieth, and two ranks."""
+    return Cost(
+        solver_seconds=2.0 * min(27.0, max(0.0, elapsed - 3.0)),
+        trainer_seconds=RANKS * elapsed,
+        member_seconds=MEMBER_SECONDS if elapsed > 5.0 else None,
+    )
+
+
 def stats_at(elapsed: float, **changes: Any) -> StudyStats:
     """The study ``elapsed`` seconds after its start, with any field overridden."""
     reservoirs = tuple(reservoir_at(rank, elapsed) for rank in range(RANKS))
@@ -117,7 +138,11 @@ def stats_at(elapsed: float, **changes: Any) -> StudyStats:
         "waiting": waiting if producing else "nobody",
         "solver_wait_seconds": max(0.0, elapsed - 18.0) * 0.4,
         "remaining_seconds": WALL_SECONDS - elapsed if elapsed >= 8.0 else None,
+        "cost": cost_at(elapsed),
     }
+    result = validation_at(rank_at(0, elapsed).train_step)
+    if result is not None:
+        figures["breakeven"] = breakeven(figures["cost"], result.query)
     return StudyStats(**(figures | changes))
 
 
@@ -152,7 +177,20 @@ def write_run(out: Path, *, until: float = WALL_SECONDS) -> Path:
     (out / "metrics.jsonl").write_text(
         "".join(json.dumps(stats_at(moment).as_json()) + "\n" for moment in moments)
     )
-    events = [
+    names = ("initial", "west", "east", "south", "north")
+    events: list[dict[str, Any]] = [
+        {
+            "event": "start",
+            "at": 3.0 + index,
+            "member": MEMBERS + index,
+            "attempt": 1,
+            "validation": True,
+            "parameters": {
+                name: 110.0 + 80.0 * ((index + place) % 5) for place, name in enumerate(names)
+            },
+        }
+        for index in range(VALIDATION_MEMBERS)
+    ] + [
         {"event": "start", "at": 11.0, "member": 17, "attempt": 1, "validation": False},
         {
             "event": "failed",
@@ -191,6 +229,10 @@ def summary() -> Summary:
         trainer_wait_seconds=3.0,
         solver_wait_seconds=last.solver_wait_seconds,
         bytes_streamed=inserted * SAMPLE_BYTES,
+        one_step_spread=result.one_step_spread,
+        query=result.query,
+        cost=last.cost,
+        breakeven=last.breakeven,
     )
 
 

@@ -14,9 +14,10 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 5. ``lease``, ``replay`` and ``give_back`` are called by one thread, everything else by another.
 6. Leases are given back in the order they were drawn in; an empty one is not given back. What was
    given back reaches the reservoir with the next call of ``lease`` at the latest, and the trainer
-   ends with a call of ``lease``.
+   ends with a call of ``lease``; one that stops before the end of the stream keeps the last ones.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -127,6 +128,11 @@ class Problem:
         return tuple(each for each in self.parameters if each.learnt)
 
     @property
+    def snapshots(self) -> int:
+        """Snapshots of one member, from the first time that is trained on to the last."""
+        return round((self.time.high - self.time.low) / self.time_step) + 1
+
+    @property
     def num_inputs(self) -> int:
         """Inputs of a sample: parameters, then the time of each snapshot in the window."""
         return len(self.parameters) + self.window
@@ -221,6 +227,28 @@ class Spread:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class QueryTime:
+    """How long a surrogate takes for what a solver takes a member for.
+
+    A query is all snapshots of one member: at once for tasks that map times to fields, one after
+    the other for those that step.
+
+    Attributes:
+        device: Where it was measured, as torch names it.
+        snapshots: Of a query.
+        alone_seconds: For one query.
+        batch: Queries that are computed together.
+        batched_seconds: For one query among so many.
+    """
+
+    device: str
+    snapshots: int
+    alone_seconds: float
+    batch: int
+    batched_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
     """Errors over all validation samples of all ranks, in physical units.
 
@@ -237,6 +265,9 @@ class ValidationResult:
         rollout_relative_l2: Mean over members of ||prediction - truth|| / ||truth|| of those.
         member_rollout: Member number -> that relative error.
         spread: Of the members' relative errors; of their rollouts where the task steps.
+        one_step_spread: Of the members' relative errors without rollouts; the same as ``spread``
+            for tasks that do not step.
+        query: How long the network takes, on the rank that says so.
     """
 
     train_step: int
@@ -249,6 +280,13 @@ class ValidationResult:
     rollout_relative_l2: float | None = None
     member_rollout: dict[int, float] = field(default_factory=dict)
     spread: Spread | None = None
+    one_step_spread: Spread | None = None
+    query: QueryTime | None = field(default=None, compare=False)
+
+    @property
+    def error(self) -> float:
+        """What trainings are judged by: ``relative_l2``, or ``mse`` where that is not a number."""
+        return self.mse if math.isnan(self.relative_l2) else self.relative_l2
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -263,6 +301,7 @@ class TrainStats:
         wait_seconds: Total time this rank waited for batches so far, from its first step on.
         first_step_seconds: From the start of the loop to the first train step; None before it.
         validation: Newest result; None before the first.
+        notes: What a person should know of how it was trained, a sentence each.
     """
 
     rank: int
@@ -272,6 +311,7 @@ class TrainStats:
     wait_seconds: float
     first_step_seconds: float | None
     validation: ValidationResult | None
+    notes: tuple[str, ...] = ()
 
 
 @runtime_checkable  # so that the test run can check it where it is passed

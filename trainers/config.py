@@ -8,136 +8,15 @@ Invariants (``tests/unit/test_trainer_config.py``):
 """
 
 import math
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-MAX_WINDOW = 1024  # snapshots in a sample
-
-
-class _MapConfig(_Section):
-    """What tasks have in common that go from inputs to fields."""
-
-    window: int = Field(
-        default=1, ge=1, le=MAX_WINDOW, description="consecutive snapshots in a sample"
-    )
-    stride: int = Field(default=1, ge=1, description="snapshots from one sample to the next")
-
-
-class DirectConfig(_MapConfig):
-    """(parameters, time, input fields where there are any) -> fields."""
-
-    kind: Literal["direct"] = "direct"
-
-
-class OperatorConfig(_MapConfig):
-    """(input fields, parameters, time) -> fields; refused where no field is given."""
-
-    kind: Literal["operator"] = "operator"
-
-
-class _StepConfig(_Section):
-    """What tasks have in common that go from snapshots to later snapshots."""
-
-    history: int = Field(default=1, ge=1, le=64, description="snapshots that are given")
-    trajectory: int | None = Field(
-        default=None,
-        ge=2,
-        le=MAX_WINDOW,
-        description="consecutive snapshots in a sample, of which a random part is trained on; "
-        "null: as many as are needed",
-    )
-    stride: int = Field(default=1, ge=1, description="snapshots from one sample to the next")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        raise NotImplementedError
-
-    @property
-    def window(self) -> int:
-        """Consecutive snapshots in a sample."""
-        return self.needed if self.trajectory is None else self.trajectory
-
-    @model_validator(mode="after")
-    def _long_enough(self) -> Self:
-        if self.window < self.needed:
-            raise ValueError(
-                f"trajectory={self.trajectory} snapshots, but one example takes {self.needed}: "
-                "raise it, or leave it out"
-            )
-        return self
-
-
-class NextConfig(_StepConfig):
-    """The last snapshots -> the next ones."""
-
-    kind: Literal["next"] = "next"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
-
-
-class DeltaConfig(_StepConfig):
-    """The last snapshots -> the change from the last to the next ones."""
-
-    kind: Literal["delta"] = "delta"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
-
-
-class DerivativeConfig(_StepConfig):
-    """The last snapshot -> its time derivative, which is integrated (arXiv:2412.13074)."""
-
-    kind: Literal["derivative"] = "derivative"
-    history: Literal[1] = Field(default=1, description="snapshots that are given")
-    integrator: Literal["euler", "heun", "rk4"] = Field(
-        default="heun", description="how predictions go on in time"
-    )
-
-    @property
-    def needed(self) -> int:
-        """A difference ahead for Euler, which it integrates exactly; else a central one."""
-        return 2 if self.integrator == "euler" else 3
-
-
-class BundleConfig(_StepConfig):
-    """The last snapshots -> the changes to several next ones, with the pushforward trick."""
-
-    kind: Literal["bundle"] = "bundle"
-    ahead: int = Field(default=4, ge=1, le=64, description="snapshots predicted at once")
-    pushforward: int = Field(
-        default=1, ge=0, le=16, description="most predictions that an example starts from"
-    )
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead * (1 + self.pushforward)
-
-
-class MlpConfig(_Section):
-    """A fully connected network."""
-
-    kind: Literal["mlp"] = "mlp"
-    hidden: tuple[Annotated[int, Field(ge=1, le=65_536)], ...] = Field(
-        default=(256, 256), max_length=64, description="width of each hidden layer"
-    )
-    activation: Literal["relu", "gelu", "silu", "tanh"] = Field(
-        default="relu", description="between the layers"
-    )
+from trainers.model_config import MlpConfig as MlpConfig  # a part of this config's own names
+from trainers.model_config import ModelConfig as ModelConfig
+from trainers.model_config import Section as _Section
+from trainers.task_config import DirectConfig as DirectConfig
+from trainers.task_config import TaskConfig as TaskConfig
 
 
 class AdamConfig(_Section):
@@ -211,20 +90,100 @@ class StepConfig(_Schedule):
         return self.drop ** min(self.stages - 1, int(done * self.stages))
 
 
-TaskConfig = Annotated[
-    DirectConfig | OperatorConfig | NextConfig | DeltaConfig | DerivativeConfig | BundleConfig,
-    Field(discriminator="kind"),
-]
-ModelConfig = MlpConfig
+class PlateauConfig(_Schedule):
+    """``lr`` times ``drop`` whenever the validation error has not fallen for a while."""
+
+    kind: Literal["plateau"] = "plateau"
+    patience: int = Field(
+        default=3, ge=1, le=10_000, description="validations without a lower error before a drop"
+    )
+    drop: float = Field(default=0.5, gt=0.0, le=1.0, description="factor of a drop")
+
+    def _decay(self, done: float) -> float:
+        return 1.0  # the drops are counted by trainers/progress.py
+
+
+class EarlyStopConfig(_Section):
+    """Training stops when the validation error has not fallen for a while."""
+
+    patience: int = Field(
+        default=10, ge=1, le=10_000, description="validations without a lower error before the stop"
+    )
+    min_delta: float = Field(
+        default=0.0,
+        ge=0.0,
+        allow_inf_nan=False,
+        description="how much lower the relative error must be to count as lower",
+    )
+
+
+class DrainAfter(_Section):
+    """What is held is drawn once more."""
+
+    kind: Literal["drain"] = "drain"
+
+
+class StopAfter(_Section):
+    """Training ends at once, with the batches that are leased already."""
+
+    kind: Literal["stop"] = "stop"
+
+
+class StepsAfter(_Section):
+    """What is held is drawn once more, then uniformly for a number of train steps."""
+
+    kind: Literal["steps"] = "steps"
+    steps: int = Field(
+        default=1000, ge=1, le=1_000_000_000, description="train steps after the drain"
+    )
+
+
+class TensorBoardConfig(_Section):
+    """Event files under ``tensorboard/`` in the run directory."""
+
+    kind: Literal["tensorboard"] = "tensorboard"
+
+
+class WandbConfig(_Section):
+    """Weights & Biases, under ``wandb/`` in the run directory."""
+
+    kind: Literal["wandb"] = "wandb"
+    project: str = Field(default="headrace", min_length=1, description="name of the project")
+    mode: Literal["offline", "online"] = Field(
+        default="offline", description="whether anything leaves this machine"
+    )
+
+
+class MlflowConfig(_Section):
+    """An MLflow tracking store."""
+
+    kind: Literal["mlflow"] = "mlflow"
+    experiment: str = Field(default="headrace", min_length=1, description="name of the experiment")
+    uri: str | None = Field(
+        default=None,
+        min_length=1,
+        description="of the tracking store; null: mlflow.db in the run directory",
+    )
+
+
 OptimizerConfig = Annotated[AdamConfig | AdamWConfig, Field(discriminator="kind")]
-ScheduleConfig = Annotated[ConstantConfig | CosineConfig | StepConfig, Field(discriminator="kind")]
+ScheduleConfig = Annotated[
+    ConstantConfig | CosineConfig | StepConfig | PlateauConfig, Field(discriminator="kind")
+]
+AfterConfig = Annotated[DrainAfter | StopAfter | StepsAfter, Field(discriminator="kind")]
+LoggerConfig = Annotated[
+    TensorBoardConfig | WandbConfig | MlflowConfig, Field(discriminator="kind")
+]
 
 
 class TrainerConfig(_Section):
     """The training loop."""
 
     ranks: int = Field(default=1, ge=1, le=4096, description="data-parallel training processes")
-    batch: int = Field(default=32, ge=1, le=1_048_576, description="samples per step and rank")
+    batch: int = Field(default=32, ge=1, le=1_048_576, description="samples per batch and rank")
+    accumulate: int = Field(
+        default=1, ge=1, le=65_536, description="batches per train step and rank"
+    )
     task: TaskConfig = Field(default=DirectConfig(), description="what is predicted from what")
     model: ModelConfig = Field(default=MlpConfig(), description="the network")
     loss: Literal["mse", "mae", "relative_l2", "h1"] = Field(
@@ -243,10 +202,32 @@ class TrainerConfig(_Section):
         allow_inf_nan=False,
         description="largest norm of the gradient; null: no limit",
     )
+    ema: float | None = Field(
+        default=None,
+        gt=0.0,
+        lt=1.0,
+        description="decay of a moving average of the weights, which is validated and exported "
+        "in their place; null: none",
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        default="float32", description="of the network's matrix products in training"
+    )
+    compile: bool = Field(
+        default=False, description="whether torch.compile makes the network faster"
+    )
+    early_stop: EarlyStopConfig | None = Field(
+        default=None, description="when to stop before the simulations have ended; null: never"
+    )
+    after_production: AfterConfig = Field(
+        default=DrainAfter(), description="what is trained on when the simulations have ended"
+    )
     validate_every: int = Field(
         default=500, ge=1, description="train steps from one validation to the next"
     )
     log_every: int = Field(default=50, ge=1, description="train steps from one report to the next")
+    loggers: tuple[LoggerConfig, ...] = Field(
+        default=(), max_length=8, description="who else is told of losses and errors"
+    )
     lease_batches: int = Field(
         default=32, ge=1, le=4096, description="batches drawn from the reservoir in one call"
     )

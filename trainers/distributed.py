@@ -5,10 +5,13 @@ Invariants (``tests/unit/test_trainer_distributed.py``, ``tests/integration/test
 1. A burst is as long as the rank with the fewest batches can go: no rank waits in a gradient
    all-reduce for one that has no batch.
 2. All ranks end after the same train step, once every one has drawn everything.
-3. A rank that fails between bursts stops all others at the next agreement.
-4. With one rank there are no collectives, and torch.distributed need not be initialised.
+3. Numbers that decide something are those of rank 0 on every rank (``of_first``).
+4. A rank that fails between bursts stops all others at the next agreement.
+5. With one rank there are no collectives, and torch.distributed need not be initialised.
 """
 
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Final, final
 
@@ -16,7 +19,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from jaxtyping import Float64, Int64
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from trainers import exchange
@@ -104,6 +107,23 @@ class LockStep:
     def most(self, number: int) -> int:
         """The largest number of any rank."""
         return -self._least([-number])[0]
+
+    def of_first(self, number: float) -> float:
+        """What rank 0 says, so that what is decided by it is decided alike everywhere."""
+        return float(self.gather(np.array([number], np.float64))[0, 0])
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Replace tensors by their means over the ranks."""
+        if not self._alone:
+            for each in gradients:
+                dist.all_reduce(each)
+                each /= self._world.size
+
+    def exchanging(self, network: nn.Module, *, when: bool) -> AbstractContextManager[None]:
+        """Whether a forward and backward pass in it averages the gradients over the ranks."""
+        if when or not isinstance(network, DistributedDataParallel):
+            return nullcontext()
+        return network.no_sync()
 
     def gather(self, values: Float64[np.ndarray, " *shape"]) -> Float64[np.ndarray, " rank *shape"]:
         """Arrays of all ranks, which have the same shape, stacked in the order of the ranks."""

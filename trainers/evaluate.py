@@ -13,7 +13,7 @@ Invariants (``tests/unit/test_trainer_evaluate.py``, ``tests/integration/test_dd
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
@@ -22,8 +22,9 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
-from trainers.base import BatchSource, Held, Spread, ValidationResult
+from trainers.base import BatchSource, Held, QueryTime, Spread, ValidationResult
 from trainers.distributed import LockStep
+from trainers.speed import query_time
 from trainers.staging import tensor_over
 from trainers.stepping import Stepping
 from trainers.tasks import Compared, Task
@@ -54,6 +55,7 @@ class Validation:
     def __init__(self, source: BatchSource, task: Task, model: nn.Module, ranks: LockStep) -> None:
         self._source, self._task, self._model, self._ranks = source, task, model, ranks
         self._held: Held | None = None
+        self._query: QueryTime | None = None
 
     def measure(self, train_step: int) -> ValidationResult | None:
         """Errors over all ranks; None while samples are still to come. Called by all ranks."""
@@ -116,7 +118,15 @@ class Validation:
         padded = np.full((self._ranks.most(len(rows)), COLUMNS), -1.0)
         padded[: len(rows)] = rows
         everyone = self._ranks.gather(padded).reshape(-1, COLUMNS)
-        return _result(everyone[everyone[:, 0] >= 0], train_step)
+        result = _result(everyone[everyone[:, 0] >= 0], train_step)
+        return None if result is None else replace(result, query=self._query_time())
+
+    def _query_time(self) -> QueryTime:
+        """Measured once: training does not change how long a network takes."""
+        if self._query is None:
+            with evaluating(self._model):
+                self._query = query_time(self._task, self._model)
+        return self._query
 
     def _errors(self, held: Held) -> SampleErrors:
         count = len(held.members)
@@ -156,7 +166,7 @@ class Validation:
         start = torch.from_numpy(
             np.stack([each.fields[: task.history] for each in together]).astype(np.float32)
         ).to(device)
-        with _evaluating(self._model):
+        with evaluating(self._model):
             prediction = task.rollout(
                 self._model,
                 torch.tensor(np.stack([each.parameters for each in together]), device=device),
@@ -171,7 +181,7 @@ class Validation:
 
     def _compare(self, held: Held, rows: slice | Int64[np.ndarray, " sample"]) -> Compared:
         device = self._task.device
-        with _evaluating(self._model):
+        with evaluating(self._model):
             compared = self._task.one_step(
                 self._model,
                 tensor_over(held.inputs[rows]).to(device),
@@ -181,7 +191,8 @@ class Validation:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """The network as it is used, and without gradients, while the block lasts."""
     model.eval()
     try:
         with torch.inference_mode():
@@ -267,4 +278,5 @@ def _result(rows: Float64[np.ndarray, " row columns"], train_step: int) -> Valid
         rollout_relative_l2=float(np.nanmean(rolled[:, 6])) if len(rolled) else None,
         member_rollout=rollout,
         spread=Spread.of(rollout.values() if rollout else of_member.tolist()),
+        one_step_spread=Spread.of(of_member.tolist()),
     )

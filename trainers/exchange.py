@@ -11,7 +11,8 @@ Invariants (``tests/integration/test_ddp.py``):
 
 1. Every rank gets the same sum to the last bit, and DDP's own all-reduce to rounding.
 2. A rank that dies is noticed by the all-reduce, as without this hook.
-3. The file has no name any more once ``SharedGradients.open`` returns: nothing is left behind.
+3. The file has no name any more once ``open`` returns on rank 0, so at the first sum on every rank:
+   nothing is left behind.
 4. Where memory cannot be shared (ranks on several nodes, a small /dev/shm), DDP's own is used.
 """
 

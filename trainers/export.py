@@ -1,40 +1,28 @@
-"""The finished surrogate as files, and back as something to call in physical units.
+"""The finished surrogate as files, and back as something to call.
 
 ``model.safetensors`` holds the weights; ``card.json`` everything else: how it was trained, the
 normalisation, names, units, ranges and errors. There is no pickle in either.
 
-Invariants (``tests/unit/test_trainer_export.py``):
-
-1. A surrogate that was read back predicts what the trained network predicts, to the last bit.
-2. Outside of what was trained on it warns, and says which input, which value and which range.
-3. The card is written last and at once: where there is one, the folder is complete.
+1. The card is written last and at once: where there is one, the folder is complete
+   (``tests/unit/test_trainer_export.py``).
 """
 
-import json
-import math
-import os
 import platform
-import warnings
-from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final, Self, final
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
-from numpy.typing import ArrayLike
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import save_file
+from torch import nn
 
-from trainers.base import Input, Problem, TrainStats
+from trainers import card
+from trainers.base import Problem, TrainStats
 from trainers.config import TrainerConfig
+from trainers.evaluate import evaluating
+from trainers.speed import query_time
 from trainers.state import Normalization
-from trainers.stepping import Stepping
-from trainers.tasks import Direct, Task, build_task
-
-FORMAT: Final = 2
-CHUNK_BYTES: Final = 64 * 2**20
+from trainers.surrogate import Surrogate
+from trainers.tasks import build_task
 
 
 def export(
@@ -45,245 +33,40 @@ def export(
     normalization: Normalization,
     stats: TrainStats,
 ) -> None:
-    """Write ``model.safetensors`` and ``card.json`` into a folder, which is made if need be."""
+    """Write ``model.safetensors`` and the card into a folder, which is made if need be."""
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    card = {
-        "format": FORMAT,
+    device = next(model.parameters()).device
+    with evaluating(model):
+        query = query_time(build_task(config, problem, normalization, device), model)
+    facts = {
+        "format": card.FORMAT,
         "trainer": config.model_dump(mode="json"),
+        "network": {"parameters": sum(each.numel() for each in model.parameters())},
         "problem": asdict(problem),
         "normalization": normalization.as_json(),
+        "weights_seed": torch.initial_seed(),
         "train_steps": stats.train_step,
         "validation": None if stats.validation is None else asdict(stats.validation),
+        "query": asdict(query),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
     }
-    partial = folder / "card.json.partial"
-    partial.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")
-    os.replace(partial, folder / "card.json")
+    card.write(folder, facts)
 
 
-def load_surrogate(path: Path | str) -> "Surrogate":
+def load_surrogate(path: Path | str, outside: str = "warn") -> Surrogate:
     """Read an exported surrogate.
 
     Args:
         path: The folder with ``card.json``, or a run directory that has it under ``model/``.
+        outside: What it does when it is asked outside of its training range: ``"warn"``,
+            ``"raise"`` a ``ValueError``, or ``"ignore"`` it.
 
     Raises:
         FileNotFoundError: There is no complete surrogate.
-        ValueError: It is of a format that this version does not know.
+        ValueError: It is of a format that this version does not know, or ``outside`` is none of
+            the three.
     """
-    folder = Path(path)
-    if not (folder / "card.json").exists() and (folder / "model" / "card.json").exists():
-        folder = folder / "model"
-    if not (folder / "card.json").exists():
-        raise FileNotFoundError(
-            f"{path} holds no card.json, so no surrogate was exported there. Give the run "
-            "directory of a study that has ended, or its folder model/"
-        )
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    if card["format"] != FORMAT:
-        raise ValueError(
-            f"{folder}: card.json has format {card['format']}, this version reads {FORMAT}. Read "
-            "it with the version of headrace that wrote it"
-        )
-    return Surrogate.read(folder, card)
-
-
-@final
-class Surrogate:
-    """A trained network, called in physical units.
-
-    Attributes:
-        problem: Names, units, shapes and trained ranges.
-        card: Everything that was exported with it, errors included.
-    """
-
-    def __init__(
-        self, network: nn.Module, task: Task, *, problem: Problem, card: dict[str, Any]
-    ) -> None:
-        self._network, self._task = network.eval(), task
-        self.problem: Final = problem
-        self.card: Final = card
-
-    @classmethod
-    def read(cls, folder: Path, card: dict[str, Any]) -> Self:
-        """Rebuild the network that a card describes, with its weights."""
-        problem = _problem(card["problem"])
-        config = TrainerConfig.model_validate(card["trainer"])
-        normalization = Normalization.from_json(card["normalization"])
-        task = build_task(config, problem, normalization, torch.device("cpu"))
-        network = task.network(config.model)
-        network.load_state_dict(load_file(folder / "model.safetensors"))
-        return cls(network, task, problem=problem, card=card)
-
-    def __call__(
-        self,
-        parameters: Mapping[str, ArrayLike] | ArrayLike,
-        time: ArrayLike,
-        fields: Mapping[str, ArrayLike] | None = None,
-    ) -> Float32[np.ndarray, " *leading_channel_grid"]:
-        """Predict fields, in their units.
-
-        Args:
-            parameters: By name, or an array with the parameters along its last axis, in the order
-                of ``problem.learnt``. Each may have leading axes; they are broadcast.
-            time: In seconds; broadcast against the parameters.
-            fields: Each of ``problem.input_fields`` by name, ``(*leading, *grid)``; leading axes
-                are broadcast against those of the parameters.
-
-        Returns:
-            ``(*leading, channel, *grid)``.
-
-        Raises:
-            ValueError: A parameter or field is missing, unknown, or has a wrong shape.
-            TypeError: The surrogate goes from snapshots to later ones.
-        """
-        task = self._task
-        if not isinstance(task, Direct):
-            raise TypeError("this surrogate goes from snapshots to later ones: call rollout(...)")
-        inputs, given = self._inputs(parameters, time), self._given(fields or {})
-        axes = given.ndim - len(self.problem.given_shape)
-        leading = np.broadcast_shapes(inputs.shape[:-1], given.shape[:axes])
-        self._warn_outside(inputs)
-        inputs = np.broadcast_to(inputs, (*leading, inputs.shape[-1]))
-        rows = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float32))
-        given = np.broadcast_to(given, (*leading, *self.problem.given_shape))
-        given = given.reshape(len(rows), 1, *self.problem.given_shape)
-        predicted = np.empty((len(rows), *self.problem.field_shape), np.float32)
-        step = max(1, CHUNK_BYTES // predicted[:1].nbytes) if len(rows) else 1
-        with torch.inference_mode():
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                around = torch.from_numpy(given[part].astype(np.float32))
-                predicted[part] = task.predict(self._network, rows[part], around)[:, 0]
-        return predicted.reshape(*leading, *self.problem.field_shape)
-
-    def rollout(
-        self,
-        parameters: Mapping[str, ArrayLike] | ArrayLike,
-        history: ArrayLike,
-        *,
-        steps: int,
-        time: ArrayLike = 0.0,
-        fields: Mapping[str, ArrayLike] | None = None,
-    ) -> Float32[np.ndarray, " *leading_steps_channel_grid"]:
-        """Predict the snapshots after ``history``, each from those before it.
-
-        Args:
-            parameters: As for a call; leading axes are broadcast against those of ``history``.
-            history: The first snapshots, ``(*leading, snapshot, channel, *grid)``, in the fields'
-                units, as many as the task takes and ``problem.time_step`` seconds apart.
-            steps: Snapshots to predict.
-            time: Of the last snapshot of the history, in seconds.
-            fields: As for a call.
-
-        Returns:
-            ``(*leading, steps, channel, *grid)``.
-
-        Raises:
-            ValueError: An argument is missing, unknown, or has a wrong shape.
-            TypeError: The surrogate maps times to fields.
-        """
-        task, shape = self._task, self.problem.field_shape
-        if not isinstance(task, Stepping):
-            raise TypeError("this surrogate maps times to fields: call it with a time")
-        start = np.asarray(history, np.float32)
-        wanted = (task.history, *shape)
-        if start.shape[start.ndim - len(wanted) :] != wanted:
-            raise ValueError(
-                f"history has the shape {start.shape}, but its last axes must be (snapshot, "
-                f"channel, *grid) = {wanted}"
-            )
-        inputs, given = self._inputs(parameters, time), self._given(fields or {})
-        leading = np.broadcast_shapes(
-            inputs.shape[:-1],
-            start.shape[: start.ndim - len(wanted)],
-            given.shape[: given.ndim - len(shape)],
-        )
-
-        def rows(array: np.ndarray, inner: tuple[int, ...]) -> Tensor:
-            whole = np.broadcast_to(array, (*leading, *inner)).reshape(math.prod(leading), *inner)
-            return torch.from_numpy(whole.astype(np.float32))
-
-        numbers = rows(inputs, (inputs.shape[-1],))
-        with torch.inference_mode():
-            predicted = task.rollout(
-                self._network,
-                numbers[:, :-1],
-                numbers[:, -1],
-                rows(start, wanted),
-                rows(given, self.problem.given_shape),
-                steps=steps,
-            )
-        return predicted.numpy().reshape(*leading, steps, *shape)
-
-    def _given(self, fields: Mapping[str, ArrayLike]) -> Float[np.ndarray, " *leading_given_grid"]:
-        names, grid = self.problem.input_fields, self.problem.shape
-        if set(fields) != set(names):
-            raise ValueError(f"fields={sorted(fields)}: give exactly {list(names)}")
-        arrays = [np.asarray(fields[name]) for name in names]
-        for name, array in zip(names, arrays, strict=True):
-            if array.shape[array.ndim - len(grid) :] != grid:
-                raise ValueError(
-                    f"field {name!r} has the shape {array.shape}, but its last axes must be the "
-                    f"grid {grid}"
-                )
-        if not arrays:
-            return np.empty(self.problem.given_shape, np.float32)
-        return np.stack(np.broadcast_arrays(*arrays), axis=-1 - len(grid))
-
-    def _inputs(
-        self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
-    ) -> Float64[np.ndarray, " *leading inputs"]:
-        names = [each.name for each in self.problem.learnt]
-        if isinstance(parameters, Mapping):
-            missing = [name for name in names if name not in parameters]
-            unknown = [name for name in parameters if name not in names]
-            if missing or unknown:
-                raise ValueError(
-                    f"parameters missing: {missing}, unknown: {unknown}. Give exactly {names}"
-                )
-            columns = [np.asarray(parameters[name], np.float64) for name in names]
-        else:
-            array = np.asarray(parameters, np.float64)
-            if array.ndim == 0 or array.shape[-1] != len(names):
-                raise ValueError(
-                    f"parameters have the shape {array.shape}, but the last axis must hold "
-                    f"{len(names)}: {names}"
-                )
-            columns = list(np.moveaxis(array, -1, 0))
-        learnt = dict(zip(names, columns, strict=True))
-        seeds = {each.name: np.asarray(each.low) for each in self.problem.parameters}
-        columns = [(seeds | learnt)[each.name] for each in self.problem.parameters]
-        columns.append(np.asarray(time, np.float64))
-        return np.stack(np.broadcast_arrays(*columns), axis=-1)
-
-    def _warn_outside(self, inputs: Float64[np.ndarray, " *leading inputs"]) -> None:
-        for each, values in zip(
-            (*self.problem.parameters, self.problem.time), np.moveaxis(inputs, -1, 0), strict=True
-        ):
-            margin = 1e-6 * (each.high - each.low)
-            outside = values[~((values >= each.low - margin) & (values <= each.high + margin))]
-            if outside.size:
-                warnings.warn(
-                    f"{each.name}={outside.flat[0]:g} {each.unit} is outside of what was trained "
-                    f"on, [{each.low:g}, {each.high:g}] {each.unit}: the prediction is an "
-                    "extrapolation. Stay inside, or train on a wider range",
-                    stacklevel=3,
-                )
-
-
-def _problem(tree: dict[str, Any]) -> Problem:
-    return Problem(
-        field_names=tuple(tree["field_names"]),
-        field_units=tuple(tree["field_units"]),
-        shape=tuple(tree["shape"]),
-        spacing=tuple(tree["spacing"]),
-        parameters=tuple(Input(**each) for each in tree["parameters"]),
-        time=Input(**tree["time"]),
-        window=tree["window"],
-        time_step=tree["time_step"],
-        step_every=tree["step_every"],
-        input_fields=tuple(tree["input_fields"]),
-    )
+    folder = card.find(path)
+    return Surrogate.read(folder, card.read(folder), outside=outside)

@@ -25,10 +25,11 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.config import BundleConfig, DeltaConfig, DerivativeConfig, ModelConfig, NextConfig
 from trainers.losses import Loss
+from trainers.model_config import AnyModelConfig
 from trainers.models import build_model
 from trainers.scaling import Scaling
+from trainers.task_config import BundleConfig, DeltaConfig, DerivativeConfig, NextConfig
 from trainers.tasks import Compared
 
 StepConfig = NextConfig | DeltaConfig | DerivativeConfig | BundleConfig
@@ -56,7 +57,7 @@ class Stepping:
         self._config, self._loss, self._scaling = config, loss, scaling
         self._predicted, self._parameters = problem.num_predicted, len(problem.parameters)
 
-    def network(self, config: ModelConfig) -> nn.Module:
+    def network(self, config: AnyModelConfig) -> nn.Module:
         """A fresh network of the sizes that this task needs."""
         channels, *grid = self.problem.field_shape
         return build_model(
@@ -169,7 +170,7 @@ class Stepping:
         """What the network says: ``(batch, ahead, channel, *grid)``."""
         numbers = self._scaling.numbers(torch.cat([parameters, time[:, None]], dim=1))
         said: Tensor = network(numbers, torch.cat([past.flatten(1, 2), given], dim=1))
-        return said.view(len(said), self.ahead, self._predicted, *said.shape[2:])
+        return said.view(said.shape[0], self.ahead, self._predicted, *said.shape[2:])
 
     def _encode(self, past: Tensor, future: Tensor) -> Tensor:
         """What the network should have said."""

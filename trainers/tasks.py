@@ -18,11 +18,13 @@ from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.config import DirectConfig, ModelConfig, OperatorConfig, TrainerConfig
+from trainers.config import TrainerConfig
 from trainers.losses import LOSSES, Loss, weighted
+from trainers.model_config import AnyModelConfig
 from trainers.models import build_model
 from trainers.scaling import Scaling
 from trainers.state import Normalization
+from trainers.task_config import DirectConfig, OperatorConfig
 
 
 class Compared(NamedTuple):
@@ -46,7 +48,7 @@ class Task(Protocol):
         """Where the network is."""
         ...
 
-    def network(self, config: ModelConfig) -> nn.Module:
+    def network(self, config: AnyModelConfig) -> nn.Module:
         """A fresh network of the sizes that this task needs."""
         ...
 
@@ -107,7 +109,7 @@ class Direct:
         self._parameters = len(problem.parameters)
         self._predicted = problem.num_predicted
 
-    def network(self, config: ModelConfig) -> nn.Module:
+    def network(self, config: AnyModelConfig) -> nn.Module:
         """A fresh network of the sizes that this task needs."""
         return build_model(
             config,

@@ -4,12 +4,13 @@ It takes any ``BatchSource`` and any number of ranks, and knows nothing of where
 
 Invariants (``tests/unit/test_trainer_loop.py``, ``tests/integration/test_ddp.py``):
 
-1. Every batch that the source hands out is trained on, once.
-2. All ranks take the same number of train steps and end together.
+1. Every batch that the source hands out is trained on, once; with early stop, until then.
+2. All ranks take the same number of batches and of train steps, and end together.
 3. A train step that is not finite ends the training with ``TrainingDiverged``.
 4. Validation takes place after every ``validate_every`` train steps once all samples for it have
    arrived, and at the end; it draws no training batch.
 5. The same seed and the same batches give the same weights.
+6. What is validated is what is exported: in float32, with averaged weights where they are averaged.
 """
 
 import time
@@ -17,8 +18,6 @@ from pathlib import Path
 from typing import Final, final
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor
 
 from trainers.base import (
     BatchSource,
@@ -29,11 +28,13 @@ from trainers.base import (
     TrainStats,
     ValidationResult,
 )
-from trainers.config import TrainerConfig
+from trainers.config import StepsAfter, TrainerConfig
 from trainers.distributed import LockStep, World, pick_device
 from trainers.evaluate import Validation
 from trainers.export import export
+from trainers.forward import training_network
 from trainers.learner import Learner
+from trainers.log import Log
 from trainers.staging import Staging
 from trainers.state import Normalization
 from trainers.tasks import build_task
@@ -58,7 +59,7 @@ def train(
         config: The ``trainer`` section of a study.
         problem: What is learnt.
         world: This rank; ``torch.distributed`` is initialised when there are several.
-        out: Where ``model/`` and ``validation/`` are written; None: nowhere.
+        out: Where ``model/``, ``validation/`` and loggers write; None: nowhere.
         seed: Of the weights; the same on all ranks.
         expected_steps: Train steps the stream will allow, for the schedule; may be wrong.
 
@@ -66,36 +67,48 @@ def train(
         TrainingDiverged: The loss or a gradient is not finite.
         NothingToTrainOn: The stream ended before a rank got a sample.
         PeerFailed: Another rank failed.
+        ValueError: This machine lacks what the config asks for.
     """
-    log = _Log(source, config.log_every, world.rank)
-    device = pick_device(world, config.device)
-    torch.set_num_threads(config.threads)
-    torch.manual_seed(seed)
-    ranks = LockStep(world, device)
-    normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
-    task = build_task(config, problem, normalization, device)
-    model = task.network(config.model)
-    network = ranks.wrap(model.to(device))
-    learner = Learner(model, config, expected_steps=expected_steps)
-    validation = Validation(source, task, model, ranks)
-    with Staging(source, config, device) as staging:
-        pace = _Pace(staging, ranks, config)
-        while steps := pace.next_burst(learner.train_step, log):
-            for batch in staging.take(steps, replay=pace.over):
-                losses = task.losses(network, batch.inputs, batch.fields)
-                learner.step(losses)
-                staging.done(losses)
-                log.step(losses, learner)
-            if learner.train_step % config.validate_every == 0:
-                log.validated(validation.measure(learner.train_step))
-    learner.check()
-    log.validated(validation.measure_what_is_there(learner.train_step))
-    stats = log.last(learner)
-    if out is not None and stats.validation is not None:
-        validation.write(out / "validation" / f"rank{world.rank}.npz", stats.validation)
-    if out is not None and world.rank == 0:
-        export(out / "model", model, config, problem, normalization, stats)
-    return stats
+    with Log(source, config, world, out) as log:
+        device = pick_device(world, config.device)
+        torch.set_num_threads(config.threads)
+        torch.manual_seed(seed)
+        ranks = LockStep(world, device)
+        normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
+        task = build_task(config, problem, normalization, device)
+        model = task.network(config.model).to(device)
+        network, notes = training_network(model, config, device, ranks)
+        log.note(*notes)
+        learner = Learner(model, config, expected_steps=expected_steps)
+        validation = Validation(source, task, learner.result, ranks)
+        with Staging(source, config, device) as staging:
+            pace = _Pace(staging, ranks, config)
+            while batches := pace.next_burst(learner, log):
+                for batch in staging.take(batches, replay=pace.over):
+                    with ranks.exchanging(network, when=learner.completes_group):
+                        losses = task.losses(network, batch.inputs, batch.fields)
+                        learner.learn(losses)
+                    staging.done(losses)
+                    log.batch(losses, learner)
+                if learner.between_steps and learner.train_step % config.validate_every == 0:
+                    _judge(validation.measure(learner.train_step), learner, ranks, log)
+            learner.finish(ranks.average)
+        log.validated(validation.measure_what_is_there(learner.train_step))
+        stats = log.last(learner)
+        if out is not None and stats.validation is not None:
+            validation.write(out / "validation" / f"rank{world.rank}.npz", stats.validation)
+        if out is not None and world.rank == 0:
+            export(out / "model", learner.result, config, problem, normalization, stats)
+        return stats
+
+
+def _judge(result: ValidationResult | None, learner: Learner, ranks: LockStep, log: Log) -> None:
+    """Take in a validation, where there was one, alike on all ranks."""
+    log.validated(result)
+    if result is not None:
+        learner.progress.validated(ranks.of_first(result.error), learner.train_step)
+        if learner.progress.stopped is not None:
+            log.note(learner.progress.stopped)
 
 
 def _moments_at_watermark(source: BatchSource, ranks: LockStep) -> Moments:
@@ -113,78 +126,38 @@ def _moments_at_watermark(source: BatchSource, ranks: LockStep) -> Moments:
 
 @final
 class _Pace:
-    """How many train steps all ranks take next."""
+    """How many batches all ranks take next."""
 
     def __init__(self, staging: Staging, ranks: LockStep, config: TrainerConfig) -> None:
         self._staging, self._ranks, self._config = staging, ranks, config
+        after = config.after_production
+        self._steps_after = after.steps if isinstance(after, StepsAfter) else 0
+        self._end: int | None = None  # train step to end at, once every rank is over
         self.over = False  # this rank has drawn everything and draws again
 
-    def next_burst(self, train_step: int, log: "_Log") -> int:
-        """Train steps up to the next agreement, none when all ranks are over."""
+    def next_burst(self, learner: Learner, log: Log) -> int:
+        """Batches up to the next agreement, none when the training is to end."""
+        if learner.progress.stopped is not None:
+            return 0
         begin = time.perf_counter()
-        every = self._config.validate_every
-        most = min(self._config.lease_batches, every - train_step % every)
+        step, every = learner.train_step, self._config.validate_every
+        most = min(self._config.lease_batches, learner.batches_for(every - step % every))
         while True:
             mine = self._staging.readiness(POLL_SECONDS)
             everyone = self._ranks.agree(mine)
             if everyone.failed:
                 self._staging.raise_failure()
                 raise PeerFailed(
-                    f"after train step {train_step} another rank could not go on; see its message"
+                    f"after train step {step} another rank could not go on; see its message"
                 )
             if everyone.over or everyone.steps:
                 log.waited(time.perf_counter() - begin)
                 self.over = mine.over
-                return 0 if everyone.over else min(most, everyone.steps)
+                return min(most, self._left(learner) if everyone.over else everyone.steps)
 
-
-@final
-class _Log:
-    """What this rank says of itself."""
-
-    def __init__(self, source: BatchSource, every: int, rank: int) -> None:
-        self._source, self._every, self._rank = source, every, rank
-        self._begin = time.perf_counter()
-        self._first_step_seconds: float | None = None
-        self._wait_seconds = 0.0
-        self._losses: list[Tensor] = []
-        self._loss = float("nan")
-        self._validation: ValidationResult | None = None
-
-    def waited(self, seconds: float) -> None:
-        """Count a wait for batches; the one before the first train step is not one."""
-        if self._first_step_seconds is not None:
-            self._wait_seconds += seconds
-
-    def step(self, losses: Float32[Tensor, " batch"], learner: Learner) -> None:
-        """Note a train step, and report every so often."""
-        if self._first_step_seconds is None:
-            self._first_step_seconds = time.perf_counter() - self._begin
-        self._losses.append(losses.detach())
-        if learner.train_step % self._every == 0:
-            self._source.report(self._stats(learner))
-
-    def validated(self, result: ValidationResult | None) -> None:
-        """Note a validation result where there is one."""
-        if result is not None:
-            self._validation = result
-
-    def last(self, learner: Learner) -> TrainStats:
-        """Report once more, and return what was reported."""
-        stats = self._stats(learner)
-        self._source.report(stats)
-        return stats
-
-    def _stats(self, learner: Learner) -> TrainStats:
-        if self._losses:
-            self._loss = float(torch.stack(self._losses).mean())
-            self._losses.clear()
-        return TrainStats(
-            rank=self._rank,
-            train_step=learner.train_step,
-            loss=self._loss,
-            learning_rate=learner.learning_rate,
-            wait_seconds=self._wait_seconds,
-            first_step_seconds=self._first_step_seconds,
-            validation=self._validation,
-        )
+    def _left(self, learner: Learner) -> int:
+        """Batches that are drawn again although every rank is over."""
+        if self._end is None:
+            self._end = learner.train_step + self._steps_after
+        steps = self._end - learner.train_step
+        return learner.batches_for(steps) if steps > 0 else 0

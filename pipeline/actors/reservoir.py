@@ -13,12 +13,14 @@ from pathlib import Path
 import numpy as np
 import ray
 
+from pipeline import checks
 from pipeline.appended import Appended
 from pipeline.batches import HeldState, Returned
 from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
-from pipeline.intake import Intake
+from pipeline.intake import Bounds, Intake
+from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.record_layout import rank_group, record_attributes, record_layout
@@ -27,6 +29,7 @@ from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.slots import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
+from pipeline.turn import Turn
 from pipeline.wire import Endpoint, StudyKeys
 from trainers.base import Lease, TrainStats
 
@@ -35,6 +38,9 @@ _LOOK_AGAIN_SECONDS = 0.002
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4
 _RESERVOIR_SEED = 0x2E5E
+# Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
+_WAITING = 2
+_TOO_LONG = 2  # times the longest message: up to there the sender is told
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -50,18 +56,41 @@ class ReservoirDescription:
     validation: SlotsDescription | None
 
 
-def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
+def _turns_of(study: StudyConfig, rank: int) -> tuple[Turn | None, Turn | None]:
+    """The order in which training and validation samples are stored here; None: as they come."""
+    if not study.deterministic:
+        return None, None
+    held_out, samples = study.ensemble.validation, study.samples_per_member
+    ranks, training = study.trainer.ranks, range(held_out, held_out + study.ensemble.members)
+    return (
+        Turn(members=training, samples=samples, rank=rank, ranks=ranks),
+        Turn(members=range(held_out), samples=samples, rank=rank, ranks=ranks, whole=True),
+    )
+
+
+def _reservoir_of(study: StudyConfig, rank: int, turn: Turn | None) -> Reservoir | OrderedReservoir:
     """The bookkeeping of one rank's slots, as the study wants it."""
     settings = study.reservoir
+    flow = FlowControl(
+        max_reuse=settings.max_reuse,
+        max_surplus=settings.max_surplus,
+        watermark=settings.watermark,
+    )
+    rng = np.random.default_rng([study.seed, _RESERVOIR_SEED, rank])
+    if turn is not None:
+        return OrderedReservoir(
+            policy=settings.policy,
+            capacity=settings.capacity,
+            flow=flow,
+            rng=rng,
+            batch=study.trainer.batch,
+            spread=lambda: turn.spread,
+        )
     return Reservoir(
         policy=settings.policy,
         capacity=settings.capacity,
-        flow=FlowControl(
-            max_reuse=settings.max_reuse,
-            max_surplus=settings.max_surplus,
-            watermark=settings.watermark,
-        ),
-        rng=np.random.default_rng([study.seed, _RESERVOIR_SEED, rank]),
+        flow=flow,
+        rng=rng,
         most_leased=leasable(
             policy=settings.policy,
             capacity=settings.capacity,
@@ -70,7 +99,24 @@ def _reservoir_of(study: StudyConfig, rank: int) -> Reservoir:
             concurrent=study.ensemble.concurrent,
             batch=study.trainer.batch,
             ranks=study.trainer.ranks,
+            mpi_ranks=study.ensemble.mpi_ranks,
         ),
+        drain=study.trainer.after_production.kind != "stop",
+    )
+
+
+def bounds_of(study: StudyConfig) -> Bounds:
+    """What the study's own senders can send at most."""
+    senders = study.ensemble.concurrent * study.ensemble.mpi_ranks
+    members = study.ensemble.validation + study.ensemble.members
+    if (
+        study.ensemble.on_failure == "redraw"
+    ):  # whose number is one of a failed member and ``members``
+        members *= 2 + int(study.ensemble.max_failed_fraction * members)
+    return Bounds(
+        members=members,
+        samples=study.samples_per_member,
+        waiting_bytes=_WAITING * senders * study.stream.credit_bytes,
     )
 
 
@@ -102,7 +148,9 @@ class _ReservoirHost:
         self._trainer_blocked = 0.0
         self._validation_ended = False
         layout, capacity = study.sample_layout(), study.reservoir.capacity
-        self._reservoir = _reservoir_of(study, rank)
+        turn, validation_turn = _turns_of(study, rank)
+        self._deterministic = study.deterministic
+        self._reservoir = _reservoir_of(study, rank, turn)
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:
             self._training = Slots.create(
@@ -128,17 +176,26 @@ class _ReservoirHost:
                     slots=self._training,
                     book=self._recorder or self._reservoir,
                     layout=layout,
+                    turn=turn,
                     describe=None if self._recorder is None else self._recorder.describe,
                 ),
-                validation=Placing(slots=self._validation, book=self._appended, layout=layout)
+                validation=Placing(
+                    slots=self._validation,
+                    book=self._appended,
+                    layout=layout,
+                    turn=validation_turn,
+                )
                 if self._validation is not None
                 else None,
+                bounds=bounds_of(study),
             )
             self._receiver = ReceiverThread(
                 intake=self._intake,
                 lock=self._lock,
                 bind="ipc" if host is None else f"tcp://{host}",
                 keys=keys,
+                max_frame=_TOO_LONG
+                * checks.message_bytes(study.solver, study.stream, study.trainer),
             )
             self._endpoint = self._receiver.start()
             undo.pop_all()
@@ -220,6 +277,20 @@ class _ReservoirHost:
         self._train_stats = stats
 
     @ray.method
+    def forget_incomplete(self, member: int, attempt: int) -> None:
+        """This attempt has failed: no slot is kept for what it left unfinished."""
+        with self._lock:
+            self._intake.forget_incomplete(member, attempt=attempt)
+        self._receiver.wake()  # there are slots again
+
+    @ray.method
+    def pass_member(self, member: int, instead: int | None) -> None:
+        """No further sample of this member will come; ``instead`` will run in its place."""
+        with self._lock:
+            self._intake.pass_member(member, instead)
+        self._receiver.wake()  # others may have their turn
+
+    @ray.method
     def end_validation(self) -> None:
         """No further validation sample will come."""
         self._validation_ended = True
@@ -256,6 +327,7 @@ class _ReservoirHost:
                     validation_held=self._appended.complete,
                     production_ended=counts.production_ended,
                     **({} if self._record is None else asdict(self._record.stats())),
+                    waiting_members=self._intake.waiting_members,
                 ),
                 self._train_stats,
             )
@@ -305,7 +377,9 @@ class _ReservoirHost:
 
     def _ready(self) -> bool:
         with self._lock:
-            return self._reservoir.ready
+            # Then a validation finds all samples, at whatever train step it is.
+            complete = self._validation_ended or not self._deterministic
+            return self._reservoir.ready and complete
 
 
 # No CPU is claimed: the reservoir works while its rank or its solvers wait, and lives beside them.

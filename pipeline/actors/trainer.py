@@ -14,8 +14,9 @@ import numpy as np
 import ray
 
 from pipeline.batches import HeldState, ReservoirSource, Returned
-from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node
+from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.config import StudyConfig
+from pipeline.design import ranges_of
 from pipeline.guards import check_packages
 from pipeline.slots import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
@@ -59,11 +60,18 @@ class RayReservoir:
 
     def report(self, stats: TrainStats) -> None:
         """Leave the statistics with the reservoir, where the driver finds them."""
+        self._report(stats)
+
+    def confirm(self, stats: TrainStats) -> None:
+        """Report, and return when the driver can find it: nothing is said after that."""
+        ray.get(self._report(stats))
+
+    def _report(self, stats: TrainStats) -> Answer:
         if stats.first_step_seconds is not None:
             stats = replace(
                 stats, first_step_seconds=stats.first_step_seconds + self._loop_began_after
             )
-        self._handle.report.remote(stats)
+        return self._handle.report.remote(stats)
 
 
 def start_training(
@@ -87,14 +95,17 @@ def start_training(
     """
     settings = {
         "study": study.as_json(),
+        "problem": problem_of(study),  # made here: a CSV design need not lie on the ranks' nodes
         "reservoirs": [(node.id, handle) for node, handle in zip(places, reservoirs, strict=True)],
         "out": str(out),
         "use_gpu": use_gpu,
         "started_at": started_at,
     }
     # ``fit`` blocks while the driver has members to hand out, so it gets a process of its own. In a
-    # thread of the driver it would outlive a failed study, and start Ray again.
-    return _FitTask.remote(settings, [node.id for node in places], use_gpu, out)
+    # thread of the driver it would outlive a failed study, and start Ray again. It and Ray Train's
+    # own actor stand beside a rank: a node that only solves must not take the training with it.
+    fit = _FitTask.options(**on_node(places[0]))
+    return fit.remote(settings, [node.id for node in places], use_gpu, out)
 
 
 def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: Path) -> None:
@@ -138,32 +149,40 @@ def _train_rank(settings: dict[str, Any]) -> None:
     beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
     handle = beside[context.get_local_rank()]
     description = ray.get(handle.describe.remote())
+    client = RayReservoir(handle, loop_began_after=time.time() - settings["started_at"])
     source = ReservoirSource(
-        client=RayReservoir(handle, loop_began_after=time.time() - settings["started_at"]),
+        client=client,
         training=Slots.attach(description.training),
         validation=None if description.validation is None else Slots.attach(description.validation),
         batch=study.trainer.batch,
     )
     try:
-        train(
+        stats = train(
             source,
             study.trainer,
-            problem_of(study),
+            settings["problem"],
             world=World(
                 rank=context.get_world_rank(),
                 size=context.get_world_size(),
                 device=str(ray.train.torch.get_device()),
             ),
             out=Path(settings["out"]),
-            seed=int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0]),
+            seed=weights_seed(study),
             expected_steps=study.expected_train_steps,
         )
+        client.confirm(stats)
     finally:
         source.close()
 
 
+def weights_seed(study: StudyConfig) -> int:
+    """What the network's weights are drawn with, the same on all ranks."""
+    return int(np.random.SeedSequence([study.seed, _WEIGHTS_SEED]).generate_state(1)[0])
+
+
 def problem_of(study: StudyConfig) -> Problem:
     """What the trainer is told of a study: names, units, shapes and ranges."""
+    ranges = ranges_of(study)
     spec, steps, every = study.spec, max(1, study.solver.max_snapshots - 1), study.stream.every
     step_seconds = study.solver.end_time / steps
     first = 0.0 if study.stream.initial_state else every * step_seconds
@@ -177,8 +196,8 @@ def problem_of(study: StudyConfig) -> Problem:
             Input(
                 name=parameter.name,
                 unit=parameter.unit,
-                low=study.parameters[parameter.name].lowest,
-                high=study.parameters[parameter.name].highest,
+                low=ranges[parameter.name][0],
+                high=ranges[parameter.name][1],
                 learnt=not parameter.seed,
             )
             for parameter in study.solver.parameters()

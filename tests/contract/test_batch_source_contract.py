@@ -13,9 +13,13 @@ import pytest
 from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
 from pipeline.flow import FlowControl, PolicyName
 from pipeline.layout import SampleLayout
+from pipeline.moments import moments_of
 from pipeline.reservoir import Reservoir
 from pipeline.slots import Slots
-from trainers.base import BatchSource, Lease, TrainStats
+from trainers.base import BatchSource, Held, Lease, TrainStats
+from trainers.offline import FileSource
+from trainers.reading import Read, Table
+from trainers.stored import MemberSamples, NpzFiles
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 BATCH = 4
@@ -156,8 +160,61 @@ class UniformCase(ReservoirCase):
     max_reuse = 3.0
 
 
+class FilesCase(Case):
+    """Everything is on disk from the start."""
+
+    read: Read
+
+    def __init__(self, directory: Path) -> None:
+        samples, files = np.arange(SAMPLES), NpzFiles(directory)
+        fields = sample_fields(samples)
+        inputs = np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float32)
+        for member in range(5):
+            mine = slice(10 * member, 10 * member + 10)
+            files.write(
+                member,
+                MemberSamples(fields=fields[mine], inputs=inputs[mine], steps=samples[mine]),
+            )
+        none = np.empty(0, np.int64)
+        self.source = self.live = FileSource(
+            files=files,
+            table=Table.of(files, range(5)),
+            read=self.read,
+            batch=BATCH,
+            lease_batches=32,
+            passes=2,
+            workers=0,
+            seed=4,
+            moments=moments_of(fields, inputs, samples),
+            validation=Held(
+                fields=fields[:0], inputs=inputs[:0], members=none, steps=none, complete=True
+            ),
+        )
+
+        while self.live.read_ahead < 2 * SAMPLES // BATCH:  # as what was produced is there at once
+            time.sleep(0.001)
+
+    def produce(self, count: int) -> int:
+        return 0
+
+    def close(self) -> None:
+        self.live.close()
+
+
+@final
+class SampleFilesCase(FilesCase):
+    read = "sample"
+
+
+@final
+class MemberFilesCase(FilesCase):
+    read = "member"
+
+
 CASES: dict[str, Callable[[Path], Case]] = {
     "array": ArrayCase,
+    "files": SampleFilesCase,
+    "whole files": MemberFilesCase,
     "fifo": FifoCase,
     "firo": FiroCase,
     "reservoir": UniformCase,

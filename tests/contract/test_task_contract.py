@@ -10,19 +10,18 @@ from torch import Tensor, nn
 
 from pipeline.moments import moments_of
 from trainers.base import Input, Problem
-from trainers.config import (
+from trainers.config import MlpConfig, TrainerConfig
+from trainers.state import Normalization
+from trainers.stepping import Stepping
+from trainers.task_config import (
     BundleConfig,
     DeltaConfig,
     DerivativeConfig,
     DirectConfig,
-    MlpConfig,
     NextConfig,
     OperatorConfig,
     TaskConfig,
-    TrainerConfig,
 )
-from trainers.state import Normalization
-from trainers.stepping import Stepping
 from trainers.tasks import Task, build_task
 
 MAPS = DirectConfig | OperatorConfig
@@ -44,14 +43,16 @@ TASKS: dict[str, TaskConfig] = {
 STEPPING = [name for name, config in TASKS.items() if not isinstance(config, MAPS)]
 
 
-def samples(window: int) -> tuple[Float32[np.ndarray, " n w 3 y x"], Float32[np.ndarray, " n i"]]:
+def samples(
+    window: int, grid: tuple[int, ...] = GRID
+) -> tuple[Float32[np.ndarray, " n w 3 y x"], Float32[np.ndarray, " n i"]]:
     """Two fields that grow at a constant rate, a parameter, from an input field that is the third.
 
     height = start + rate * time; depth = -2 * height.
     """
     rng = np.random.default_rng(4)
     rate, seed = rng.uniform(-3, 5, COUNT), rng.uniform(0, 1e6, COUNT)
-    start = rng.normal(10, 2, (COUNT, 1, *GRID))
+    start = rng.normal(10, 2, (COUNT, 1, *grid))
     times = rng.integers(1, 9, COUNT)[:, None] * DT + DT * np.arange(window)
     height = start + (rate[:, None] * times)[..., None, None]
     given = np.broadcast_to(start, height.shape)
@@ -60,12 +61,12 @@ def samples(window: int) -> tuple[Float32[np.ndarray, " n w 3 y x"], Float32[np.
     return fields, inputs
 
 
-def problem(window: int) -> Problem:
+def problem(window: int, grid: tuple[int, ...] = GRID) -> Problem:
     return Problem(
         field_names=("height", "depth", "start"),
         field_units=("m", "m", "m"),
-        shape=GRID,
-        spacing=(1.0, 1.0),
+        shape=grid,
+        spacing=(1.0,) * len(grid),
         parameters=(
             Input(name="rate", unit="m/s", low=-3.0, high=5.0),
             Input(name="seed", unit="1", low=0.0, high=1e6, learnt=False),
@@ -80,10 +81,12 @@ def problem(window: int) -> Problem:
 class Made:
     """A task with its samples."""
 
-    def __init__(self, config: TaskConfig, **settings: object) -> None:
-        fields, inputs = samples(config.window)
+    def __init__(
+        self, config: TaskConfig, *, grid: tuple[int, ...] = GRID, **settings: object
+    ) -> None:
+        fields, inputs = samples(config.window, grid)
         moments = moments_of(fields, inputs, np.arange(COUNT))
-        self.problem = problem(config.window)
+        self.problem = problem(config.window, grid)
         self.normalization = Normalization.of(moments, self.problem)
         trainer = TrainerConfig.model_validate({"task": config, **settings})
         self.task: Task = build_task(trainer, self.problem, self.normalization, torch.device("cpu"))

@@ -25,7 +25,7 @@ from tests.unit.array_source import (
     linear_samples,
 )
 from trainers import exchange
-from trainers.base import Lease, TrainStats
+from trainers.base import Lease, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
 from trainers.distributed import LockStep, World
 from trainers.models import build_model
@@ -99,12 +99,14 @@ def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model" / "model.safetensors").read_bytes()).hexdigest()
 
 
-def run(fed: ArraySource, rank: int, out: Path) -> dict[str, Any]:
+def run(
+    fed: ArraySource, rank: int, out: Path, config: TrainerConfig = CONFIG, *, size: int = SIZE
+) -> dict[str, Any]:
     """Train; what came out, or what was raised and how long it took."""
     begin = time.monotonic()
     try:
         stats = train(
-            fed, CONFIG, linear_problem(), world=World(rank=rank, size=SIZE), out=out, seed=2
+            fed, config, linear_problem(), world=World(rank=rank, size=size), out=out, seed=2
         )
     except Exception as error:  # noqa: BLE001 - what is raised is the result
         text = f"{type(error).__name__}: {error}"
@@ -125,7 +127,26 @@ def run(fed: ArraySource, rank: int, out: Path) -> dict[str, Any]:
         "mse": validation.mse,
         "relative_l2": validation.relative_l2,
         "member_mse": validation.member_mse,
+        "learning_rate": stats.learning_rate,
+        "loss": stats.loss,
+        "notes": stats.notes,
     }
+
+
+def changed(**changes: object) -> TrainerConfig:
+    """``CONFIG`` but for some keys."""
+    return TrainerConfig.model_validate({**CONFIG.model_dump(), **changes})
+
+
+ACCUMULATING: Final = changed(accumulate=4, validate_every=3, log_every=1)
+JUDGED: Final = changed(
+    schedule={"kind": "plateau", "patience": 1, "drop": 0.5},
+    early_stop={"patience": 3},
+    validate_every=3,
+)
+GOING_ON: Final = changed(after_production={"kind": "steps", "steps": 7}, accumulate=3)
+AVERAGED: Final = changed(ema=0.8, precision="bfloat16")
+COMPILED: Final = changed(compile=True, accumulate=2)
 
 
 def gradients(rank: int, *, shared: bool) -> dict[str, Any]:
@@ -134,11 +155,12 @@ def gradients(rank: int, *, shared: bool) -> dict[str, Any]:
     model = build_model(CONFIG.model, num_inputs=3, field_shape=(2, 5, 7))
     with patch.object(exchange, "FOLDER", exchange.FOLDER if shared else "/nowhere"):
         network = LockStep(World(rank=rank, size=SIZE), torch.device("cpu")).wrap(model)
-    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     torch.manual_seed(50 + rank)
     for _ in range(5):  # both turns of the rows, and DDP's rebuilt buckets
         model.zero_grad()
         network(torch.randn(BATCH, 3), torch.empty(BATCH, 0, 5, 7)).square().mean().backward()
+    # Rank 0 has taken the name away before it enters its first sum.
+    maps = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
     flat = torch.cat([each.grad.flatten() for each in model.parameters() if each.grad is not None])
     return {"values": flat.tolist(), "files": [line for line in maps if "headrace-" in line]}
 
@@ -161,6 +183,30 @@ def scenario_death(rank: int, folder: Path) -> dict[str, Any]:
     return run(source(rank, DiesOnRank1), rank, folder / "death")
 
 
+def scenario_settings(rank: int, folder: Path) -> dict[str, Any]:
+    """What a study may ask of the training loop."""
+    results = {
+        "accumulating": run(source(rank, even=True), rank, folder / "accumulating", ACCUMULATING),
+        "uneven": run(source(rank), rank, folder / "uneven", ACCUMULATING),
+        "going_on": run(source(rank), rank, folder / "going_on", GOING_ON),
+        "averaged": run(source(rank, even=True), rank, folder / "averaged", AVERAGED),
+    }
+    # Rank 0 gets the same error every time, rank 1 one that falls for ever.
+    errors = property(lambda result: 0.5 if rank == 0 else 1.0 / result.train_step)
+    with patch.object(ValidationResult, "error", errors):
+        results["judged"] = run(source(rank), rank, folder / "judged", JUDGED)
+    return results
+
+
+def scenario_compiled(rank: int, folder: Path) -> dict[str, Any]:
+    """With torch.compile, and as it is."""
+    plain = changed(compile=False, accumulate=2)
+    return {
+        "compiled": run(source(rank), rank, folder / "compiled", COMPILED),
+        "plain": run(source(rank), rank, folder / "plain", plain),
+    }
+
+
 def main() -> None:
     """Join the other rank, run, write the result."""
     scenario, rank, folder = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
@@ -174,6 +220,8 @@ def main() -> None:
     scenarios: dict[str, Callable[[int, Path], dict[str, Any]]] = {
         "together": scenario_together,
         "death": scenario_death,
+        "settings": scenario_settings,
+        "compiled": scenario_compiled,
     }
     result = scenarios[scenario](rank, folder)
     (folder / f"{scenario}-{rank}.json").write_text(json.dumps(result), encoding="utf-8")

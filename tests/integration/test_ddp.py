@@ -1,6 +1,7 @@
 """Two real gloo ranks, each a process of its own, started twice for all tests of this file."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,12 +21,13 @@ SECONDS = 100.0  # two torch imports on a busy machine, then a few seconds
 Results = list[dict[str, Any]]
 
 
-def start(scenario: str, folder: Path, project: Path) -> list[int]:
+def start(scenario: str, folder: Path, project: Path, **environment: str) -> list[int]:
     """Run both ranks to their end; their exit codes."""
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.integration.ddp_rank", scenario, str(rank), str(folder)],
             cwd=project,
+            env={**os.environ, **environment},
         )
         for rank in range(SIZE)
     ]

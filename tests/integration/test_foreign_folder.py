@@ -12,7 +12,7 @@ import ray
 from pipeline.cluster import cluster
 from pipeline.guards import check_packages, project_root
 
-with cluster(actors=1, project_root=project_root()):
+with cluster(cpus=1, project_root=project_root()):
     ray.get(ray.remote(check_packages).remote())
 print("accepted")
 """

@@ -1,8 +1,10 @@
 """A whole study with real Ray, real PETSc, real sockets and real torch.distributed."""
 
+import hashlib
 import json
 import signal
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -54,7 +56,8 @@ def test_the_run_directory_tells_what_happened(
     out = finished[0].out
     assert (out / "study.yaml").read_text() == "name: small\n"
     assert json.loads((out / "resolved.json").read_text())["name"] == "small"
-    assert json.loads((out / "summary.json").read_text()) == finished[0].summary.as_json()
+    told = json.loads(json.dumps(finished[0].summary.as_json()))
+    assert json.loads((out / "summary.json").read_text()) == told
     events = list(read(out / "journal.jsonl"))
     completed = Counter(e["member"] for e in events if e["event"] == "completed")
     assert completed == Counter(range(MEMBERS + VALIDATION))
@@ -70,6 +73,46 @@ def test_times_are_of_the_whole_study(finished: tuple[StudyResult, list[StudySta
     assert summary.first_step_seconds is not None
     # Ray, torch and the ranks take seconds to start; a time of the training loop alone would not.
     assert 2.0 < summary.first_step_seconds < summary.wall_seconds
+
+
+def test_the_card_knows_its_study_and_what_it_cost(
+    finished: tuple[StudyResult, list[StudyStats]],
+) -> None:
+    result = finished[0]
+    card = result.surrogate().card
+    study = card["study"]
+    resolved = json.loads((result.out / "resolved.json").read_text())
+    text = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
+    assert study["hash"] == hashlib.sha256(text.encode()).hexdigest()
+    assert (study["name"], study["seed"], study["solver"]) == ("small", 3, "heat")
+    assert (study["members"], study["samples"]) == (MEMBERS + VALIDATION, MEMBERS * STEPS)
+    assert "# Surrogate of small" in (result.out / "model" / "card.md").read_text()
+    summary = result.summary
+    completed = [e for e in read(result.out / "journal.jsonl") if e["event"] == "completed"]
+    assert summary.cost is not None
+    assert summary.cost.solver_seconds >= sum(e["wall_seconds"] for e in completed)
+    assert summary.cost.trainer_seconds == pytest.approx(2 * summary.wall_seconds, rel=0.1)
+    solved = [e["solve_seconds"] for e in completed]
+    assert summary.cost.member_seconds == pytest.approx(np.mean(solved), abs=1e-4)
+    assert summary.query is not None
+    assert card["query"] == asdict(summary.query)
+    assert summary.query.snapshots == STEPS
+    assert summary.breakeven is not None
+    assert card["study"]["breakeven"] == asdict(summary.breakeven)
+    costs = [stats.cost.solver_seconds for stats in finished[1]]
+    assert costs == sorted(costs)
+
+
+def test_errors_are_told_by_region(finished: tuple[StudyResult, list[StudyStats]]) -> None:
+    summary = finished[0].summary
+    assert {one.name for one in summary.errors_by_region} == {
+        "initial", "west", "east", "south", "north",
+    }  # fmt: skip
+    for one in summary.errors_by_region:
+        assert sum(each.members for each in one.ranges) == VALIDATION
+    assert summary.one_step_spread is not None
+    worst = max(each.max or 0.0 for each in summary.errors_by_region[0].ranges)
+    assert worst == summary.one_step_spread.max
 
 
 def test_the_surrogate_predicts_the_validation_members(
@@ -139,6 +182,27 @@ def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
     assert result.summary.samples_inserted == 6 * 100
     assert result.summary.samples_unique == 6 * 100
     assert result.stats.members.retries == 1
+
+
+def test_a_trainer_that_stops_early_ends_the_study_and_its_simulations(tmp_run: Path) -> None:
+    # Hours of simulations, if nobody ended them; the error never falls by so much.
+    study = small_study(
+        solver={"grid": [20, 30], "steps": 100},
+        ensemble={"members": 10_000},
+        trainer={"early_stop": {"patience": 2, "min_delta": 1e9}, "validate_every": 10},
+    )
+    result = run(study, out=tmp_run)
+    assert result.summary.members_completed < 1000
+    assert result.stats.members.running >= 1
+    (note,) = result.summary.notes
+    assert note.startswith(f"stopped early at train step {result.summary.train_steps}: in 2")
+    events = list(read(tmp_run / "journal.jsonl"))
+    assert [event["text"] for event in events if event["event"] == "note"] == [note]
+    assert events[-1]["event"] == "end"
+    assert events[-1]["reason"] is None
+    assert result.stats.phase == "done"
+    assert result.surrogate().card["train_steps"] == result.summary.train_steps
+    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
 
 
 def test_a_study_that_cannot_succeed_fails_with_the_reason_and_leaves_nothing(

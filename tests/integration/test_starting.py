@@ -35,7 +35,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
 
 def test_ray_of_the_caller_is_left_alone(tmp_run: Path) -> None:
     with (
-        cluster(actors=1, project_root=project_root()),
+        cluster(cpus=1, project_root=project_root()),
         pytest.raises(ConfigError, match="Ray is running in this process already"),
     ):
         run(small_study(), out=tmp_run)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
+from pipeline import receiver as receiving
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
 from pipeline.intake import Intake
@@ -65,6 +66,7 @@ class Nodes:
         capacity: int = 512,
         layout: SampleLayout = LAYOUT,
         keys: StudyKeys = KEYS,
+        max_frame: int = 1 << 20,
     ) -> Node:
         self.count += 1
         path = self.folder / f"slots{self.count}"
@@ -78,7 +80,9 @@ class Nodes:
             study=KEYS.study,
             training=Placing(slots=slots, book=book, layout=layout),
         )
-        receiver = ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)
+        receiver = ReceiverThread(
+            intake=intake, lock=lock, bind=bind, keys=keys, max_frame=max_frame
+        )
         self.stack.callback(receiver.close)
         return Node(slots, book, intake, receiver, lock, receiver.start())
 
@@ -243,10 +247,54 @@ def test_parts_of_four_mpi_ranks_are_put_together_on_two_receivers(
     assert sum(node.book.inserted for node in pair) == 23
 
 
+def test_three_mpi_ranks_far_apart_share_a_small_reservoir_with_a_slow_trainer(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    # Few slots, credit for far more: the first ones fill all slots with parts of samples of which
+    # the last one has sent none. Each message holds several samples, some with and some without
+    # a slot.
+    node = nodes.start(capacity=12)
+    boxes = [Box((0, 0), (5, 20)), Box((5, 0), (4, 20)), Box((9, 0), (3, 20))]
+    parts = [
+        senders([node.endpoint], box=box, batch_bytes=5 * LAYOUT.bytes_per_point * box.points)
+        for box in boxes
+    ]
+
+    def run(sender: Sender, box: Box, delay: float) -> None:
+        time.sleep(delay)
+        run_member(sender, 2, 90, box=box)
+        sender.flush(timeout=3 * TIMEOUT)
+
+    threads = [
+        threading.Thread(target=run, args=(sender, box, delay))
+        for sender, box, delay in zip(parts, boxes, (0.1, 0.0, 0.4), strict=True)
+    ]
+    for thread in threads:
+        thread.start()
+    wait_until(lambda: node.intake.pending > 0)
+    assert node.book.inserted == 0
+    deadline = time.monotonic() + 2 * TIMEOUT
+    seen: set[int] = set()
+    while any(thread.is_alive() for thread in threads):
+        assert time.monotonic() < deadline, "the mpi_ranks wait for each other"
+        with node.lock:
+            for slot in node.book.filled().tolist():
+                step = int(node.slots.steps[slot])
+                if step not in seen:
+                    seen.add(step)
+                    np.testing.assert_array_equal(node.slots.fields[slot], truth(2, step))
+            node.book.give_back(node.book.lease(1, 4).id)
+        node.receiver.wake()
+        time.sleep(0.005)
+    assert node.book.inserted == 90
+    assert node.intake.stats(time.monotonic()).duplicates == 0
+    assert sum(sender.stats.resent for sender in parts) == 0
+
+
 def test_a_sample_larger_than_a_message_arrives_in_slabs(
     nodes: Nodes, senders: Callable[..., Sender]
 ) -> None:
-    node = nodes.start(capacity=4, layout=LARGE)
+    node = nodes.start(capacity=4, layout=LARGE, max_frame=8 << 20)
     sender = senders([node.endpoint], layout=LARGE, batch_bytes=64 << 20)
     sender.open(member=0, attempt=1, parameters=np.ones(1), validation=False)
     for sample in range(3):
@@ -387,7 +435,10 @@ def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes) -> None:
 
 
 def test_only_sockets_that_nobody_listens_on_are_stale(
-    nodes: Nodes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    nodes: Nodes,
+    senders: Callable[..., Sender],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     living = nodes.start()
@@ -403,6 +454,10 @@ def test_only_sockets_that_nobody_listens_on_are_stale(
     os.utime(about_to_bind, (0.0, 0.0))
     assert remove_stale_sockets() == [about_to_bind.name]
     assert Path(living.endpoint.address.removeprefix("ipc://")).exists()
+    run_member(sender := senders([living.endpoint]), 2, 5)
+    sender.flush(timeout=TIMEOUT)  # after the visitors, in the same queue
+    time.sleep(0.3)  # longer than a turn of the receiver
+    assert living.intake.stats(0.0).refused == 0
 
 
 @pytest.mark.parametrize(
@@ -428,6 +483,83 @@ def test_a_folder_that_others_can_enter_is_refused(nodes: Nodes, tmp_path: Path)
     assert folder.exists(), "a folder that is not ours was removed"
 
 
+def test_a_link_to_a_folder_is_refused_though_the_folder_is_private(
+    nodes: Nodes, tmp_path: Path
+) -> None:
+    (tmp_path / "private").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "private")
+    with pytest.raises(ValueError, match="need mode 700, no link"):
+        nodes.start(f"ipc://{tmp_path}/link/s")
+
+
+def test_clean_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "mine").mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "mine" / "s"))
+    (tmp_path / "headrace-socket-0123456789ab").symlink_to(tmp_path / "mine")
+    assert remove_stale_sockets() == []
+    assert (tmp_path / "mine" / "s").exists()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_connection_that_says_nothing_is_closed(
+    nodes: Nodes, transport: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(receiving, "_HANDSHAKE_MS", 200)
+    node = nodes.start(transport)
+    with silent(node.endpoint.address) as line:
+        line.settimeout(TIMEOUT)
+        while line.recv(100):  # its half of the greeting
+            pass
+
+
+def silent(address: str) -> socket.socket:
+    if address.startswith("ipc://"):
+        line = socket.socket(socket.AF_UNIX)
+        line.connect(address.removeprefix("ipc://"))
+        return line
+    host, port = address.removeprefix("tcp://").split(":")
+    return socket.create_connection((host, int(port)))
+
+
+def test_a_sender_that_knows_no_limit_is_stopped_before_it_fills_the_memory(nodes: Nodes) -> None:
+    node = nodes.start()
+    frame, sent = b"x" * (1 << 19), 0
+    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.set(zmq.LINGER, 0)
+        raw.set(zmq.SNDHWM, 4)
+        raw.connect(node.endpoint.address)
+        raw.send(b"the first")
+        wait_until(lambda: node.intake.stats(0.0).refused == 1)
+        with node.lock:  # the receiver can take nothing more
+            while raw.poll(500, zmq.POLLOUT):
+                raw.send(frame)
+                sent += 1
+                assert sent < 100  # 50 MB
+        wait_until(lambda: node.intake.stats(0.0).refused == 1 + sent)
+
+
+def test_a_frame_longer_than_any_of_the_study_costs_its_sender_the_connection(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start(max_frame=100_000)
+    with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
+        raw.set(zmq.LINGER, 0)
+        raw.set(zmq.RECONNECT_IVL, -1)
+        events = raw.get_monitor_socket(zmq.EVENT_DISCONNECTED)
+        raw.connect(node.endpoint.address)
+        raw.send(b"x" * 100_001)
+        assert events.poll(round(1000 * TIMEOUT))
+        raw.disable_monitor()
+        events.close()
+    sender = senders([node.endpoint], batch_bytes=20_000)
+    run_member(sender, 2, 50)
+    sender.flush(timeout=TIMEOUT)
+    assert node.book.inserted == 50
+    assert node.intake.stats(0.0).refused == 0
+
+
 def test_a_socket_path_that_is_too_long_is_refused(nodes: Nodes, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="limit 107"):
         nodes.start(f"ipc://{tmp_path}/{'x' * 100}/s")
@@ -441,6 +573,17 @@ def test_a_sender_gives_up_when_nothing_is_stored_for_long(
     with pytest.raises(TimeoutError, match=r"nothing was stored for 0\.3 s"):
         run_member(sender, 0, 9)
     assert sender.wait_seconds >= 0.3
+
+
+def test_a_sender_waits_while_a_receiver_says_that_it_has_no_room(
+    nodes: Nodes, senders: Callable[..., Sender]
+) -> None:
+    node = nodes.start(capacity=8)
+    sender = senders([node.endpoint], stall_seconds=1.5)  # it asks every half second
+    run_member(sender, 0, 9)
+    with pytest.raises(TimeoutError, match="not stored after 4 s"):
+        sender.flush(timeout=4.0)
+    assert node.intake.waiting_members == (0,)
 
 
 def test_a_sender_that_could_never_send_is_refused(senders: Callable[..., Sender]) -> None:

@@ -11,16 +11,18 @@ pytestmark = pytest.mark.petsc
 
 @pytest.mark.parametrize("kind", list(CASES))
 def test_the_bare_loop_ends_in_the_solvers_state(kind: str) -> None:
-    changed: dict[str, object] = {"steps": 5}
+    changed: dict[str, object] = {"steps": 5} if "steps" in CASES[kind].settings else {}
     if grid := CASES[kind].settings.get("grid"):
-        changed["grid"] = [12, 20] if len(grid) == 2 else [260]  # type: ignore[arg-type]
-    solver, (_, values, bare) = made(kind, **changed), CASES[kind]
+        changed["grid"] = [32, 40] if len(grid) == 2 else [260]  # type: ignore[arg-type]
+    solver, (_, values, bare, channel) = made(kind, **changed), CASES[kind]
     *_, last = solver.run(values, self_communicator())
     for _ in range(2):  # and again, in the objects that the first loop has left behind
         state = bare(solver, values)()
         # PETSc's time is a sum and the solver's a product; only burgers sees the difference.
         close = 1e-12 if kind == "burgers" else 0.0
-        np.testing.assert_allclose(last.fields[-1].ravel(), state.astype(np.float32), rtol=close)
+        np.testing.assert_allclose(
+            last.fields[channel].ravel(), state.astype(np.float32), rtol=close
+        )
     *_, after = solver.run(values, self_communicator())
     np.testing.assert_array_equal(after.fields, last.fields)
     solver.close()

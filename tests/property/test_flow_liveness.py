@@ -1,7 +1,9 @@
 """Studies that ``flow.problems`` accepts reach their end, in any order of events.
 
 Solvers, reservoirs and lock-step ranks are simulated event by event, at their least patient: a
-sample without room stops its member at once (no credit), and a rank leases ahead what it may.
+sample without room stops its member at once (no credit), and a rank leases ahead what it may. The
+mpi_ranks of a member go apart as far as neighbours that need each other's last step can, and what
+they put together leaves when the message is full, the step slow, or the member over.
 """
 
 from collections import deque
@@ -14,12 +16,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.flow import FlowControl, PolicyName, leasable, problems
+from pipeline.flow import MOST_TOGETHER, FlowControl, PolicyName, in_progress, leasable, problems
 from pipeline.reservoir import Reservoir
 from trainers.base import Lease
 
 LEASE_BATCHES = 32
 LEASES_AHEAD = 3
+LINGERED = 0.1  # share of steps that are so slow that what is put together leaves
 
 
 class Rank:
@@ -45,6 +48,28 @@ class Rank:
             self.reservoir.give_back(lease.id)
 
 
+class MpiRank:
+    """Hands samples over in turn to all reservoirs, several ``together`` in a message to one."""
+
+    def __init__(self, reservoirs: int, together: int) -> None:
+        self.drafts: list[list[int]] = [[] for _ in range(reservoirs)]
+        self.together, self.next = together, 0
+        self.waiting: list[int] = []  # of the messages that have left
+
+    def hand_over(self) -> None:
+        draft = self.drafts[self.next % len(self.drafts)]
+        draft.append(self.next)
+        self.next += 1
+        if len(draft) == self.together:
+            self.waiting += draft
+            draft.clear()
+
+    def send_all(self) -> None:
+        for draft in self.drafts:
+            self.waiting += draft
+            draft.clear()
+
+
 class Study:
     """``concurrent`` members at a time, each sending its samples to the ranks in turn."""
 
@@ -56,22 +81,49 @@ class Study:
         samples: int,
         concurrent: int,
         batch: int,
+        mpi_ranks: int,
+        rng: np.random.Generator,
     ) -> None:
         self.ranks = [Rank(reservoir, batch) for reservoir in reservoirs]
         self.waiting = deque(range(members))
         self.samples, self.concurrent = samples, concurrent
-        self.running: dict[int, int] = {}  # member -> next sample
+        self.mpi_ranks, self.rng = mpi_ranks, rng
+        self.running: dict[int, list[MpiRank]] = {}
+        self.growing: dict[tuple[int, int], tuple[np.ndarray, int]] = {}  # slot, parts
 
-    def send(self, member: int) -> bool:
-        sample = self.running[member]
-        reservoir = self.ranks[(member + sample) % len(self.ranks)].reservoir
-        slots = reservoir.reserve(1)
-        if slots.size == 0:
+    def send(self, member: int, number: int) -> bool:
+        """Let an mpi_rank go on: place what waits, or hand over its next sample."""
+        group = self.running.get(member)
+        if group is None:
             return False
-        reservoir.commit(slots)
-        self.running[member] = sample + 1
-        if sample + 1 == self.samples:
-            del self.running[member]
+        mpi_rank = group[number]
+        if mpi_rank.waiting:
+            mpi_rank.send_all()  # who waits for room has time for it, who waits in PETSc has not
+            placed = [sample for sample in mpi_rank.waiting if self.place(member, sample)]
+            mpi_rank.waiting = [s for s in mpi_rank.waiting if s not in placed]
+            if all(each.next == self.samples and not each.waiting for each in group):
+                del self.running[member]
+            return bool(placed)
+        neighbours = group[max(number - 1, 0) : number + 2]
+        if mpi_rank.next == self.samples or min(n.next for n in neighbours) < mpi_rank.next:
+            return False  # done, or a neighbour's last step is missing
+        mpi_rank.hand_over()
+        if mpi_rank.next == self.samples or self.rng.random() < LINGERED:
+            mpi_rank.send_all()
+        return True
+
+    def place(self, member: int, sample: int) -> bool:
+        """Store a part; False when its sample has no slot and finds none."""
+        reservoir = self.ranks[(member + sample) % len(self.ranks)].reservoir
+        slots, parts = self.growing.pop((member, sample), (None, 0))
+        if slots is None:
+            slots = reservoir.reserve(1)
+            if slots.size == 0:
+                return False
+        if parts + 1 == self.mpi_ranks:
+            reservoir.commit(slots)
+        else:
+            self.growing[member, sample] = slots, parts + 1
         return True
 
     def train(self) -> bool:
@@ -81,15 +133,23 @@ class Study:
             rank.step()
         return True
 
-    def run(self, rng: np.random.Generator) -> bool:
+    def run(self) -> bool:
         """Whether all members got rid of their samples; False when nothing can happen any more."""
+        rng = self.rng
         eager = rng.random()
         while True:
             while self.waiting and len(self.running) < self.concurrent:
-                self.running[self.waiting.popleft()] = 0
+                self.running[self.waiting.popleft()] = [
+                    MpiRank(len(self.ranks), 1 if self.mpi_ranks == 1 else MOST_TOGETHER)
+                    for _ in range(self.mpi_ranks)
+                ]
             if not self.running:
                 return True
-            actions: list[Callable[[], bool]] = [partial(self.send, m) for m in self.running]
+            actions: list[Callable[[], bool]] = [
+                partial(self.send, member, mpi_rank)
+                for member in self.running
+                for mpi_rank in range(self.mpi_ranks)
+            ]
             actions += [rank.lease_ahead for rank in self.ranks]
             actions.append(self.train)
             order = rng.permutation(len(actions))
@@ -113,6 +173,7 @@ class Settings:
     concurrent: int
     batch: int
     ranks: int
+    mpi_ranks: int = 1
 
     def problems(self) -> list[str]:
         return problems(**asdict(self))
@@ -146,8 +207,10 @@ class Settings:
             samples=9,
             concurrent=self.concurrent,
             batch=self.batch,
+            mpi_ranks=self.mpi_ranks,
+            rng=rng,
         )
-        return study.run(rng)
+        return study.run()
 
 
 @settings(max_examples=20, deadline=None)
@@ -159,7 +222,8 @@ def test_a_study_without_problems_reaches_its_end(
     ranks, concurrent = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 4))
     batch, watermark = data.draw(st.integers(1, 12)), data.draw(st.integers(1, 30))
     reuse = data.draw(st.sampled_from([1.3, 2.0, 4.0])) if policy == "reservoir" else 1.0
-    surplus = reuse * (watermark + concurrent + ranks - 1) + batch
+    mpi_ranks = data.draw(st.sampled_from([1, 1, 2, 5]))
+    surplus = reuse * (watermark + concurrent * in_progress(mpi_ranks) + ranks - 1) + batch
     least = Settings(
         policy=policy,
         capacity=watermark,
@@ -169,6 +233,7 @@ def test_a_study_without_problems_reaches_its_end(
         concurrent=concurrent,
         batch=batch,
         ranks=ranks,
+        mpi_ranks=mpi_ranks,
     )
     while least.problems():
         least = replace(least, capacity=least.capacity + 1)
@@ -205,3 +270,21 @@ def test_what_is_refused_does_get_stuck(
     )
     assert study.problems()
     assert not all(study.reaches_its_end(seed) for seed in range(10))
+
+
+def test_several_mpi_ranks_get_stuck_where_one_does_not() -> None:
+    serial = Settings(
+        policy="fifo",
+        capacity=6,
+        watermark=1,
+        max_reuse=None,
+        max_surplus=None,
+        concurrent=4,
+        batch=1,
+        ranks=2,
+    )
+    assert not serial.problems()
+    assert all(serial.reaches_its_end(seed) for seed in range(60))
+    parallel = replace(serial, mpi_ranks=5)
+    assert parallel.problems()
+    assert not all(parallel.reaches_its_end(seed) for seed in range(60))

@@ -1,23 +1,31 @@
+import io
 import re
 import signal
 import subprocess
 import sys
 import types
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 from typer.testing import CliRunner, Result
 
-from deploy import cli, launch
+from deploy import cli, launch, overview
 from deploy.speaking import Terminated
+from pipeline.breakeven import Breakeven
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed
+from pipeline.regions import ErrorRange, ErrorsOf
 from pipeline.sections import RecordConfig
 from pipeline.stats import Summary
 from solvers.registry import SOLVERS
+from tests.unit import decay_study
+from trainers.base import Spread
+from trainers.models import MODELS
 
 SUMMARY = Summary(
     name="heat-2d", members_completed=60, members_failed=1, samples_inserted=2950,
@@ -90,7 +98,8 @@ def test_help_says_how_to_start() -> None:
 
 
 @pytest.mark.parametrize(
-    "command", ["run", "check", "describe", "simulate", "init", "clean", "slurm"]
+    "command",
+    ["run", "check", "describe", "simulate", "compare", "init", "clean", "slurm", "export"],
 )
 def test_every_command_has_help_with_an_example(command: str) -> None:
     result = headrace(command, "--help")
@@ -120,6 +129,16 @@ def test_describe_gives_equation_parameters_and_units() -> None:
     text = headrace("describe", "heat").output
     for words in ("initial", "north", "[100, 500]", "m^2/s"):
         assert words in text
+
+
+def test_describe_gives_the_networks_their_options_and_sizes() -> None:
+    text = headrace("describe", "--models").output
+    for kind, entry in MODELS.items():
+        assert f"\n{kind}: {entry.summary}\n" in text
+    hidden = 6 * 256 + 256 + 256 * 256 + 256 + 256 * 8192 + 8192
+    assert f"  {hidden:,} weights\n  hidden      [256, 256]  width of each hidden layer" in text
+    assert "from 5 parameters and time to 2 fields of 64 x 64 points" in text
+    assert re.search(r"own: .*\n  your weights\n  path +required  Python file\n", text)
 
 
 def test_describe_of_an_unknown_solver_names_those_there_are() -> None:
@@ -429,3 +448,81 @@ def test_slurm_refuses_a_bad_study_and_a_bad_option(study: Path) -> None:
     result = headrace("slurm", str(study), "--time", "soon")
     assert result.exit_code == 2
     assert "error: --time='soon': write minutes" in result.stderr
+
+
+# --- the result, and the surrogate that is handed on ----------------------------------------------
+
+
+def result_table(result: Summary) -> str:
+    text = io.StringIO()
+    Console(file=text, width=120).print(overview.summary(result, unit="K"))
+    return text.getvalue()
+
+
+def test_the_result_has_the_tail_of_the_errors_and_when_the_study_has_paid() -> None:
+    assert "paid back" not in result_table(SUMMARY)
+    ranges = (
+        ErrorRange(low=100.0, high=300.0, members=3, mean=0.02, max=0.04),
+        ErrorRange(low=300.0, high=500.0, members=2, mean=0.06, max=0.08),
+        ErrorRange(low=500.0, high=700.0, members=0, mean=None, max=None),
+    )
+    paid = Breakeven(
+        cost_seconds=100.0, member_seconds=0.5, query_seconds=0.004, queries=202,
+        batched_query_seconds=0.001, batched_queries=201,
+    )  # fmt: skip
+    text = result_table(
+        replace(
+            SUMMARY,
+            one_step_spread=Spread.of([0.01, 0.02, 0.05]),
+            rollout_spread=Spread.of([0.1, 0.2, 0.5]),
+            errors_by_region=(ErrorsOf(name="west", unit="K", effect=0.4, ranges=ranges),),
+            breakeven=paid,
+        )
+    )
+    assert "median 2 %, 95 % 4.7 %, 99 % 4.9 %, worst 5 %" in text
+    assert "median 20 %" in text
+    assert "west: 6 % on average from 300 to 500 K" in text
+    assert "after 202 queries (4.00 ms instead of 500 ms each)" in text
+    batched = replace(paid, queries=None)
+    assert "after 201 queries, many at once; alone never" in result_table(
+        replace(SUMMARY, breakeven=batched)
+    )
+    never = replace(batched, batched_queries=None)
+    assert "never: the solver is not slower" in result_table(replace(SUMMARY, breakeven=never))
+
+
+@pytest.fixture
+def finished(here: Path) -> Path:
+    """A run directory with a surrogate."""
+    decay_study.study(here / "run", {"kind": "direct"}, steps=2)
+    return here / "run"
+
+
+def test_export_writes_a_program_beside_the_weights_or_a_folder_to_hand_on(finished: Path) -> None:
+    result = headrace("export", str(finished))
+    assert result.exit_code == 0, result.output
+    assert "surrogate.pt2" in result.output
+    assert (finished / "model" / "surrogate.pt2").exists()
+    assert headrace("export", str(finished)).exit_code == 0  # it can be made again
+    assert headrace("export", str(finished / "model"), "--out", "handed").exit_code == 0
+    names = {path.name for path in Path("handed").iterdir()}
+    assert names == {"model.safetensors", "card.json", "card.md", "surrogate.pt2"}
+    full = headrace("export", str(finished), "--out", "handed")
+    assert full.exit_code == 2
+    assert "exists and is not empty" in full.output
+
+
+def test_export_without_onnx_says_what_to_install_before_it_writes(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.program.ONNX_PACKAGES", ("no_such_package",))
+    result = headrace("export", str(finished), "--onnx", "--out", "handed")
+    assert result.exit_code == 2
+    assert "pip install" in result.output
+    assert not Path("handed").exists()
+
+
+def test_export_of_what_is_no_run_is_bad_input(here: Path) -> None:
+    result = headrace("export", str(here))
+    assert result.exit_code == 2
+    assert "no card.json" in result.output

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("ray", "zmq", "petsc4py", "mpi4py", "torch")
+HEAVY = ("ray", "zmq", "petsc4py", "mpi4py", "torch", "neuralop", "torch_geometric")
 LIGHT_ENOUGH_FOR_A_LOGIN_NODE = [
     "solvers.base",
     "solvers.config",
     "solvers.registry",
     "trainers.base",
     "trainers.config",
+    "trainers.model_config",
+    "trainers.model_checks",
     "pipeline.config",
     "pipeline.design",
     "pipeline.guards",
@@ -50,6 +52,8 @@ def test_the_import_contract_holds(project: Path) -> None:
         ("trainers", "import ray"),
         ("solvers", "import torch"),
         ("pipeline", "import torch.distributed"),
+        ("pipeline", "import neuralop.models"),
+        ("deploy", "import torch_geometric"),
         ("pipeline", "import mpi4py.MPI"),
         ("pipeline", "import deploy"),
         ("deploy", "import zmq"),

@@ -1,11 +1,12 @@
 import logging
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pipeline.frames import Control, Kind, decode_control, encode_control
-from pipeline.intake import Intake
+from pipeline.frames import MAX_REASON, Control, Kind, decode_control, encode_control
+from pipeline.intake import Bounds, Intake
 from pipeline.layout import Box, SampleLayout
 from pipeline.placing import Placing
 from pipeline.wire import Canvas, Stamp, message_bytes
@@ -38,7 +39,13 @@ class QuotaBook:
 
 
 class Rig:
-    def __init__(self, *, quota: int = CAPACITY, validation_quota: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        quota: int = CAPACITY,
+        validation_quota: int | None = None,
+        bounds: Bounds | None = None,
+    ) -> None:
         self.arrays, self.book = self._arrays(), QuotaBook(quota)
         validation = None
         if validation_quota is not None:
@@ -52,6 +59,7 @@ class Rig:
             study=STUDY,
             training=Placing(slots=self.arrays, book=self.book, layout=LAYOUT),
             validation=validation,
+            bounds=bounds,
         )
 
     @staticmethod
@@ -244,11 +252,20 @@ def test_what_is_not_finite_is_refused_counted_and_told(
         rig.take(data(5, [2], **{where: bad}))  # type: ignore[arg-type]
     answers = [a for _, a in rig.answers()]
     assert [(a.kind, a.sequence) for a in answers] == [(Kind.REFUSED, 4), (Kind.REFUSED, 5)]
-    assert answers[0].reason.startswith("not finite: ")
+    assert answers[0].reason.startswith("not finite")
     assert rig.stored() == []
     assert not rig.arrays.fields.any()
     assert rig.intake.stats(0.0).refused == 2
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("time", [4e38, -1e300])
+def test_an_input_that_is_infinite_in_the_slots_is_refused(time: float) -> None:
+    rig = Rig()
+    rig.take(data(4, [0, 1], time=time))
+    ((_, answer),) = rig.answers()
+    assert answer.reason.startswith("not finite in float32: parameters or times of member 3")
+    assert rig.stored() == []
 
 
 def test_one_bad_value_among_many_is_found() -> None:
@@ -322,3 +339,87 @@ def test_counters_say_what_was_stored() -> None:
     rig.take(data(2, [2, 3]))
     stats = rig.intake.stats(0.0)
     assert (stats.samples, stats.bytes_received, stats.pending) == (4, 4 * LAYOUT.nbytes, 1)
+
+
+def test_what_waits_is_bounded_and_what_was_let_go_is_taken_when_it_comes_again() -> None:
+    rig = Rig(quota=0, bounds=Bounds(waiting_bytes=3 * 4096))  # a small message counts for 4096
+    for sequence in range(5):
+        rig.take(data(sequence, [sequence]))
+    assert rig.intake.pending == 3
+    rig.take(ping(1))
+    ((_, held),) = rig.answers()
+    assert (held.kind, held.ranges) == (Kind.HELD, [(0, 2)])  # so 3 and 4 are sent again
+    rig.book.quota = 9
+    rig.intake.retry(now=1.0)
+    rig.take(data(3, [3]))
+    rig.take(data(4, [4]))
+    assert [a.ranges for _, a in rig.answers()] == [[(0, 4)]]
+    assert rig.stored() == [(3, sample) for sample in range(5)]
+    rig.book.quota = 0
+    for sequence in range(5, 10):
+        rig.take(data(sequence, [sequence]))
+    assert rig.intake.pending == 3  # the room of those that were stored is free again
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        (data(0, [0], member=11), "wrong member: 11, this study has 11"),
+        (data(0, [0], member=2**62), "wrong member: "),
+        (data(0, [0, 21]), "wrong sample numbers: must increase within [0, 21)"),
+    ],
+    ids=["member", "far member", "sample"],
+)
+def test_numbers_that_the_study_does_not_have_are_refused_and_nothing_is_kept_of_them(
+    frame: bytearray, reason: str
+) -> None:
+    rig = Rig(bounds=Bounds(members=11, samples=21))
+    rig.take(data(0, [0, 20], member=10))
+    rig.answers()
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            rig.take(frame)
+            ((_, answer),) = rig.answers()
+            assert answer.reason.startswith(reason)
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_nothing_is_kept_of_senders_that_were_answered() -> None:
+    rig = Rig()
+    tracemalloc.start()
+    try:
+        for sender in range(300):
+            rig.take(ping(1, sender=2**40 + sender), identity=sender.to_bytes(200))
+            rig.take(data(0, [0], sender=2**41 + sender, value=np.nan), identity=b"b")
+            rig.take(b"noise" * 20)
+            assert len(rig.answers()) == 2
+        assert tracemalloc.get_traced_memory()[0] < 20_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_log_has_a_short_line_for_each_cause_and_no_more(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rig = Rig()
+    for k in range(300):
+        rig.intake.refuse(f"stranger: {k}" + 10_000 * "x")
+        rig.take(data(k, [k], value=np.inf, sender=k))
+    assert len(caplog.records) == 2
+    assert max(len(record.getMessage()) for record in caplog.records) < MAX_REASON + 40
+
+
+def test_a_frame_full_of_nan_takes_no_more_memory_than_it_has_itself() -> None:
+    rig = Rig()
+    frame = data(0, list(range(4000)), value=np.nan)
+    tracemalloc.start()
+    try:
+        rig.take(frame)
+        assert tracemalloc.get_traced_memory()[1] < len(frame)
+    finally:
+        tracemalloc.stop()
+    ((_, answer),) = rig.answers()
+    assert answer.reason == "not finite: fields of member 3, samples [0, 1, 2, 3, 4]"

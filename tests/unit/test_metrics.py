@@ -4,6 +4,7 @@ import re
 import socket
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,31 @@ def test_a_scrape_reads_the_newest_figures(server: MetricsServer) -> None:
     assert result is not None
     assert found["headrace_validation_mse"][()] == pytest.approx(result.mse)
     assert found["headrace_remaining_seconds"][()] == pytest.approx(11.0)
+
+
+def test_errors_have_their_tail_and_the_study_its_price(server: MetricsServer) -> None:
+    stats = stats_at(25.0)
+    server(stats)
+    found = scrape(server)
+    result, paid = stats.ranks[0].validation, stats.breakeven
+    assert result is not None
+    assert result.spread is not None
+    assert paid is not None
+    errors = found["headrace_validation_member_error_ratio"]
+    assert {labels[0][1] for labels in errors} == {"mean", "median", "p95", "p99", "max", "std"}
+    assert errors[(("statistic", "p95"),)] == pytest.approx(result.spread.p95)
+    assert found["headrace_cost_seconds_total"][(("side", "solver"),)] == 44.0
+    assert found["headrace_solver_member_seconds"][()] == 0.8
+    assert found["headrace_surrogate_query_seconds"][(("batch", "batched"),)] == 0.0004
+    assert found["headrace_breakeven_queries"][(("batch", "alone"),)] == paid.queries
+    assert "headrace_validation_rollout_error_ratio" not in found
+    never = replace(paid, queries=None)
+    rolled = replace(result, member_rollout={1: 0.5}, rollout_mse=9.0)
+    server(stats_at(25.0, breakeven=never, ranks=(replace(stats.ranks[0], validation=rolled),)))
+    found = scrape(server)
+    assert list(found["headrace_breakeven_queries"]) == [(("batch", "batched"),)]
+    assert found["headrace_validation_rollout_mse"][()] == 9.0
+    assert len(found["headrace_validation_rollout_error_ratio"]) == 6
 
 
 def test_states_are_one_for_the_current_one_and_zero_for_the_others(server: MetricsServer) -> None:

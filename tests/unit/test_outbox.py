@@ -31,6 +31,17 @@ def test_bytes_outstanding_never_pass_the_credit() -> None:
     assert not box.room(401)
 
 
+def test_it_is_known_when_something_was_last_said_to_wait() -> None:
+    box = outbox()
+    assert box.held_at == float("-inf")
+    box.heard(held(1, [(0, 0)]), now=1.0)  # nothing is outstanding
+    box.add("m0", 300, now=2.0)
+    box.heard(held(2), now=3.0)
+    assert box.held_at == float("-inf")
+    box.heard(held(3, [(0, 0)]), now=4.0)
+    assert box.held_at == 4.0
+
+
 def test_who_has_waited_goes_on_when_a_quarter_of_the_credit_is_free() -> None:
     box = outbox(credit=1000)
     for number in range(10):

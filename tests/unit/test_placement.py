@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster import Node, place_ranks
+from pipeline.cluster import Node, place_ranks, require_cpus
 from pipeline.errors import ConfigError
 
 
@@ -22,3 +22,10 @@ def test_ranks_of_one_node_stand_next_to_each_other() -> None:
 def test_more_ranks_than_gpus_are_refused_with_both_numbers() -> None:
     with pytest.raises(ConfigError, match=r"trainer.ranks=3: the cluster has 2 GPUs on 2 node"):
         place_ranks([node("a", gpus=1), node("bb", gpus=1)], 3, use_gpu=True)
+
+
+def test_the_mpi_ranks_of_a_member_fit_on_a_node() -> None:
+    nodes = [node("a", cpus=3), node("bb", cpus=5)]
+    require_cpus(nodes, 5)
+    with pytest.raises(ConfigError, match=r"mpi_ranks=6: .* more than 5 CPUs"):
+        require_cpus(nodes, 6)

@@ -71,14 +71,14 @@ def inputs(member: int, sample: int) -> np.ndarray:
 
 
 def message(
-    member: int, samples: list[int], *, box: Box = WHOLE, parameter: float = 2.5
+    member: int, samples: list[int], *, box: Box = WHOLE, parameter: float = 2.5, attempt: int = 1
 ) -> Message:
     buffer = bytearray(message_bytes(LAYOUT, box, len(samples)))
     canvas = Canvas(memoryview(buffer), layout=LAYOUT, box=box, capacity=len(samples))
     for sample in samples:
         part = truth(member, sample)[(slice(None), slice(None), *box.slices)]
         canvas.add(sample, sample + 1, np.array([0.25 * sample]), part)
-    stamp = Stamp(study=1, sender=1, sequence=0, member=member, attempt=1, validation=False)
+    stamp = Stamp(study=1, sender=1, sequence=0, member=member, attempt=attempt, validation=False)
     canvas.seal(stamp, np.array([member, parameter, -1.0]))
     return decode(memoryview(buffer), layout=LAYOUT, study=1)
 
@@ -187,11 +187,44 @@ def test_incomplete_samples_of_an_ended_member_give_their_slots_back() -> None:
     r = rig([5, 6, 7])
     r.put(message(3, [0, 1], box=TOP))
     r.put(message(4, [0], box=TOP))
-    assert r.placing.forget_incomplete(3) == 2
+    assert r.placing.forget_incomplete(3, attempt=1) == 2
     assert r.book.free == [5, 6]
-    assert r.placing.forget_incomplete(3) == 0
+    assert r.placing.forget_incomplete(3, attempt=1) == 0
     r.put(message(4, [0], box=BOTTOM))
     check(r, 7, 4, 0)
+
+
+def test_parts_of_a_failed_attempt_that_come_late_are_dropped() -> None:
+    r = rig([5, 6, 7])
+    r.put(message(3, [0, 1], box=TOP))
+    r.put(message(3, [0], box=BOTTOM))
+    r.placing.forget_incomplete(3, attempt=1)
+    assert r.put(message(3, [1, 2], box=BOTTOM), may_reserve=False) == []
+    assert r.placing.duplicates == 2
+    assert r.book.reserved == set()
+    check(r, 5, 3, 0)  # what is whole stays
+
+
+def test_the_next_attempt_stores_what_the_last_one_left_unfinished() -> None:
+    r = rig([5, 6, 7])
+    r.put(message(3, [0, 1], box=TOP))
+    r.put(message(3, [0], box=BOTTOM))
+    r.placing.forget_incomplete(3, attempt=1)
+    for box in (BOTTOM, TOP):
+        assert r.put(message(3, [0, 1, 2], box=box, attempt=2)) == []
+    assert r.placing.duplicates == 2  # both parts of sample 0
+    assert r.placing.samples == 3
+    for slot, sample in zip(r.book.committed, [0, 1, 2], strict=True):
+        check(r, slot, 3, sample)
+
+
+def test_parts_of_another_attempt_complete_what_was_not_forgotten() -> None:
+    r = rig([5, 6])
+    r.put(message(3, [0, 1], box=TOP))
+    for box in (TOP, BOTTOM):
+        assert r.put(message(3, [0, 1], box=box, attempt=2)) == []
+    assert r.placing.duplicates == 2
+    assert r.book.committed == [5, 6]
 
 
 def test_slots_of_another_layout_are_refused() -> None:

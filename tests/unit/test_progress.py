@@ -151,6 +151,35 @@ def test_the_panel_shows_the_course_of_the_loss_and_who_waits() -> None:
     assert "16 s left" in rows[-1]
 
 
+def test_the_panel_shows_the_tail_of_the_errors_and_when_the_study_has_paid() -> None:
+    text = rendered(20.0)
+    result = figures.validation(stats_at(20.0))
+    assert result is not None
+    assert result.spread is not None
+    assert f"members median {figures.percent(result.spread.median)} · 95 %" in text
+    assert "paid back     " in text
+    assert "after 93 queries" in text
+    assert "paid back" not in rendered(4.0)
+
+
+@pytest.mark.parametrize(
+    ("queries", "batched", "text"),
+    [
+        (1200, 3, "after 1,200 queries"),
+        (None, 3400, "after 3,400 queries, many at once"),
+        (None, None, "never: the solver is not slower"),
+    ],
+)
+def test_when_a_study_has_paid_is_said(queries: int | None, batched: int | None, text: str) -> None:
+    paid = stats_at(20.0).breakeven
+    assert paid is not None
+    paid = replace(paid, queries=queries, batched_queries=batched)
+    screen, written = console(terminal=False)
+    stats = stats_at(20.0, breakeven=paid)
+    screen.print(panel(stats, History(), name="heat-2d", unit="K", width=120))
+    assert text in written.getvalue()
+
+
 def test_what_is_remembered_is_bounded_and_each_step_counts_once() -> None:
     history = History()
     start = stats_at(10.0)

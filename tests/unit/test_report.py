@@ -9,8 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy import pictures, plots, runfiles, svg
+from deploy import error_plots, figures, pictures, plots, runfiles, svg
 from deploy.report import write_report
+from pipeline.breakeven import Breakeven
+from pipeline.regions import ErrorRange, ErrorsOf
 from tests.fake_study import (
     MEMBERS,
     RANKS,
@@ -70,7 +72,7 @@ def report(out: Path) -> tuple[str, Page]:
 def empty_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes most of a report's time; where only the page matters it is left out."""
     monkeypatch.setattr(svg, "markup", lambda figure, label: "<svg aria-label='plot'></svg>")
-    for module in (plots, pictures):
+    for module in (plots, pictures, error_plots):
         monkeypatch.setattr(module, "markup", svg.markup)
 
 
@@ -86,12 +88,15 @@ def test_a_finished_study_has_every_card_and_number(tmp_run: Path) -> None:
         "Reservoirs",
         "Throughput",
         "Waiting",
+        "Paid back",
         "Validation members",
+        "How errors are spread over the members",
+        "Where errors are large",
         "Numbers",
         "Validation members: temperature",
         "What failed",
     ]
-    assert len(page.plots) == 7
+    assert len(page.plots) == 11
     assert facts(text) == {
         "members completed": "39",
         "members failed": "1",
@@ -107,6 +112,13 @@ def test_a_finished_study_has_every_card_and_number(tmp_run: Path) -> None:
         "trainer waited, mean over ranks": "3.0 s",
         "solvers waited, sum over members": "7.2 s",
         "fields streamed": "5.51 MB",
+        "solvers were held, sum over members": "54 s",
+        "ranks were held, sum over ranks": "1 min 12 s",
+        "solver, one member": "800 ms",
+        "surrogate, the same alone": "2.00 ms",
+        "surrogate, many at once, each": "400 µs",
+        "paid back after": "158 queries",
+        "paid back after, many at once": "158 queries",
     }
     assert "heat · 24 x 40 · 41 solver steps · mlp on 2 ranks" in text
     assert ">completed<" in text
@@ -142,7 +154,9 @@ def test_every_text_of_the_run_is_escaped(tmp_run: Path) -> None:
         (0.0, "starting", ["Numbers"]),
         (4.0, "filling", ["Reservoirs", "Throughput", "Waiting", "Numbers"]),
         (20.0, "training", ["Learning, by train step", "Learning, by wall time", "Reservoirs",
-                            "Throughput", "Waiting", "Validation members", "Numbers"]),
+                            "Throughput", "Waiting", "Paid back", "Validation members",
+                            "How errors are spread over the members", "Where errors are large",
+                            "Numbers"]),
     ],
 )  # fmt: skip
 def test_an_aborted_study_has_a_report(
@@ -299,3 +313,73 @@ def test_shares_of_waiting_add_up(tmp_run: Path) -> None:
     total = float(np.sum(share / 100.0 * np.diff(edges)))
     assert total == pytest.approx(series.trainer_blocked[-1])
     assert share.max() == pytest.approx(30.0)
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_the_tail_of_the_errors_is_in_numbers(tmp_run: Path) -> None:
+    text, _ = report(write_run(tmp_run))
+    heads = re.findall(r"<th>([^<]*)</th>", text)
+    assert heads[:7] == ["", "mean", "median", "95 %", "99 %", "largest", "std"]
+    last = stats_at(WALL_SECONDS).ranks[0].validation
+    assert last is not None
+    assert last.spread is not None
+    cells = re.findall(r"<td>([^<]*)</td>", text)
+    assert cells == [figures.percent(getattr(last.spread, name)) for name in (
+        "mean", "median", "p95", "p99", "max", "std")]  # fmt: skip
+
+
+@pytest.mark.usefixtures("empty_plots")
+def test_rollouts_stand_beside_single_steps(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    lines = (out / "metrics.jsonl").read_text().splitlines()
+    stats = json.loads(lines[-1])
+    for rank in stats["ranks"]:
+        single = rank["validation"]["member_relative_l2"]
+        rank["validation"]["member_rollout"] = {one: 3 * error for one, error in single.items()}
+        rank["validation"] |= {"rollout_mse": 900.0, "rollout_relative_l2": 0.4}
+    (out / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(stats)]) + "\n")
+    (out / "summary.json").unlink()
+    text, _ = report(out)
+    assert re.findall(r"<tbody><tr><th>([^<]*)</th>.*<tr><th>([^<]*)</th>", text) == [
+        ("rollouts", "one step")
+    ]
+    assert facts(text)["rollouts, mean squared error"] == "900 K²"
+    assert facts(text)["rollouts, relative L2"] == "40 %"
+    assert "relative L2 5.1 %, rollouts 40 %" in text
+
+
+@pytest.mark.parametrize(
+    "queries", [(158, 158), (None, 300), (None, None)], ids=["both", "batched", "never"]
+)
+def test_when_a_study_has_paid_is_drawn_whatever_the_answer(
+    queries: tuple[int | None, int | None],
+) -> None:
+    paid = Breakeven(
+        cost_seconds=100.0, member_seconds=0.5, query_seconds=0.6, queries=queries[0],
+        batched_query_seconds=0.1, batched_queries=queries[1],
+    )  # fmt: skip
+    drawing = error_plots.payback(paid)
+    assert drawing.startswith("<svg")
+    assert ">solver<" in drawing
+
+
+def test_a_figure_of_another_version_is_left_out(tmp_run: Path) -> None:
+    out = write_run(tmp_run)
+    summary = json.loads((out / "summary.json").read_text())
+    (out / "summary.json").write_text(json.dumps(summary | {"breakeven": {"queries": 3}}))
+    assert runfiles.read(out).breakeven is None
+
+
+def test_errors_that_differ_much_and_log_ranges_are_drawn() -> None:
+    edges = ((1.0, 10.0), (10.0, 100.0))
+    ranges = tuple(
+        ErrorRange(low=low, high=high, members=1, mean=0.1, max=0.1) for low, high in edges
+    )
+    empty = (*ranges, ErrorRange(low=100.0, high=1000.0, members=0, mean=None, max=None))
+    one = ErrorsOf(name="re<1>", unit="1", effect=0.5, ranges=empty)
+    other = ErrorsOf(name="nu", unit="m^2/s", effect=0.1, ranges=empty)
+    at = [{"re<1>": 3.0, "nu": 30.0}, {"re<1>": 30.0, "nu": 3.0}]
+    drawing = error_plots.plane(one, other, at, [0.01, 0.5])
+    assert "nu / m^2/s" in drawing
+    assert "re&lt;1&gt;" in drawing
+    assert "re&lt;1&gt;: effect 50 %" in error_plots.regions([one, other] * 4)

@@ -21,9 +21,11 @@ def make(
     max_reuse: float | None = None,
     max_surplus: float | None = None,
     seed: int = 5,
+    drain: bool = True,
 ) -> Reservoir:
     flow = FlowControl(max_reuse=max_reuse, max_surplus=max_surplus, watermark=watermark)
-    return Reservoir(policy=policy, capacity=capacity, flow=flow, rng=np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    return Reservoir(policy=policy, capacity=capacity, flow=flow, rng=rng, drain=drain)
 
 
 def insert(reservoir: Reservoir, count: int) -> list[int]:
@@ -116,6 +118,23 @@ def test_firo_keeps_the_watermark_back_and_draws_each_sample_once() -> None:
     assert drawn != arrived[:20], "in order of arrival, not at random"
     assert reservoir.lease(1, 4).indices.shape == (0, 4)
     assert not reservoir.finished
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_without_a_drain_the_end_of_production_is_the_end(policy: PolicyName) -> None:
+    reservoir = make(policy, drain=False)
+    insert(reservoir, 24)
+    lease = reservoir.lease(1, 5)
+    assert not lease.finished
+    reservoir.end_production()
+    empty = reservoir.lease(3, 5)
+    assert empty.indices.shape == (0, 5)
+    assert empty.finished
+    again = reservoir.replay(2, 5)  # other ranks may have batches left
+    assert again.indices.shape == (2, 5)
+    for each in (lease, again):
+        reservoir.give_back(each.id)
+    assert reservoir.stats().leased == 0
 
 
 def test_firo_draws_every_held_sample_equally_often() -> None:

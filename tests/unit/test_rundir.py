@@ -13,6 +13,14 @@ def test_a_new_or_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert problems(tmp_path / "a" / "b") == []
 
 
+def test_a_folder_that_is_made_is_open_to_its_user_alone(tmp_path: Path) -> None:
+    RunDirectory(tmp_path / "a" / "run").close()
+    assert (tmp_path / "a" / "run").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "shared").mkdir(mode=0o750)
+    RunDirectory(tmp_path / "shared").close()
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o750
+
+
 def test_a_folder_that_holds_another_study_is_refused_and_left_as_it_is(tmp_path: Path) -> None:
     first = RunDirectory(tmp_path / "run")
     first.write_study(source="name: first\n", resolved={"name": "first"})

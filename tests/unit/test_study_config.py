@@ -56,6 +56,28 @@ def test_a_good_study_has_no_warnings() -> None:
     assert study.parameter_names == ("initial", "west", "east", "south", "north")
 
 
+def test_a_deterministic_study_draws_at_fixed_numbers_of_inserts() -> None:
+    study = changed("reservoir.max_reuse", None) | {"deterministic": True}
+    (line,) = problems(study)
+    for word in ("reservoir.max_reuse=null", "deterministic=true", "Set it", "policy=firo"):
+        assert word in line
+    study["reservoir"]["policy"] = "firo"
+    assert parse(study).deterministic
+    (warning,) = parse(changed("deterministic", True)).warnings()
+    assert "trainer.device" in warning
+    assert parse(changed("trainer.device", "cpu") | {"deterministic": True}).warnings() == []
+
+
+def test_the_points_of_a_csv_design_cannot_be_redrawn(tmp_path: Path) -> None:
+    study = changed("ensemble.design", {"csv": "points.csv"})
+    study["ensemble"]["on_failure"] = "redraw"
+    names = ",".join(study["parameters"])
+    (tmp_path / "points.csv").write_text("\n".join([names, *["200,200,200,200,200"] * 16]))
+    (line,) = problems(study, tmp_path)
+    for word in ('ensemble.on_failure="redraw"', "no further points", "Set it to skip"):
+        assert word in line
+
+
 # Path, value, limit and remedy are in every message: (change, words that must all be there).
 CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("reservoir.watermark", 200,
@@ -86,7 +108,11 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("seed", -1, ["seed=-1", "at least 0", "Raise"]),
     ("ensemble.max_failed_fraction", 1.5,
      ["ensemble.max_failed_fraction=1.5", "at most 1", "Lower"]),
-    ("ensemble.mpi_ranks", 2, ["ensemble.mpi_ranks=2", "at most 1", "Lower"]),
+    ("ensemble.mpi_ranks", 1025, ["ensemble.mpi_ranks=1025", "at most 1024", "Lower"]),
+    ("ensemble.mpi_ranks", 41,
+     ["ensemble.mpi_ranks=41", "longest axis of solver.grid has 40", "Lower it to at most 40"]),
+    ("ensemble.mpi_ranks", 40,
+     ["reservoir.capacity=120", "concurrent=2 * (mpi_ranks=40 + 3) + ranks-1=2", "at least 128"]),
     ("reservoir.watermark", 0, ["reservoir.watermark=0", "at least 1", "Raise"]),
     ("ensemble.member_timeout", 0, ["ensemble.member_timeout=0", "above 0", "Raise"]),
     ("stream.fields", ["temprature"],
@@ -120,6 +146,28 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
 def test_a_study_that_cannot_run_is_refused(path: str, value: object, words: list[str]) -> None:
     found = problems(changed(path, value))
     assert any(all(word in line for word in words) for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("solver", "words"),
+    [
+        ({"kind": "lorenz"}, "solver 'lorenz' runs in one process"),
+        (
+            {
+                "kind": "program", "command": "true", "options": {"nu": "-nu {value}"},
+                "components": {"u": "1"}, "grid": [24, 32], "steps": 3, "dt": 0.1,
+            },
+            "starts its own ranks. Set it to 1, and solver.mpi_ranks to 3",
+        ),
+    ],
+)  # fmt: skip
+def test_a_solver_of_one_process_is_refused_on_several_mpi_ranks(
+    solver: dict[str, Any], words: str
+) -> None:
+    study = tree() | {"solver": solver}
+    study["ensemble"]["mpi_ranks"] = 3
+    (line,) = [line for line in problems(study) if line.startswith("ensemble.mpi_ranks=3")]
+    assert words in line
 
 
 def test_a_missing_parameter_is_named_with_its_unit_and_range() -> None:
@@ -292,6 +340,57 @@ def test_the_initial_state_and_the_window_change_the_number_of_samples() -> None
     assert parse(windows).sample_layout().nbytes == 4 * 24 * 40 * 4
 
 
+def test_train_steps_follow_from_the_trainer_s_settings() -> None:
+    # Of 650 draws of a rank: 390 samples * 5 / 3 ranks.
+    assert parse(changed("trainer.accumulate", 4)).max_train_steps == 28
+    study = changed("trainer.after_production", {"kind": "steps", "steps": 500})
+    assert parse(study).max_train_steps == 109 + 500
+    assert parse(study).expected_train_steps == 109 + 500
+    for kind, draws in (("drain", 650 - 400 + 120), ("stop", 650 - 400)):
+        study["reservoir"]["max_surplus"] = 400
+        study["trainer"]["after_production"] = {"kind": kind}
+        assert parse(study).expected_train_steps == -(-draws // 6), kind
+
+
+def test_float16_is_refused_without_a_gpu() -> None:
+    study = tree()
+    study["trainer"] |= {"precision": "float16", "device": "cpu"}
+    (line,) = problems(study)
+    assert line.startswith('trainer.precision="float16": trainer.device=cpu cannot train in it')
+    study["trainer"]["precision"] = "bfloat16"
+    parse(study)
+
+
+def test_what_goes_by_the_validation_error_needs_one() -> None:
+    study = changed("ensemble.validation", 0)
+    study["trainer"] |= {"early_stop": {"patience": 3}, "schedule": {"kind": "plateau"}}
+    first, second = problems(study)
+    assert first.startswith("trainer.early_stop: goes by the validation error")
+    assert second.startswith("trainer.schedule.kind=plateau: goes by the validation error")
+    study["ensemble"]["validation"] = 1
+    parse(study)
+
+
+def test_a_study_that_would_stop_before_it_starts_is_refused() -> None:
+    study = changed("trainer.after_production", {"kind": "stop"})
+    parse(study)
+    study["reservoir"] |= {"capacity": 400, "watermark": 130}  # of 130 samples at each rank
+    (line,) = problems(study)
+    assert line.startswith("reservoir.watermark=130: only 130 samples will reach a rank")
+    study["trainer"]["after_production"] = {"kind": "drain"}
+    parse(study)
+
+
+def test_a_wrong_logger_is_named_with_its_place() -> None:
+    loggers = [{"kind": "tensorboard"}, {"kind": "wandb", "projekt": "dam"}]
+    (line,) = problems(changed("trainer.loggers", loggers))
+    assert line.startswith('trainer.loggers[1].projekt="dam": unknown key.')
+    assert "project" in line
+    (line,) = problems(changed("trainer.loggers", [{"kind": "comet"}]))
+    assert line.startswith('trainer.loggers[0].kind="comet"')
+    assert "tensorboard, wandb, mlflow" in line
+
+
 def test_no_limit_on_reuse_is_no_limit_on_train_steps() -> None:
     assert parse(changed("reservoir.max_reuse", None)).max_train_steps is None
 
@@ -411,6 +510,40 @@ def test_a_missing_section_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_every_example_loads_without_a_warning(path: Path) -> None:
     assert load(path).warnings() == []
+
+
+@pytest.mark.parametrize(
+    ("model", "stream", "words"),
+    [
+        ({"kind": "fno", "n_modes": [4, 41]}, {}, ["n_modes=[4, 41]", "[24, 40]", "Lower n_modes"]),
+        ({"kind": "unet", "depth": 5}, {}, ["depth=5", "[24, 40]", "at most 4"]),
+        ({"kind": "uno", "depth": 4}, {"coarsen": [6, 8]}, ["depth=4", "[6, 8]", "at most 2"]),
+        ({"path": "net.py", "class": "Net"}, {}, ["path=", "/net.py: cannot be read"]),
+    ],
+)
+def test_what_a_network_cannot_do_on_the_grid_is_refused(
+    model: Tree, stream: Tree, words: list[str], tmp_path: Path
+) -> None:
+    study = changed("trainer.model", model)
+    study["stream"] = stream
+    (line,) = problems(study, tmp_path)
+    assert line.startswith("trainer.model.")
+    for word in words:
+        assert word in line
+
+
+def test_the_path_of_ones_own_network_is_relative_to_the_study(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("class Net: ...")
+    study = changed("trainer.model", {"path": "net.py", "class": "Net", "widths": [3, 4]})
+    model = parse(study, folder=tmp_path).as_json()["trainer"]["model"]
+    path = str(tmp_path / "net.py")
+    assert model == {"kind": "own", "path": path, "class": "Net", "widths": [3, 4]}
+
+
+def test_the_keys_of_ones_own_network_are_named_as_they_are_written(tmp_path: Path) -> None:
+    (line,) = problems(changed("trainer.model", {"path": "net.py"}), tmp_path)
+    assert line.startswith("trainer.model.class=nothing: required, but missing. Add 'class: ...'")
+    assert "class in that file" in line
 
 
 def test_the_demo_is_the_one_that_is_promised(project: Path) -> None:

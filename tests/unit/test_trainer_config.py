@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from trainers.config import ConstantConfig, CosineConfig, StepConfig, TrainerConfig
+from trainers.config import (
+    ConstantConfig,
+    CosineConfig,
+    PlateauConfig,
+    StepConfig,
+    TrainerConfig,
+)
+from trainers.model_config import MlpConfig
 
 
 def test_the_design_document_example_is_read() -> None:
@@ -18,7 +25,7 @@ def test_the_design_document_example_is_read() -> None:
             "optimizer": {"kind": "adam", "lr": 1.0e-3, "weight_decay": 1.0e-4},
         }
     )
-    assert config.model.hidden == (256, 256)
+    assert config.model == MlpConfig(hidden=(256, 256))
     assert config.optimizer.weight_decay == 1.0e-4
     assert TrainerConfig.model_validate_json(config.model_dump_json()) == config
 
@@ -42,33 +49,65 @@ def test_the_design_document_example_is_read() -> None:
         (("threads",), 0, "greater than or equal to 1"),
         (("device",), "tpu", "'cuda'"),
         (("task", "window"), 0, "greater than or equal to 1"),
+        (("accumulate",), 0, "greater than or equal to 1"),
+        (("ema",), 1.0, "less than 1"),
+        (("ema",), 0.0, "greater than 0"),
+        (("precision",), "float64", "'bfloat16'"),
+        (("early_stop", "patience"), 0, "greater than or equal to 1"),
+        (("early_stop", "min_delta"), -0.1, "greater than or equal to 0"),
+        (("after_production", "steps"), 0, "greater than or equal to 1"),
+        (("plateau", "patience"), 0, "greater than or equal to 1"),
+        (("plateau", "drop"), 1.5, "less than or equal to 1"),
     ],
 )
 def test_a_value_beyond_its_limit_is_refused(
     path: tuple[str, ...], value: object, limit: str
 ) -> None:
     tree: dict[str, object] = {path[-1]: value}
-    kinds = {"model": "mlp", "optimizer": "adam", "schedule": "cosine", "task": "direct"}
+    sections = {
+        "model": {"kind": "mlp"},
+        "optimizer": {"kind": "adam"},
+        "schedule": {"kind": "cosine"},
+        "task": {"kind": "direct"},
+        "after_production": {"kind": "steps"},
+        "early_stop": {},
+        "plateau": {"kind": "plateau"},
+    }
     for name in reversed(path[:-1]):
-        tree = {name: {"kind": kinds[name], **tree}}
+        tree = {"schedule" if name == "plateau" else name: {**sections[name], **tree}}
     with pytest.raises(ValidationError, match=limit):
         TrainerConfig.model_validate(tree)
 
 
-@pytest.mark.parametrize("section", [None, "task", "model", "optimizer", "schedule"])
+@pytest.mark.parametrize(
+    "section", [None, "task", "model", "optimizer", "schedule", "after_production", "early_stop"]
+)
 def test_unknown_keys_are_refused_at_every_level(section: str | None) -> None:
-    kinds = {"model": "mlp", "optimizer": "adamw", "schedule": "step", "task": "direct"}
-    wrong = {"batchh": 3} if section is None else {section: {"kind": kinds[section], "batchh": 3}}
+    kinds = {
+        "model": "mlp",
+        "optimizer": "adamw",
+        "schedule": "step",
+        "task": "direct",
+        "after_production": "stop",
+    }
+    inner = {"kind": kinds[section]} if section in kinds else {}
+    wrong = {"batchh": 3} if section is None else {section: {**inner, "batchh": 3}}
     with pytest.raises(ValidationError, match="batchh"):
         TrainerConfig.model_validate(wrong)
 
 
 @pytest.mark.parametrize(
-    "schedule", [ConstantConfig(), CosineConfig(warmup_steps=30), StepConfig(warmup_steps=7)]
+    "schedule",
+    [
+        ConstantConfig(),
+        CosineConfig(warmup_steps=30),
+        StepConfig(warmup_steps=7),
+        PlateauConfig(warmup_steps=11),
+    ],
 )
 @pytest.mark.parametrize("expected_steps", [None, 1, 20, 1000])
 def test_a_schedule_stays_between_zero_and_the_learning_rate(
-    schedule: ConstantConfig | CosineConfig | StepConfig, expected_steps: int | None
+    schedule: ConstantConfig | CosineConfig | StepConfig | PlateauConfig, expected_steps: int | None
 ) -> None:
     factors = [schedule.factor(step, expected_steps) for step in range(1500)]
     assert min(factors) > 0.0

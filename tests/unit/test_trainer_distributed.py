@@ -31,9 +31,15 @@ def test_one_rank_needs_no_collectives(alone: LockStep) -> None:
     assert alone.all(True)
     assert not alone.all(False)
     assert alone.most(-4) == -4
+    assert alone.of_first(0.125) == 0.125
+    gradients = [torch.tensor([1.0, 3.0])]
+    alone.average(gradients)
+    assert gradients[0].tolist() == [1.0, 3.0]
     np.testing.assert_array_equal(alone.gather(np.array([1.5, 2.5])), [[1.5, 2.5]])
     network = torch.nn.Linear(3, 2)
     assert alone.wrap(network) is network
+    with alone.exchanging(network, when=False):
+        pass
 
 
 def test_moments_of_one_rank_are_merged_with_nothing(alone: LockStep) -> None:

@@ -61,6 +61,14 @@ def test_errors_are_those_of_a_direct_computation_in_physical_units(
     assert result.mse == pytest.approx((error**2).mean(), rel=1e-5)
     relative = np.linalg.norm(error, axis=1) / np.linalg.norm(truth, axis=1)
     assert result.relative_l2 == pytest.approx(relative.mean(), rel=1e-5)
+    per_member = [relative[held.members == member].mean() for member in (40, 41, 42)]
+    assert result.spread == result.one_step_spread
+    assert result.spread is not None
+    assert result.spread.max == pytest.approx(max(per_member), rel=1e-5)
+    assert result.spread.median == pytest.approx(np.median(per_member), rel=1e-5)
+    assert result.spread.p95 == pytest.approx(np.quantile(per_member, 0.95), rel=1e-5)
+    assert result.query is not None
+    assert result.query.device == "cpu"
     assert list(result.member_mse) == [40, 41, 42]
     for member, mse in result.member_mse.items():
         assert mse == pytest.approx((error[held.members == member] ** 2).mean(), rel=1e-5)

@@ -14,10 +14,12 @@ from tests.unit.array_source import (
     linear_source,
     nothing_given,
 )
+from tests.unit.decay_study import SNAPSHOTS, study, trajectory
 from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
-from trainers.export import Surrogate, export, load_surrogate
+from trainers.export import export, load_surrogate
 from trainers.state import Normalization
+from trainers.surrogate import Surrogate
 from trainers.tasks import Direct, build_task
 
 CPU = torch.device("cpu")
@@ -78,6 +80,10 @@ def test_the_card_says_what_it_is_for(folder: Path) -> None:
     assert card["trainer"]["model"]["kind"] == "mlp"
     assert card["validation"]["mse"] == 2.5
     assert card["versions"]["torch"] == torch.__version__
+    assert card["network"]["parameters"] == 84_806
+    assert card["query"]["device"] == "cpu"
+    assert 0.0 < card["query"]["alone_seconds"] < 60.0
+    assert (folder / "model" / "card.md").read_text().startswith("# Surrogate\n")
     assert not list(folder.glob("model/*.partial"))
 
 
@@ -116,6 +122,37 @@ def test_outside_of_the_trained_ranges_it_warns(
     surrogate = load_surrogate(folder)
     with pytest.warns(UserWarning, match=message):
         surrogate(parameters, time)
+
+
+def test_outside_of_the_trained_ranges_it_raises_or_keeps_quiet_if_asked(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"west=501 K .*\[100, 500\] K.*extrapolation"):
+        load_surrogate(folder, outside="raise")({"west": 501.0, "load": 0.0}, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = load_surrogate(folder, outside="ignore")({"west": 501.0, "load": 0.0}, 0.1)
+    with pytest.warns(UserWarning, match="west=501 K"):
+        warned = load_surrogate(folder, outside="warn")({"west": 501.0, "load": 0.0}, 0.1)
+    assert quiet.tobytes() == warned.tobytes()
+    with pytest.raises(ValueError, match=r"outside='shout': choose one of \['warn', 'raise'"):
+        load_surrogate(folder, outside="shout")
+
+
+@pytest.mark.parametrize(
+    ("rate", "time", "steps", "message"),
+    [
+        (2.5, 0.0, 2, r"rate=2.5 1/s .*\[0.5, 2\] 1/s"),
+        (1.0, 0.5, SNAPSHOTS, r"time=1.5 s .*\[0, 0.875\] s"),
+    ],
+)
+def test_a_rollout_out_of_the_trained_ranges_is_noticed(
+    tmp_path: Path, rate: float, time: float, steps: int, message: str
+) -> None:
+    study(tmp_path, {"kind": "next"}, steps=2)
+    start = trajectory(1.0, 3)[:1]
+    with pytest.raises(ValueError, match=message):
+        load_surrogate(tmp_path, outside="raise").rollout([rate], start, steps=steps, time=time)
+    inside = load_surrogate(tmp_path, outside="raise").rollout([1.0], start, steps=SNAPSHOTS - 1)
+    assert np.isfinite(inside).all()
 
 
 def test_at_the_ends_of_the_ranges_it_does_not_warn(folder: Path) -> None:

@@ -207,3 +207,81 @@ def test_training_starts_at_the_watermark() -> None:
         good.fields, good.inputs, np.zeros((9, 6), np.int64), held=good.held_validation()
     )
     assert train(source, config(), linear_problem(), world=World()).train_step == 9
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_after_the_stream_it_goes_on_for_as_many_train_steps(accumulate: int) -> None:
+    source = linear_source(batches=47)
+    settings = config(after_production={"kind": "steps", "steps": 25}, accumulate=accumulate)
+    stats = train(source, settings, linear_problem(), world=World())
+    before = 47 // accumulate  # a begun group is filled up
+    assert stats.train_step == before + 25
+    assert len(source.drawn) == 47 * 6
+    assert source.replayed == (before + 25) * accumulate - 47
+    assert source.open == []
+
+
+def test_accumulated_batches_are_each_trained_on_once() -> None:
+    source = linear_source(batches=77)
+    settings = config(accumulate=4, log_every=3, validate_every=5)
+    stats = train(source, settings, linear_problem(), world=World())
+    assert stats.train_step == 20  # the last one of a single batch
+    assert len(source.losses) == 77
+    assert source.open == []
+    assert [each.train_step for each in source.reports] == [3, 6, 9, 12, 15, 18, 20]
+    assert [each.validation.train_step for each in source.reports if each.validation] == [
+        5, 5, 10, 10, 15, 20,
+    ]  # fmt: skip
+
+
+def test_a_group_of_batches_trains_as_one_large_batch(tmp_path: Path) -> None:
+    small, order = linear_source(batches=60), linear_source(batches=60)
+    large = ArraySource(
+        order.fields, order.inputs, order._batches.reshape(20, 18), held=order.held_validation()
+    )
+    apart = train(small, config(accumulate=3), linear_problem(), world=World(), seed=4)
+    whole = train(large, config(batch=18), linear_problem(), world=World(), seed=4)
+    assert apart.train_step == whole.train_step == 20
+    assert apart.validation is not None
+    assert whole.validation is not None
+    assert apart.validation.mse == pytest.approx(whole.validation.mse, rel=1e-3)
+
+
+def test_it_stops_early_and_says_why(tmp_path: Path) -> None:
+    source = linear_source(batches=1000)
+    settings = config(early_stop={"patience": 2, "min_delta": 0.9}, validate_every=30)
+    stats = train(source, settings, linear_problem(), world=World(), out=tmp_path)
+    assert stats.train_step == 90
+    assert stats.notes == source.reports[-1].notes
+    (note,) = stats.notes
+    assert note.startswith("stopped early at train step 90: in 2 validations the error was never")
+    assert len(source.losses) < 1000
+    assert load_surrogate(tmp_path).card["train_steps"] == 90
+
+
+def test_without_a_validation_nothing_stops_early() -> None:
+    source = linear_source(batches=90, held=0)
+    settings = config(early_stop={"patience": 1, "min_delta": 0.9}, validate_every=10)
+    assert train(source, settings, linear_problem(), world=World()).train_step == 90
+
+
+def test_the_averaged_weights_are_validated_and_exported(tmp_path: Path) -> None:
+    for name, ema in (("plain", None), ("averaged", 0.95)):
+        out, source = tmp_path / name, linear_source(batches=80)
+        stats = train(source, config(ema=ema), linear_problem(), world=World(), out=out, seed=1)
+        held = source.held_validation()
+        prediction = load_surrogate(out)(held.inputs[:, :2], held.inputs[:, 2])
+        mse = ((prediction - held.fields[:, 0]).astype(np.float64) ** 2).mean()
+        assert stats.validation is not None
+        assert mse == pytest.approx(stats.validation.mse, rel=1e-4)
+    weights = [
+        (tmp_path / name / "model" / "model.safetensors").read_bytes()
+        for name in ("plain", "averaged")
+    ]
+    assert weights[0] != weights[1]
+
+
+def test_float16_without_a_gpu_is_refused() -> None:
+    settings = config(precision="float16", device="cpu")
+    with pytest.raises(ValueError, match=r"trainer\.precision=float16"):
+        train(linear_source(), settings, linear_problem(), world=World())

@@ -1,10 +1,12 @@
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
+from pipeline.breakeven import Cost
 from pipeline.stats import MemberCounts, ReservoirStats, StudyStats
-from pipeline.watch import Watch
-from trainers.base import TrainStats
+from pipeline.watch import Effort, Watch, summarise
+from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
 
 COUNTS = MemberCounts(total=12, waiting=3, running=2, completed=7, failed=0, retries=0)
 EMPTY = ReservoirStats(
@@ -73,6 +75,50 @@ def test_phases_follow_the_study() -> None:
     assert observe(watch, 3.0, replace(EMPTY, inserted=10, drawn=4)).phase == "training"
     ended = replace(EMPTY, inserted=10, drawn=4, production_ended=True)
     assert observe(watch, 4.0, ended).phase == "draining"
+
+
+def test_the_cost_is_of_all_attempts_and_all_ranks() -> None:
+    query = QueryTime(device="cpu", snapshots=4, alone_seconds=0.5, batch=8, batched_seconds=0.125)
+    measured = ValidationResult(train_step=5, samples=4, mse=1.0, relative_l2=0.1, query=query)
+    watch, effort = Watch(samples_expected=300), Effort(
+        attempt_seconds=70.0, solve_seconds=40.0, completed=16
+    )  # fmt: skip
+    known: dict[str, Any] = {
+        "members": COUNTS,
+        "reservoirs": (EMPTY, EMPTY),
+        "solver_wait_seconds": 0.0,
+    }
+    early = watch.observe(at=1.0, ranks=(RANK,), effort=Effort(attempt_seconds=2.0), **known)
+    assert early.cost == Cost(solver_seconds=2.0, trainer_seconds=2.0, member_seconds=None)
+    assert early.breakeven is None
+    before = watch.observe(at=10.0, ranks=(RANK,), effort=effort, **known)
+    assert before.cost == Cost(solver_seconds=70.0, trainer_seconds=20.0, member_seconds=2.5)
+    assert before.breakeven is None  # nobody has measured the surrogate yet
+    ranks = (RANK, replace(RANK, rank=1, validation=measured))
+    stats = watch.observe(at=10.0, ranks=ranks, effort=effort, **known)
+    assert stats.breakeven is not None
+    assert (stats.breakeven.queries, stats.breakeven.batched_queries) == (45, 38)
+    faster = replace(query, alone_seconds=0.25)
+    summary = summarise("heat", stats, query=faster)
+    assert summary.query == faster  # of the finished surrogate
+    assert summary.breakeven is not None
+    assert summary.breakeven.queries == 40
+
+
+def test_the_summary_has_errors_of_single_steps_and_of_rollouts() -> None:
+    one_step, rollouts = Spread.of([0.1, 0.2]), Spread.of([0.3, 0.6])
+    result = ValidationResult(
+        train_step=5, samples=4, mse=1.0, relative_l2=0.15, rollout_mse=4.0,
+        rollout_relative_l2=0.45, member_rollout={0: 0.3, 1: 0.6}, spread=rollouts,
+        one_step_spread=one_step,
+    )  # fmt: skip
+    stats = observe(Watch(samples_expected=300), 1.0, EMPTY)
+    summary = summarise("heat", replace(stats, ranks=(replace(RANK, validation=result),)))
+    assert (summary.one_step_spread, summary.rollout_spread) == (one_step, rollouts)
+    assert (summary.rollout_mse, summary.rollout_relative_l2) == (4.0, 0.45)
+    maps = replace(result, member_rollout={}, rollout_mse=None, rollout_relative_l2=None)
+    summary = summarise("heat", replace(stats, ranks=(replace(RANK, validation=maps),)))
+    assert (summary.rollout_spread, summary.rollout_mse) == (None, None)
 
 
 def test_time_left_is_production_then_drain() -> None:

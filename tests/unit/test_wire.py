@@ -7,6 +7,9 @@ import pytest
 from pipeline.errors import StreamRefused
 from pipeline.frames import (
     CONTROL_BYTES,
+    HEAD,
+    MAX_CONTROL_BYTES,
+    MAX_RANGES,
     MAX_REASON,
     Control,
     Kind,
@@ -258,6 +261,21 @@ def test_a_control_frame_with_a_wrong_length_is_refused(
     struct.pack_into("<Q", buffer, CONTROL_BYTES - 8, length)
     with pytest.raises(StreamRefused, match=message):
         decode_control(memoryview(buffer), study=STUDY)
+
+
+def test_a_control_frame_cannot_grow_large_in_memory() -> None:
+    many = [(2 * n, 2 * n) for n in range(MAX_RANGES + 3)]
+    held = Control(kind=Kind.HELD, study=STUDY, sender=4, sequence=2, ranges=many)
+    frame = encode_control(held)
+    assert len(frame) == MAX_CONTROL_BYTES
+    assert decode_control(memoryview(frame), study=STUDY).ranges == many[:MAX_RANGES]
+    longer = bytearray(frame + bytes(16))
+    struct.pack_into("<Q", longer, HEAD.size, MAX_RANGES + 1)
+    with pytest.raises(StreamRefused, match="too many ranges: 65537 in a HELD, limit 65536"):
+        decode_control(memoryview(longer), study=STUDY)
+    ping = Control(kind=Kind.PING, study=STUDY, sender=4, sequence=2, ranges=[(1, 1)])
+    with pytest.raises(StreamRefused, match="too many ranges: 1 in a PING, limit 0"):
+        decode_control(memoryview(encode_control(ping)), study=STUDY)
 
 
 def test_a_control_frame_of_another_study_is_refused() -> None:

@@ -11,12 +11,26 @@ registered):
 """
 
 import importlib
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+from pydantic_core import PydanticUndefined
 from torch import nn
 
-from trainers.config import MlpConfig, ModelConfig
+from trainers.model_checks import model_problems
+from trainers.model_config import (
+    AnyModelConfig,
+    DeepONetConfig,
+    FnoConfig,
+    MessagePassingConfig,
+    MlpConfig,
+    OwnModelConfig,
+    TfnoConfig,
+    UnetConfig,
+    UnoConfig,
+)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,11 +39,11 @@ class ModelKind:
 
     Attributes:
         config: What stands under ``trainer.model`` in a study.
-        target: ``module:Class``, imported when it is needed.
+        target: ``module:Class`` or function, imported when it is needed: some bring a library.
         summary: One line for people.
     """
 
-    config: type[ModelConfig]
+    config: type[AnyModelConfig]
     target: str
     summary: str
 
@@ -40,11 +54,46 @@ MODELS: Final[dict[str, ModelKind]] = {
         target="trainers.models.mlp:Mlp",
         summary="fully connected; the whole field at once from parameters and time",
     ),
+    "unet": ModelKind(
+        config=UnetConfig,
+        target="trainers.models.unet:Unet",
+        summary="convolutions on grids of half, a quarter, ... of the points",
+    ),
+    "fno": ModelKind(
+        config=FnoConfig,
+        target="trainers.models.fno:Fno",
+        summary="Fourier neural operator; smooth fields, periodic or padded",
+    ),
+    "tfno": ModelKind(
+        config=TfnoConfig,
+        target="trainers.models.fno:Fno",
+        summary="Fourier neural operator with a tenth of the weights, in Tucker form",
+    ),
+    "uno": ModelKind(
+        config=UnoConfig,
+        target="trainers.models.uno:Uno",
+        summary="U-shaped neural operator; Fourier layers on coarser and coarser grids",
+    ),
+    "deeponet": ModelKind(
+        config=DeepONetConfig,
+        target="trainers.models.deeponet:DeepONet",
+        summary="deep operator network; sums of learnt basis functions",
+    ),
+    "message_passing": ModelKind(
+        config=MessagePassingConfig,
+        target="trainers.models.message_passing:MessagePassingSolver",
+        summary="messages between neighbouring points; what is learnt is local",
+    ),
+    "own": ModelKind(
+        config=OwnModelConfig,
+        target="trainers.models.own:own_network",
+        summary="your class: path and class, further keys are its settings",
+    ),
 }
 
 
 def build_model(
-    config: ModelConfig,
+    config: AnyModelConfig,
     *,
     num_inputs: int,
     field_shape: tuple[int, ...],
@@ -57,9 +106,16 @@ def build_model(
         num_inputs: Numbers that go in.
         field_shape: ``(channel, *grid)`` that comes out.
         given_channels: Input fields on the same grid that go in, too.
+
+    Raises:
+        ValueError: It cannot do what is asked of it on this grid.
     """
+    found = model_problems(config, field_shape[1:])
+    if found:
+        raise ValueError("; ".join(f"trainer.model.{line}" for line in found))
     module, name = MODELS[config.kind].target.split(":")
-    network = getattr(importlib.import_module(module), name)(
+    make: Callable[..., nn.Module] = getattr(importlib.import_module(module), name)
+    network = make(
         config,
         num_inputs=num_inputs,
         field_shape=field_shape,
@@ -67,3 +123,43 @@ def build_model(
     )
     assert isinstance(network, nn.Module)
     return network
+
+
+def count_weights(network: nn.Module) -> int:
+    """Numbers that are trained."""
+    return sum(math.prod(each.shape) for each in network.parameters() if each.requires_grad)
+
+
+class Option(NamedTuple):
+    """A key under ``trainer.model``."""
+
+    name: str
+    default: object  # None where it is required
+    description: str
+
+
+class Described(NamedTuple):
+    """A kind of network, for people."""
+
+    kind: str
+    summary: str
+    options: tuple[Option, ...]
+
+
+def describe_models() -> list[Described]:
+    """Every kind with its options, as the registry and the config say it."""
+    return [
+        Described(kind, entry.summary, _options(entry.config)) for kind, entry in MODELS.items()
+    ]
+
+
+def _options(config: type[AnyModelConfig]) -> tuple[Option, ...]:
+    return tuple(
+        Option(
+            field.alias or name,
+            None if field.default is PydanticUndefined else field.default,
+            field.description or "",
+        )
+        for name, field in config.model_fields.items()
+        if name != "kind"
+    )

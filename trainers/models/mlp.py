@@ -5,20 +5,14 @@ Good where the field is smooth in its inputs and the grid is small: the last lay
 """
 
 import math
-from typing import Final, final
+from typing import final
 
 import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainers.config import MlpConfig
-
-ACTIVATIONS: Final[dict[str, type[nn.Module]]] = {
-    "relu": nn.ReLU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "tanh": nn.Tanh,
-}
+from trainers.model_config import MlpConfig
+from trainers.models.conditioning import ACTIVATIONS
 
 
 @final

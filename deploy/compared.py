@@ -1,0 +1,218 @@
+"""What a comparison of online and offline training came to: figures, medians, plain sentences.
+
+1. Every figure is measured; what was not is None.
+2. A sentence names the better side of one criterion, whichever it is, and both figures.
+3. Of several seeds the median counts; the range stands beside it.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final
+
+from deploy import figures
+
+EVEN: Final = 0.05  # a smaller relative difference is called none
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Point:
+    """One moment of a training.
+
+    Attributes:
+        seconds: Since the method was started.
+        train_step: Taken so far.
+        members: That the samples seen so far come from: whole ones, at most.
+        mse: Newest validation error, field's unit squared; None before the first.
+        relative_l2: The same, relative.
+        tail: The 95 % quantile of the relative error over the validation members.
+    """
+
+    seconds: float
+    train_step: int
+    members: float
+    mse: float | None
+    relative_l2: float | None
+    tail: float | None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outcome:
+    """One method with one seed.
+
+    Attributes:
+        method: As it was asked for.
+        online: Whether simulations ran meanwhile.
+        seed: Of the study.
+        members: That were simulated, or lay on disk.
+        samples: Different ones that were there to be drawn.
+        draws: Samples trained on, with repetition.
+        train_steps: Of each rank.
+        wall_seconds: From the start of the first process to the end of the last.
+        first_step_seconds: Of those, until the first train step.
+        wait_seconds: Time the trainer waited for batches after its first step.
+        batches_per_second: Of all ranks together, between the first train step and the last.
+        samples_per_second: Likewise.
+        bytes_written: Of the data set, where there is one, and of the method's folder.
+        disk_bytes: Storage that these take.
+        mse: Validation error at the end, field's unit squared.
+        relative_l2: Mean over the validation samples.
+        spread: Of the relative error over the validation members.
+        load: Load averages over one minute, before and after: what else the machine did.
+        course: How it went.
+    """
+
+    method: str
+    online: bool
+    seed: int
+    members: int
+    samples: int
+    draws: int
+    train_steps: int
+    wall_seconds: float
+    first_step_seconds: float
+    wait_seconds: float
+    batches_per_second: float
+    samples_per_second: float
+    bytes_written: int
+    disk_bytes: int
+    mse: float
+    relative_l2: float
+    spread: dict[str, float]
+    load: tuple[float, float]
+    course: tuple[Point, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts and lists."""
+        return asdict(self)
+
+
+Figure = Callable[[Outcome], float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Criterion:
+    """One thing to be better at.
+
+    Attributes:
+        name: At the start of its sentence.
+        of: The figure.
+        text: How the figure is written.
+        more: Whether more of it is better.
+        least: A smaller difference is called none, however large in proportion.
+    """
+
+    name: str
+    of: Figure
+    text: Callable[[float], str]
+    more: bool = False
+    least: float = 0.0
+
+
+def methods(outcomes: Sequence[Outcome]) -> list[str]:
+    """Every method once, in the order they were run."""
+    return list(dict.fromkeys(one.method for one in outcomes))
+
+
+def middle(outcomes: Sequence[Outcome], method: str, of: Figure) -> float:
+    """Median over the seeds."""
+    return median(of(one) for one in outcomes if one.method == method)
+
+
+def ends(outcomes: Sequence[Outcome], method: str, of: Figure) -> tuple[float, float]:
+    """Least and largest over the seeds."""
+    values = [of(one) for one in outcomes if one.method == method]
+    return min(values), max(values)
+
+
+def criteria(unit: str) -> list[Criterion]:
+    """What the two ways are judged by.
+
+    Args:
+        unit: Of the fields, for the mean squared error.
+    """
+
+    def rate(value: float) -> str:
+        return f"{figures.number(value)}/s"
+
+    return [
+        Criterion(
+            name="validation error (mean squared)",
+            of=lambda one: one.mse,
+            text=lambda value: figures.number(value, figures.squared(unit)),
+        ),
+        Criterion(
+            name="tail (95 % quantile of the members' relative error)",
+            of=lambda one: one.spread["p95"],
+            text=figures.percent,
+        ),
+        Criterion(
+            name="batches per second", of=lambda one: one.batches_per_second, text=rate, more=True
+        ),
+        Criterion(
+            name="time the trainer waited for batches",
+            of=lambda one: one.wait_seconds,
+            text=figures.seconds,
+            least=1.0,
+        ),
+        Criterion(
+            name="time to the first train step, the writing of the data set not counted",
+            of=lambda one: one.first_step_seconds,
+            text=figures.seconds,
+        ),
+        Criterion(
+            name="different samples trained on",
+            of=lambda one: float(one.samples),
+            text=lambda value: figures.count(round(value)),
+            more=True,
+        ),
+        Criterion(
+            name="storage", of=lambda one: float(one.disk_bytes), text=figures.size
+        ),
+    ]  # fmt: skip
+
+
+def verdict(outcomes: Sequence[Outcome], unit: str) -> Iterator[str]:
+    """For each criterion, the better of the best online and the best offline method."""
+    sides = {
+        side: methods([one for one in outcomes if one.online is online])
+        for side, online in (("online", True), ("offline", False))
+    }
+    if not (sides["online"] and sides["offline"]):
+        return
+    for each in criteria(unit):
+        best = {}
+        for side, names in sides.items():
+            pick = max if each.more else min
+            values = {name: middle(outcomes, name, each.of) for name in names}
+            method = pick(values, key=values.__getitem__)
+            best[side] = (values[method], method)
+        yield _sentence(each, best) + _doubt(outcomes, each, best)
+
+
+def _doubt(outcomes: Sequence[Outcome], each: Criterion, best: dict[str, tuple[float, str]]) -> str:
+    """Where several seeds do not all say the same."""
+    (low, high), (least, most) = (ends(outcomes, name, each.of) for _, name in best.values())
+    several = low < high or least < most
+    return (
+        " (the ranges over the seeds overlap)" if several and low <= most and least <= high else ""
+    )
+
+
+def _sentence(each: Criterion, best: dict[str, tuple[float, str]]) -> str:
+    (online, online_method), (offline, offline_method) = best["online"], best["offline"]
+    pair = (
+        f"{each.text(online)} online ({online_method}), {each.text(offline)} offline "
+        f"({offline_method})"
+    )
+    if abs(online - offline) <= max(each.least, EVEN * max(abs(online), abs(offline))):
+        return f"{each.name}: no difference to speak of; {pair}"
+    wins = "online" if (online > offline) is each.more else "offline"
+    better, worse = (online, offline) if wins == "online" else (offline, online)
+    return f"{each.name}: {wins} wins; {pair}{_by(better, worse, more=each.more)}"
+
+
+def _by(better: float, worse: float, *, more: bool) -> str:
+    if more:
+        return f", {figures.number(better / worse)} times as much" if worse else ""
+    return f", {figures.percent(1 - better / worse)} less" if worse else ""

@@ -1,0 +1,285 @@
+"""Slot bookkeeping whose draws and evictions depend on the samples that came, and on nothing else.
+
+It does what ``pipeline/reservoir.py`` does, under the same names, but every choice is made at a
+fixed number of inserts. Samples come in a fixed order (``pipeline/turn.py``). As soon as the n-th
+is stored, the batches that n samples allow are drawn and queued; a rank that asks for a lease gets
+what is queued. How fast ranks and solvers are decides when something happens, never what.
+
+1. The same samples in the same order give the same slots, batches and evictions, however they are
+   put together in messages, and whenever leases are asked for and given back.
+2. After n inserts exactly ``due(n)`` batches have been drawn, until production ends.
+3. A slot whose samples are to be read, queued or leased, is not handed out: the solvers wait.
+4. That wait ends. A slot is only chosen for eviction when its last batch is among the first
+   ``due(n - spread)``: every other reservoir has that batch too, so the ranks will train on it
+   without any further sample (``flow`` derives the spread and that there is always such a slot).
+5. A lease holds batches of that kind, or a single one: it is given back as a whole.
+6. Slots 0, 1, ... hold the first samples until the first lease has been given back.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Final, NamedTuple, final
+
+import numpy as np
+from jaxtyping import Int64
+
+from pipeline.errors import StudyFailed
+from pipeline.flow import FlowControl, PolicyName
+from pipeline.policies import NONE, SlotSet, make_policy
+from pipeline.reservoir import ReservoirCounts
+from trainers.base import Lease
+
+Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
+_TRIES: Final = 64  # at random, before all slots are looked at
+
+
+class _Batch(NamedTuple):
+    indices: Slots
+    slots: Slots  # each once
+    fresh: int  # drawn for the first time
+
+
+@final
+class OrderedReservoir:
+    """Slot bookkeeping for one rank of a deterministic study.
+
+    Args:
+        policy: How samples are drawn.
+        capacity: Slots.
+        flow: Limits of both sides.
+        rng: Root of the random numbers, one stream for draws and one for evictions.
+        batch: Samples per batch.
+        spread: Samples that another reservoir may have fewer of (``Turn.spread``).
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: PolicyName,
+        capacity: int,
+        flow: FlowControl,
+        rng: np.random.Generator,
+        batch: int,
+        spread: Callable[[], int],
+    ) -> None:
+        if policy == "reservoir" and flow.max_reuse is None:
+            raise ValueError("policy=reservoir without max_reuse: draws have no fixed place")
+        self._capacity, self._flow, self._batch, self._spread = capacity, flow, batch, spread
+        self._kept = flow.watermark if policy == "firo" else 0
+        self._draws, self._evictions = rng.spawn(2)
+        self._filled, self._seen = SlotSet(capacity), SlotSet(capacity)
+        self._policy = make_policy(
+            policy,
+            capacity=capacity,
+            watermark=flow.watermark,
+            filled=self._filled,
+            rng=self._draws,
+        )
+        self._is_seen = np.zeros(capacity, np.bool_)
+        self._pins = np.zeros(capacity, np.int64)  # queued or leased batches that name a slot
+        self._last_batch = np.full(capacity, -1, np.int64)
+        self._queue: deque[_Batch] = deque()
+        self._leases: dict[int, list[Slots]] = {}
+        self._outstanding = 0  # slots handed out and neither committed nor cancelled
+        self._cancelled: deque[int] = deque()
+        self._untouched = 0
+        self._victim: int | None = None
+        self._planned = self._granted = 0  # batches drawn, and those of them that were leased
+        self._next_lease = 0
+        self._ended = False
+        self.inserted = self.drawn = self.unique = self.evicted = 0
+        self.late = 0
+
+    def due(self, inserted: int) -> int:
+        """Batches that are drawn after so many inserts."""
+        if self._flow.max_reuse is not None:
+            return self._flow.batches(inserted=inserted, drawn=self._kept, batch=self._batch)
+        if inserted < self._flow.watermark:
+            return 0
+        return (inserted - self._kept) // self._batch
+
+    # --- solvers' side ----------------------------------------------------------------------------
+
+    def reserve(self, count: int) -> Slots:
+        """Up to ``count`` slots for the next samples, none while others are being filled."""
+        if self._ended or self._outstanding:
+            return NONE
+        count = min(count, self._flow.room(inserted=self.inserted, drawn=self.drawn))
+        slots: list[int] = []
+        # Up to the next draw, which may make others evictable, and must find these stored.
+        while len(slots) < count and self.due(self.inserted + len(slots)) == self._planned:
+            slot = self._next_slot(self.inserted + len(slots))
+            if slot is None:
+                break
+            slots.append(slot)
+        self._outstanding = len(slots)
+        return np.array(slots, np.int64) if slots else NONE
+
+    def commit(self, slots: Slots) -> int:
+        """The samples in these reserved slots are complete; how many were admitted."""
+        self._outstanding -= slots.size
+        assert self._outstanding >= 0
+        if self._ended:
+            self.late += slots.size
+            return 0
+        self._is_seen[slots] = False
+        self._filled.add(slots)
+        self._policy.admit(slots)
+        self.inserted += slots.size
+        while self._planned < self.due(self.inserted):
+            self._plan(self._policy.draw(self._batch))
+        return int(slots.size)
+
+    def cancel(self, slots: Slots) -> None:
+        """These reserved slots will not be filled; the next samples get them."""
+        self._outstanding -= slots.size
+        self._cancelled.extend(slots.tolist())
+
+    def end_production(self) -> None:
+        """No further sample will come: what is held is drained. May be called twice."""
+        if self._ended:
+            return
+        self._ended = True
+        self._policy.drain()
+        left = self._policy.available
+        while left > 0:
+            count = min(left, self._batch)
+            slots, left = self._policy.draw(count), left - count
+            again = self._filled.draw(self._batch - count, self._draws)
+            self._plan(np.concatenate([slots, again]))
+
+    def _next_slot(self, inserted: int) -> int | None:
+        """A slot for the sample that comes after so many; None while that may still be read."""
+        if self._cancelled:
+            return self._cancelled.popleft()
+        if self._untouched < self._capacity:
+            self._untouched += 1
+            return self._untouched - 1
+        if self._victim is None:
+            self._victim = self._choose(self.due(max(0, inserted - self._spread())))
+        victim = self._victim
+        if self._pins[victim]:
+            return None
+        self._victim = None
+        named = np.array([victim])
+        self._seen.remove(named)
+        self._filled.remove(named)
+        self.evicted += 1
+        return victim
+
+    def _choose(self, safe: int) -> int:
+        """A random seen slot whose last batch is among the first ``safe``."""
+        if len(self._seen) == 0:
+            raise StudyFailed(
+                f"all {self._capacity} slots of a reservoir hold samples that were never drawn, "
+                "and no batch may be drawn before the next one. Raise reservoir.capacity"
+            )
+        for _ in range(_TRIES):
+            slot = int(self._seen.draw(1, self._evictions)[0])
+            if self._last_batch[slot] < safe:
+                return slot
+        seen = self._seen.members()
+        allowed = seen[self._last_batch[seen] < safe]
+        # None only where more members have failed than the capacity was made for.
+        return int(self._evictions.choice(allowed if allowed.size else seen))
+
+    def _plan(self, indices: Slots) -> None:
+        slots = np.unique(indices)
+        fresh = slots[~self._is_seen[slots]]
+        self._is_seen[fresh] = True
+        self._seen.add(fresh)
+        self._pins[slots] += 1
+        self._last_batch[slots] = self._planned
+        self._planned += 1
+        self._queue.append(_Batch(indices, slots, fresh.size))
+
+    # --- trainer's side ---------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Whether training may start: the watermark was reached, or production has ended."""
+        return self._ended or self.inserted >= self._flow.watermark
+
+    @property
+    def finished(self) -> bool:
+        """Production has ended and every batch was leased."""
+        return self._ended and not self._queue
+
+    def lease(self, batches: int, batch: int) -> Lease:
+        """Up to ``batches`` of the batches that are queued, maybe none."""
+        assert batch == self._batch
+        rows = min(batches, len(self._queue), self._leasable())
+        granted = [self._queue.popleft() for _ in range(rows)]
+        self._granted += rows
+        self.unique += sum(each.fresh for each in granted)
+        return self._grant([each.indices for each in granted], [each.slots for each in granted])
+
+    def _leasable(self) -> int:
+        if self._ended:
+            return len(self._queue)
+        return max(1, self.due(max(0, self.inserted - self._spread())) - self._granted)
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        """Draw exactly ``batches`` batches again from what is left in the slots, uniformly.
+
+        Raises:
+            StudyFailed: No sample ever arrived here, so there is nothing to draw again.
+        """
+        if not self._ended:
+            raise ValueError("replay before the end of production: lease instead")
+        if len(self._filled) == 0:
+            raise StudyFailed(
+                "this rank received no sample at all, so it cannot keep step with the others: "
+                "have at least as many samples per member as ranks, or lower trainer.ranks"
+            )
+        # One by one: how many are asked for at once depends on timing.
+        again = [self._filled.draw(batch, self._draws) for _ in range(batches)]
+        slots = [np.unique(each) for each in again]
+        for each in slots:
+            self._pins[each] += 1
+        return self._grant(again, slots)
+
+    def _grant(self, batches: list[Slots], slots: list[Slots]) -> Lease:
+        indices = np.array(batches, np.int64).reshape(len(batches), self._batch)
+        lease = Lease(id=self._next_lease, indices=indices, finished=self.finished)
+        self._next_lease += 1
+        self.drawn += indices.size
+        if batches:
+            self._leases[lease.id] = slots
+        return lease
+
+    def give_back(self, lease_id: int) -> None:
+        """End a lease. One that is empty, unknown or already ended is ignored."""
+        for slots in self._leases.pop(lease_id, []):
+            self._pins[slots] -= 1
+
+    def drop_leases(self) -> None:
+        """End every lease: the rank that held them is gone."""
+        for lease_id in list(self._leases):
+            self.give_back(lease_id)
+
+    # --- what it says of itself -------------------------------------------------------------------
+
+    def filled(self) -> Slots:
+        """Slots that hold a sample, ascending; before the first lease those of the first samples.
+
+        As many as training waits for: how many there are beyond depends on timing, and what
+        normalises the data must not.
+        """
+        if self._granted:
+            return self._filled.members()
+        return np.arange(min(self.inserted, self._flow.watermark))
+
+    def stats(self) -> ReservoirCounts:
+        """Counters and population."""
+        return ReservoirCounts(
+            capacity=self._capacity,
+            held=self._policy.held,
+            unseen=self.inserted - self.unique,
+            leased=int(np.count_nonzero(self._pins)),
+            inserted=self.inserted,
+            drawn=self.drawn,
+            unique=self.unique,
+            evicted=self.evicted,
+            production_ended=self._ended,
+        )

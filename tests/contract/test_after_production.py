@@ -1,0 +1,122 @@
+"""What a trainer makes of the end of production, over a real reservoir without Ray."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import pytest
+
+from pipeline.batches import HeldState, ReservoirSource, Returned
+from pipeline.flow import FlowControl
+from pipeline.reservoir import Reservoir
+from pipeline.slots import Slots
+from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalClient
+from trainers.base import Input, Lease, Problem, TrainStats
+from trainers.config import TrainerConfig
+from trainers.distributed import World
+from trainers.trainer import train
+
+CAPACITY = 30
+LEASES = 4  # before production ends
+LEASE_BATCHES = 2
+DRAIN = -(-CAPACITY // BATCH)  # batches
+
+
+@final
+class Ending:
+    """A reservoir whose production ends with the fifth call for a lease."""
+
+    def __init__(self, inner: LocalClient) -> None:
+        self.inner, self.calls = inner, 0
+
+    def wait_for_watermark(self, timeout: float) -> bool:
+        return self.inner.wait_for_watermark(timeout)
+
+    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+        self.calls += batches > 0
+        if self.calls > LEASES:
+            self.inner.reservoir.end_production()
+        return self.inner.lease(returned, batches, batch, timeout)
+
+    def replay(self, batches: int, batch: int) -> Lease:
+        return self.inner.replay(batches, batch)
+
+    def held(self) -> HeldState:
+        return self.inner.held()
+
+    def report(self, stats: TrainStats) -> None:
+        pass
+
+
+@pytest.fixture
+def slots(tmp_path: Path) -> Iterator[Slots]:
+    made = Slots.create(tmp_path / "headrace-after", capacity=CAPACITY, layout=LAYOUT)
+    yield made
+    made.close()
+
+
+def trained(slots: Slots, **after: Any) -> tuple[TrainStats, Reservoir]:
+    config = TrainerConfig.model_validate(
+        {
+            "batch": BATCH,
+            "model": {"kind": "mlp", "hidden": [8]},
+            "lease_batches": LEASE_BATCHES,
+            "task": {"kind": "direct", "window": LAYOUT.window},
+            "after_production": after,
+        }
+    )
+    reservoir = Reservoir(
+        policy="reservoir",
+        capacity=CAPACITY,
+        flow=FlowControl(max_reuse=None, max_surplus=None, watermark=10),
+        rng=np.random.default_rng(2),
+        drain=config.after_production.kind != "stop",
+    )
+    client = LocalClient(reservoir, slots)
+    assert client.produce(CAPACITY) == CAPACITY
+    source = ReservoirSource(
+        client=Ending(client),
+        training=Slots.attach(slots.description),
+        validation=None,
+        batch=BATCH,
+    )
+    channels, *grid = LAYOUT.sample_shape
+    problem = Problem(
+        field_names=tuple("abc"[:channels]),
+        field_units=("1",) * channels,
+        shape=tuple(grid),
+        spacing=(1.0,) * len(grid),
+        parameters=tuple(
+            Input(name=f"p{index}", unit="1", low=0.0, high=50.0)
+            for index in range(LAYOUT.num_parameters)
+        ),
+        time=Input(name="time", unit="s", low=0.0, high=50.0),
+        window=LAYOUT.window,
+    )
+    try:
+        return train(source, config, problem, world=World()), reservoir
+    finally:
+        source.close()
+
+
+def test_drain_draws_what_is_held_once_more(slots: Slots) -> None:
+    stats, reservoir = trained(slots, kind="drain")
+    assert stats.train_step == LEASES * LEASE_BATCHES + DRAIN
+    assert reservoir.unique == CAPACITY
+    assert reservoir.stats().leased == 0
+
+
+def test_stop_ends_with_the_batches_that_are_leased_already(slots: Slots) -> None:
+    stats, reservoir = trained(slots, kind="stop")
+    assert stats.train_step == LEASES * LEASE_BATCHES
+    assert reservoir.drawn == LEASES * LEASE_BATCHES * BATCH
+    assert reservoir.stats().leased == 0
+
+
+def test_steps_go_on_over_what_is_held(slots: Slots) -> None:
+    stats, reservoir = trained(slots, kind="steps", steps=11)
+    assert stats.train_step == LEASES * LEASE_BATCHES + DRAIN + 11
+    assert reservoir.drawn == stats.train_step * BATCH
+    assert reservoir.unique == CAPACITY
+    assert reservoir.stats().leased == 0

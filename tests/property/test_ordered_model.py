@@ -1,0 +1,256 @@
+"""A deterministic study: any timing and any number of workers give the same samples and batches.
+
+Workers, reservoirs and lock-step ranks are simulated event by event, with the least credit there
+is: a worker may have one sample waiting at each reservoir. The receiving side is the real one.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.flow import FlowControl, PolicyName, problems
+from pipeline.intake import Intake
+from pipeline.layout import Box
+from pipeline.ordered import OrderedReservoir
+from pipeline.placing import Placing
+from pipeline.turn import Turn
+from tests.unit.test_intake import LAYOUT, STUDY, WHOLE, data
+from trainers.base import Lease
+
+LEASE_BATCHES, LEASES_AHEAD = 5, 3
+HALVES = Box((0, 0), (2, 10)), Box((2, 0), (4, 10))  # of the grid of LAYOUT, unequal
+
+Sample = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Settings:
+    policy: PolicyName
+    capacity: int
+    watermark: int
+    max_reuse: float | None
+    max_surplus: float | None
+    batch: int
+    ranks: int
+
+
+class Rank:
+    """A reservoir and the rank beside it, which writes down what it reads."""
+
+    def __init__(self, rank: int, setup: Settings, members: int, samples: int) -> None:
+        turn = Turn(members=range(members), samples=samples, rank=rank, ranks=setup.ranks)
+        self.batch = setup.batch
+        self.arrays = SimpleNamespace(
+            fields=np.zeros((setup.capacity, 1, *LAYOUT.sample_shape), np.float32),
+            inputs=np.zeros((setup.capacity, LAYOUT.num_inputs), np.float32),
+            members=np.full(setup.capacity, -1),
+            steps=np.full(setup.capacity, -1),
+        )
+        self.book = OrderedReservoir(
+            policy=setup.policy,
+            capacity=setup.capacity,
+            flow=FlowControl(
+                max_reuse=setup.max_reuse,
+                max_surplus=setup.max_surplus,
+                watermark=setup.watermark,
+            ),
+            rng=np.random.default_rng([7, rank]),
+            batch=setup.batch,
+            spread=lambda: turn.spread,
+        )
+        self.intake = Intake(
+            layout=LAYOUT,
+            study=STUDY,
+            training=Placing(slots=self.arrays, book=self.book, layout=LAYOUT, turn=turn),
+        )
+        self.leases: deque[tuple[Lease, int]] = deque()
+        self.read: list[list[Sample]] = []
+        self.first: list[Sample] | None = None
+
+    def content(self, slots: np.ndarray) -> list[Sample]:
+        return [(int(self.arrays.members[s]), int(self.arrays.steps[s])) for s in slots]
+
+    def lease_ahead(self) -> bool:
+        if len(self.leases) >= LEASES_AHEAD or not self.book.ready:
+            return False
+        if self.first is None:
+            self.first = self.content(self.book.filled())
+        lease = self.book.lease(LEASE_BATCHES, self.batch)
+        if lease.indices.size:
+            self.leases.append((lease, 0))
+        return lease.indices.size > 0
+
+    def step(self) -> None:
+        lease, done = self.leases.popleft()
+        self.read.append(self.content(lease.indices[done]))
+        if done + 1 < len(lease.indices):
+            self.leases.appendleft((lease, done + 1))
+        else:
+            self.book.give_back(lease.id)
+            self.intake.retry(0.0)
+
+
+class Simulated:
+    """``workers`` members at a time, started in order."""
+
+    def __init__(
+        self, setup: Settings, *, members: int, samples: int, parts: int, short: frozenset[int]
+    ) -> None:
+        self.ranks = [Rank(rank, setup, members, samples) for rank in range(setup.ranks)]
+        self.members, self.samples, self.parts, self.short = members, samples, parts, short
+        self.coming = deque(range(members))
+        self.running: dict[int, list[list[int]]] = {}  # samples that each part has sent
+        self.sequence = 0
+        self.unstored: dict[tuple[int, int, int], int] = {}  # member, part, rank -> message
+
+    def send(self, member: int, part: int) -> bool:
+        """Let a part of a member send its next sample; False when it must wait, or is done."""
+        if member not in self.running:
+            return False
+        length = self.samples // 2 if member in self.short else self.samples
+        sent = self.running[member][part]
+        if len(sent) == length:
+            return self.end(member, length)
+        sample = len(sent)
+        # An mpi_rank needs its neighbour's last step.
+        if any(len(other) < sample for other in self.running[member]):
+            return False
+        number = (member + sample) % len(self.ranks)
+        if (member, part, number) in self.unstored:
+            return False
+        sent.append(sample)
+        self.sequence += 1
+        self.unstored[member, part, number] = self.sequence
+        frame = data(
+            self.sequence,
+            [sample],
+            member=member,
+            sender=10 * member + part,
+            box=WHOLE if self.parts == 1 else HALVES[part],
+        )
+        intake = self.ranks[number].intake
+        intake.take(memoryview(frame), identity=b"a", now=0.0)
+        intake.retry(0.0)
+        return True
+
+    def end(self, member: int, length: int) -> bool:
+        every = range(len(self.ranks))
+        whole = all(len(sent) == length for sent in self.running[member])
+        if not whole or any((member, p, r) in self.unstored for p in (0, 1) for r in every):
+            return False
+        del self.running[member]
+        for rank in self.ranks:
+            rank.intake.pass_member(member, None)
+            rank.intake.retry(0.0)
+        return True
+
+    def collect(self) -> None:
+        """Acknowledgements are heard."""
+        for number, rank in enumerate(self.ranks):
+            waiting = {message for _, message in rank.intake._waiting}
+            for key, message in list(self.unstored.items()):
+                if key[2] == number and message not in waiting:
+                    del self.unstored[key]
+
+    def train(self) -> bool:
+        if not all(rank.leases for rank in self.ranks):
+            return False
+        for rank in self.ranks:
+            rank.step()
+        return True
+
+    def run(self, workers: int, rng: np.random.Generator) -> bool:
+        """To the end of production; False when nothing can happen any more."""
+        eager = rng.random()
+        while True:
+            self.collect()
+            while self.coming and len(self.running) < workers:
+                self.running[self.coming.popleft()] = [[] for _ in range(self.parts)]
+            if not self.running:
+                return True
+            actions: list[Callable[[], bool]] = [
+                partial(self.send, member, part)
+                for member in self.running
+                for part in range(self.parts)
+            ]
+            actions += [rank.lease_ahead for rank in self.ranks] + [self.train]
+            order = rng.permutation(len(actions))
+            if rng.random() < eager:  # workers first: the ranks find their reservoirs full
+                order = np.sort(order)
+            if not any(actions[place]() for place in order):
+                return False
+
+    def drain(self) -> None:
+        for rank in self.ranks:
+            rank.book.end_production()
+            while rank.leases or not rank.book.finished:
+                rank.lease_ahead()
+                rank.step()
+            lease = rank.book.replay(3, rank.batch)
+            rank.read += [rank.content(row) for row in lease.indices]
+
+
+@settings(max_examples=3, deadline=None)  # each is four studies of some hundred messages
+@given(data=st.data(), seed=st.integers(0, 2**32 - 1))
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+def test_any_timing_and_any_number_of_workers_give_the_same_batches(
+    policy: PolicyName, data: st.DataObject, seed: int
+) -> None:
+    ranks, batch = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
+    watermark = data.draw(st.integers(1, 9))
+    reuse = data.draw(st.sampled_from([2.0, 3.5])) if policy == "reservoir" else None
+    surplus = reuse is not None and data.draw(st.booleans())
+    setup = Settings(
+        policy=policy,
+        capacity=watermark,
+        watermark=watermark,
+        max_reuse=reuse,
+        max_surplus=reuse * (watermark + ranks) + batch if surplus and reuse else None,
+        batch=batch,
+        ranks=ranks,
+    )
+    short = frozenset({4} if data.draw(st.booleans()) and ranks == 1 else ())
+    while problems(concurrent=1, **asdict(setup)):
+        setup = replace(setup, capacity=setup.capacity + 1)
+    members = 3 + 3 * setup.capacity * ranks // 18
+    told: list[list[tuple[list[Sample] | None, list[list[Sample]]]]] = []
+    for workers, parts in ((1, 1), (2, 1), (4, 1), (2, 2)):
+        study = Simulated(setup, members=members, samples=9, parts=parts, short=short)
+        assert study.run(workers, np.random.default_rng([seed, workers, parts]))
+        study.drain()
+        told.append([(rank.first, rank.read) for rank in study.ranks])
+        for rank in study.ranks:
+            stats = rank.book.stats()
+            assert stats.unique == stats.inserted
+            assert stats.held <= setup.capacity
+    assert told[1:] == told[:-1]
+
+
+def test_samples_are_stored_in_order_whatever_order_they_arrive_in() -> None:
+    setup = Settings(
+        policy="fifo", capacity=50, watermark=1, max_reuse=None, max_surplus=None, batch=1, ranks=1
+    )
+    wanted = [(member, sample) for member in range(4) for sample in range(9)]
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        rank = Rank(0, setup, 4, 9)
+        messages = [
+            (member, group.tolist())
+            for member in range(4)
+            for group in np.split(np.arange(9), np.unique(rng.integers(1, 9, size=3)))
+        ]
+        for number in rng.permutation(len(messages)):
+            member, group = messages[number]
+            frame = data(int(number), group, member=member, sender=member)
+            rank.intake.take(memoryview(frame), identity=b"a", now=0.0)
+            rank.intake.retry(0.0)
+        lease = rank.book.lease(50, 1)
+        assert rank.content(lease.indices.ravel()) == wanted
+        assert rank.intake.pending == 0

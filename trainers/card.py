@@ -1,0 +1,258 @@
+"""The card of a surrogate: what it is, what it was trained on, how wrong it is and where.
+
+``card.json`` is for programs, and what a surrogate is read back from; ``card.md`` says the same to
+people. The trainer writes both at the end; whoever ran the study adds what only it knows.
+
+Invariants (``tests/unit/test_trainer_card.py``):
+
+1. Both files appear whole or not at all, ``card.json`` last.
+2. A part that is unknown leaves its section out of ``card.md``; it is never an error.
+3. Nothing here needs torch: a card is read and completed without it.
+"""
+
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+Card = dict[str, Any]
+FORMAT: Final = 2
+STATISTICS: Final = ("mean", "median", "p95", "p99", "max", "std")
+HEADINGS: Final = ("mean", "median", "95 %", "99 %", "largest", "std")
+
+
+def find(path: Path | str) -> Path:
+    """The folder of a card.
+
+    Args:
+        path: The folder with ``card.json``, or a run directory that has it under ``model/``.
+
+    Raises:
+        FileNotFoundError: There is no complete surrogate.
+    """
+    folder = Path(path)
+    if not (folder / "card.json").exists() and (folder / "model" / "card.json").exists():
+        folder = folder / "model"
+    if not (folder / "card.json").exists():
+        raise FileNotFoundError(
+            f"{path} holds no card.json, so no surrogate was exported there. Give the run "
+            "directory of a study that has ended, or its folder model/"
+        )
+    return folder
+
+
+def read(folder: Path) -> Card:
+    """Read ``card.json``.
+
+    Raises:
+        ValueError: It is of a format that this version does not know.
+    """
+    card: Card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    if card["format"] != FORMAT:
+        raise ValueError(
+            f"{folder}: card.json has format {card['format']}, this version reads {FORMAT}. Read "
+            "it with the version of headrace that wrote it"
+        )
+    return card
+
+
+def write(folder: Path, card: Card) -> None:
+    """Write ``card.md``, then ``card.json``; either replaces what was there."""
+    for name, text in (("card.md", render(card)), ("card.json", json.dumps(card, indent=2) + "\n")):
+        partial = folder / f"{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, folder / name)
+
+
+def complete(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Add what is known of the study, as the card's ``study``, and write both files again."""
+    write(folder, read(folder) | {"study": dict(facts)})
+
+
+def render(card: Card) -> str:
+    """The card as a person reads it, in Markdown."""
+    study = card.get("study", {})
+    lines = [f"# Surrogate of {study['name']}" if "name" in study else "# Surrogate", ""]
+    lines += [_in_one_sentence(card), ""]
+    sections = {
+        "Inputs": _inputs(card),
+        "Fields": _fields(card),
+        "Errors": _errors(card),
+        "Errors by region": _regions(study.get("errors_by_region") or []),
+        "Training": _training(card),
+        "Cost": _cost(card),
+        "Study": _study(study),
+        "Versions": _list((card.get("versions") or {}) | study.get("versions", {})),
+    }
+    for title, section in sections.items():
+        content = list(section)
+        if content:
+            lines += [f"## {title}", "", *content, ""]
+    return "\n".join(lines)
+
+
+def _in_one_sentence(card: Card) -> str:
+    trainer, problem, network = card["trainer"], card["problem"], card.get("network") or {}
+    weights = f" with {network['parameters']:,} weights" if "parameters" in network else ""
+    given, names = list(problem["input_fields"]), list(problem["field_names"])
+    predicted = names[: len(names) - len(given)]
+    history = trainer["task"].get("history")
+    before = [] if history is None else [f"{history} snapshot(s) of {', '.join(predicted)}"]
+    inputs = ["parameters", "time", *before, *given]
+    grid = " x ".join(str(points) for points in problem["shape"])
+    return (
+        f"Task `{trainer['task']['kind']}`, network `{trainer['model']['kind']}`{weights}: "
+        f"{', '.join(inputs[:-1])} and {inputs[-1]} to {', '.join(predicted)} on {grid} points."
+    )
+
+
+def _inputs(card: Card) -> list[str]:
+    problem, scale = card["problem"], card["normalization"]
+    each = [*problem["parameters"], problem["time"]]
+    rows = [
+        [one["name"], one["unit"], *map(_number, (one["low"], one["high"], middle, width))]
+        for one, middle, width in zip(
+            each, scale["input_offset"], scale["input_scale"], strict=True
+        )
+        if one["learnt"]
+    ]
+    return [
+        "It was trained on these ranges; outside of them it extrapolates.",
+        "",
+        *_table(["input", "unit", "lowest", "highest", "subtracted", "divided by"], rows),
+    ]
+
+
+def _fields(card: Card) -> list[str]:
+    problem, scale = card["problem"], card["normalization"]
+    given = problem["input_fields"]
+    rows = [
+        [name, unit, "given" if name in given else "predicted", _number(mean), _number(width)]
+        for name, unit, mean, width in zip(
+            problem["field_names"],
+            problem["field_units"],
+            scale["field_offset"],
+            scale["field_scale"],
+            strict=True,
+        )
+    ]
+    return _table(["field", "unit", "role", "subtracted", "divided by"], rows)
+
+
+def _errors(card: Card) -> Iterator[str]:
+    result = card.get("validation")
+    if result is None:
+        yield "There were no validation members: nobody knows how wrong it is."
+        return
+    members = len(result["member_mse"])
+    yield (
+        f"Over {members} member(s) that were never trained on, {result['samples']} samples: "
+        f"relative L2 error of each member, in per cent."
+    )
+    yield ""
+    rows = []
+    steps = bool(result.get("member_rollout"))
+    for name, spread in (
+        ("one step" if steps else "every snapshot", result.get("one_step_spread")),
+        ("rollout of the whole member", result.get("spread") if steps else None),
+    ):
+        if spread is not None:
+            rows.append([name, *(f"{100 * spread[key]:.3g}" for key in STATISTICS)])
+    yield from _table(["", *HEADINGS], rows)
+    yield ""
+    yield f"Mean squared error: {_number(result['mse'])} (field units squared)."
+    if result.get("rollout_mse") is not None:
+        yield f"Of the rollouts: {_number(result['rollout_mse'])}."
+
+
+def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    if not regions:
+        return
+    rows = [
+        [
+            one["name"],
+            f"{part['low']:.4g} to {part['high']:.4g} {_unit(one['unit'])}".rstrip(),
+            str(part["members"]),
+            _percent(part["mean"]),
+            _percent(part["max"]),
+        ]
+        for one in regions
+        for part in one["ranges"]
+    ]
+    yield from _table(["parameter", "range", "members", "mean error / %", "largest / %"], rows)
+
+
+def _training(card: Card) -> Iterator[str]:
+    trainer, study = card["trainer"], card.get("study") or {}
+    facts = {
+        "loss": trainer["loss"],
+        "optimizer": f"{trainer['optimizer']['kind']}, lr {_number(trainer['optimizer']['lr'])}",
+        "train steps": f"{card['train_steps']:,}, {trainer['ranks']} rank(s) x {trainer['batch']}",
+        "members": study.get("members"),
+        "samples": study.get("samples"),
+        "samples drawn": study.get("samples_drawn"),
+        "seed of the weights": _name(card.get("weights_seed")),
+        "wall time / s": study.get("wall_seconds"),
+    }
+    yield from _list(facts)
+
+
+def _cost(card: Card) -> Iterator[str]:
+    query, paid = card.get("query"), (card.get("study") or {}).get("breakeven")
+    facts: dict[str, Any] = {}
+    if query is not None:
+        facts |= {
+            "a query": f"{query['snapshots']} snapshot(s), a whole member",
+            f"a query alone / s ({query['device']})": query["alone_seconds"],
+            f"among {query['batch']} / s": query["batched_seconds"],
+        }
+    if paid is not None:
+        facts |= {
+            "the solver takes / s": paid["member_seconds"],
+            "the study took, solvers and ranks / s": paid["cost_seconds"],
+            "paid back after": _queries(paid["queries"]),
+            "paid back after, many at once": _queries(paid["batched_queries"]),
+        }
+    yield from _list(facts)
+
+
+def _queries(count: int | None) -> str:
+    return "never: the solver is not slower" if count is None else f"{count:,} queries"
+
+
+def _study(study: Mapping[str, Any]) -> Iterator[str]:
+    names = ("name", "hash", "seed", "solver", "solver_hash")
+    yield from _list({name.replace("_", " "): _name(study.get(name)) for name in names})
+
+
+def _list(facts: Mapping[str, Any]) -> list[str]:
+    return [f"* {name}: {_value(value)}" for name, value in facts.items() if value is not None]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [heads, ["---"] * len(heads), *rows]
+    return [f"| {' | '.join(cells)} |" for cells in lines]
+
+
+def _name(value: object) -> str | None:
+    """Of a number that counts nothing."""
+    return None if value is None else str(value)
+
+
+def _value(value: object) -> str:
+    if isinstance(value, float):
+        return _number(value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _number(value: float) -> str:
+    return f"{value:.6g}"
+
+
+def _unit(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{100 * share:.3g}"

@@ -1,0 +1,122 @@
+"""What a rank says of its training: to whoever watches the source, and to the study's loggers.
+
+Invariants (``tests/unit/test_trainer_loop.py``, ``tests/unit/test_trainer_loggers.py``):
+
+1. A report comes after every ``log_every`` train steps, and at the end.
+2. Only rank 0 writes to loggers, and only where there is a run directory.
+3. Loggers are closed however the training ends.
+"""
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self, final
+
+import torch
+from jaxtyping import Float32
+from torch import Tensor
+
+from trainers.base import BatchSource, TrainStats, ValidationResult
+from trainers.config import TrainerConfig
+from trainers.distributed import World
+from trainers.learner import Learner
+from trainers.loggers import Logger, close_all, open_loggers
+
+
+@final
+class Log:
+    """Collects between reports."""
+
+    def __init__(
+        self, source: BatchSource, config: TrainerConfig, world: World, out: Path | None
+    ) -> None:
+        self._source, self._every, self._rank = source, config.log_every, world.rank
+        self._samples_per_batch = config.batch * world.size
+        self._loggers: list[Logger] = []
+        if world.rank == 0 and out is not None:
+            self._loggers = open_loggers(config, out)
+        self._begin = self._reported = time.perf_counter()
+        self._first_step_seconds: float | None = None
+        self._wait_seconds = 0.0
+        self._losses: list[Tensor] = []
+        self._loss = float("nan")
+        self._validation: ValidationResult | None = None
+        self._notes: tuple[str, ...] = ()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        close_all(self._loggers)
+
+    def note(self, *notes: str) -> None:
+        """Add what a person should know; it is in every report from now on."""
+        self._notes += notes
+
+    def waited(self, seconds: float) -> None:
+        """Count a wait for batches; the one before the first train step is not one."""
+        if self._first_step_seconds is not None:
+            self._wait_seconds += seconds
+
+    def batch(self, losses: Float32[Tensor, " batch"], learner: Learner) -> None:
+        """Note a batch, and report every so often."""
+        if self._first_step_seconds is None:
+            self._first_step_seconds = time.perf_counter() - self._begin
+        self._losses.append(losses.detach())
+        if learner.between_steps and learner.train_step % self._every == 0:
+            self._report(learner)
+
+    def validated(self, result: ValidationResult | None) -> None:
+        """Note a validation result where there is one."""
+        if result is None:
+            return
+        self._validation = result
+        figures = {
+            "validation/mse": result.mse,
+            "validation/relative_l2": result.relative_l2,
+            "validation/rollout_relative_l2": result.rollout_relative_l2,
+        }
+        known = {name: value for name, value in figures.items() if value is not None}
+        self._tell(result.train_step, known)
+
+    def last(self, learner: Learner) -> TrainStats:
+        """Report once more, and return what was reported."""
+        return self._report(learner)
+
+    def _report(self, learner: Learner) -> TrainStats:
+        batches, now = len(self._losses), time.perf_counter()
+        if self._losses:
+            self._loss = float(torch.stack(self._losses).mean())
+            self._losses.clear()
+            rate = batches * self._samples_per_batch / (now - self._reported)
+            self._tell(
+                learner.train_step,
+                {
+                    "loss": self._loss,
+                    "learning_rate": learner.learning_rate,
+                    "samples_per_second": rate,
+                    "wait_seconds": self._wait_seconds,
+                },
+            )
+        self._reported = now
+        stats = TrainStats(
+            rank=self._rank,
+            train_step=learner.train_step,
+            loss=self._loss,
+            learning_rate=learner.learning_rate,
+            wait_seconds=self._wait_seconds,
+            first_step_seconds=self._first_step_seconds,
+            validation=self._validation,
+            notes=self._notes,
+        )
+        self._source.report(stats)
+        return stats
+
+    def _tell(self, train_step: int, figures: dict[str, float]) -> None:
+        for logger in self._loggers:
+            logger.log(train_step, figures)

@@ -1,0 +1,278 @@
+"""A data set on disk: members as files, written once and read back by offline training.
+
+One uncompressed ``.npz`` for each member, or one Zarr v3 group with a chunk for each member.
+
+Invariants (``tests/unit/test_stored.py``):
+
+1. What is read back equals what was written, bit for bit, in whatever order members were written.
+2. A member is written by one process at a time; several processes may write different members.
+3. One sample of an ``.npz`` is read with one read of its bytes; a chunk of Zarr is read whole.
+4. ``forget`` takes files out of the kernel's page cache: what is read next comes from storage.
+5. Nothing is pickled.
+"""
+
+import os
+import struct
+import zipfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, final, runtime_checkable
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Float32, Int64
+
+Store = Literal["npz", "zarr"]
+
+_AXES: Final = ("z", "y", "x")
+_LOCAL_HEADER: Final = 30  # bytes of a ZIP file's local header, before name and extra field
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberSamples:
+    """All samples of one member.
+
+    Attributes:
+        fields: In the fields' units.
+        inputs: Parameters, then the time of each snapshot in the window.
+        steps: Solver step of each sample's first snapshot.
+    """
+
+    fields: Float[np.ndarray, " sample window channel *grid"]
+    inputs: Float32[np.ndarray, " sample inputs"]
+    steps: Int64[np.ndarray, " sample"]
+
+
+@runtime_checkable
+class MemberFiles(Protocol):
+    """One kind of files, for writing and for reading."""
+
+    def write(self, member: int, samples: MemberSamples) -> None:
+        """Keep a member."""
+        ...
+
+    def index(self, member: int) -> MemberSamples:
+        """A member's inputs and steps; its fields are not read and have no values."""
+        ...
+
+    def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
+        """All fields of a member."""
+        ...
+
+    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
+        """The fields of one sample."""
+        ...
+
+    def paths(self, members: Sequence[int]) -> list[Path]:
+        """Where the fields of these members lie."""
+        ...
+
+
+@final
+class NpzFiles:
+    """``member-00012.npz`` with the arrays ``fields``, ``inputs`` and ``steps``, not compressed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._places: dict[int, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
+
+    def write(self, member: int, samples: MemberSamples) -> None:
+        """Keep a member."""
+        part = self._folder / f".{member}.part.npz"
+        np.savez(part, fields=samples.fields, inputs=samples.inputs, steps=samples.steps)
+        os.replace(part, self._path(member))
+
+    def index(self, member: int) -> MemberSamples:
+        """A member's inputs and steps; its fields are not read and have no values."""
+        _, shape, dtype = self._place(member)
+        with np.load(self._path(member), allow_pickle=False) as arrays:
+            inputs, steps = arrays["inputs"], arrays["steps"]
+        none = np.broadcast_to(np.zeros((), dtype), shape)
+        return MemberSamples(fields=none, inputs=inputs, steps=steps)
+
+    def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
+        """All fields of a member."""
+        offset, shape, dtype = self._place(member)
+        return self._pread(member, offset, shape, dtype)
+
+    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
+        """The fields of one sample, and no others."""
+        offset, shape, dtype = self._place(member)
+        one = shape[1:]
+        return self._pread(member, offset + sample * prod(one) * dtype.itemsize, one, dtype)
+
+    def paths(self, members: Sequence[int]) -> list[Path]:
+        """One file for each."""
+        return [self._path(member) for member in members]
+
+    def _path(self, member: int) -> Path:
+        return self._folder / f"member-{member:05d}.npz"
+
+    def _pread(
+        self, member: int, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> Float[np.ndarray, " *shape"]:
+        array = np.empty(shape, dtype)
+        view = memoryview(array.reshape(-1).view(np.uint8).data)
+        file = os.open(self._path(member), os.O_RDONLY)
+        try:
+            # Without it the kernel reads ahead what a random order has no use for.
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
+            done = 0
+            while done < view.nbytes:
+                count = os.preadv(file, [view[done:]], offset + done)
+                if count == 0:
+                    raise EOFError(f"{self._path(member)}: ends before its fields do")
+                done += count
+        finally:
+            os.close(file)
+        return array
+
+    def _place(self, member: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+        """Where the fields begin in the file, their shape and dtype; looked up once."""
+        if member not in self._places:
+            self._places[member] = _fields_in_npz(self._path(member))
+        return self._places[member]
+
+
+def _fields_in_npz(path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
+    with zipfile.ZipFile(path) as archive, archive.open("fields.npy") as array:
+        start = archive.getinfo("fields.npy").header_offset
+        assert np.lib.format.read_magic(array) == (1, 0)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(array)
+        inside = array.tell()
+    with path.open("rb") as file:
+        file.seek(start)
+        name, extra = struct.unpack("<HH", file.read(_LOCAL_HEADER)[-4:])
+    return start + _LOCAL_HEADER + name + extra + inside, shape, dtype
+
+
+@final
+class ZarrFiles:
+    """``data.zarr``, which xarray opens: a chunk of ``fields`` is one member.
+
+    The chunks are not compressed: storage is what a comparison is about, not a codec.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder / "data.zarr"
+        self._group: zarr.Group | None = None
+        self._rows: dict[int, int] = {}
+
+    @classmethod
+    def create(
+        cls,
+        folder: Path,
+        *,
+        members: Sequence[int],
+        samples: int,
+        sample_shape: tuple[int, ...],
+        dtype: str,
+        inputs: int,
+    ) -> None:
+        """Make the arrays, which have no values yet.
+
+        Args:
+            folder: Where ``data.zarr`` is made.
+            members: Numbers of the members that will be written.
+            samples: Most samples of a member.
+            sample_shape: ``(window, channel, *grid)``.
+            dtype: Of the fields.
+            inputs: Parameters and times of a sample.
+        """
+        group = zarr.create_group(folder / "data.zarr", zarr_format=3)
+        grid = _AXES[-(len(sample_shape) - 2) :]
+        rows = len(members)
+        wanted: dict[str, tuple[tuple[int, ...], str, tuple[str, ...]]] = {
+            "fields": ((rows, samples, *sample_shape), dtype,
+                       ("member", "sample", "window", "channel", *grid)),
+            "inputs": ((rows, samples, inputs), "float32", ("member", "sample", "input")),
+            "steps": ((rows, samples), "int64", ("member", "sample")),
+            "count": ((rows,), "int64", ("member",)),
+            "member": ((rows,), "int64", ("member",)),
+        }  # fmt: skip
+        for name, (shape, kind, names) in wanted.items():
+            chunk = shape if name == "member" else (1, *shape[1:])
+            group.create_array(
+                name, shape=shape, dtype=kind, chunks=chunk, compressors=None, fill_value=0,
+                dimension_names=names,
+            )  # fmt: skip
+        _array(group, "member")[:] = np.array(members, np.int64)
+
+    def write(self, member: int, samples: MemberSamples) -> None:
+        """Keep a member; its ``count`` comes last."""
+        row, held = self._row(member), len(samples.steps)
+        for name in ("fields", "inputs", "steps"):
+            _array(self._open(), name)[row, :held] = getattr(samples, name)
+        _array(self._open(), "count")[row] = held
+
+    def index(self, member: int) -> MemberSamples:
+        """A member's inputs and steps; its fields are not read and have no values."""
+        group, row = self._open(), self._row(member)
+        held = int(np.asarray(_array(group, "count")[row]))
+        fields = _array(group, "fields")
+        return MemberSamples(
+            fields=np.broadcast_to(np.zeros((), fields.dtype), (held, *fields.shape[2:])),
+            inputs=np.asarray(_array(group, "inputs")[row, :held]),
+            steps=np.asarray(_array(group, "steps")[row, :held]),
+        )
+
+    def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
+        """All fields of a member."""
+        group, row = self._open(), self._row(member)
+        held = int(np.asarray(_array(group, "count")[row]))
+        return np.asarray(_array(group, "fields")[row, :held])
+
+    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
+        """The fields of one sample; the member's whole chunk is read for it."""
+        return np.asarray(_array(self._open(), "fields")[self._row(member), sample])
+
+    def paths(self, members: Sequence[int]) -> list[Path]:
+        """The chunks of each."""
+        rows = [str(self._row(member)) for member in members]
+        chunks = self._folder / "fields" / "c"
+        return [path for row in rows for path in (chunks / row).rglob("*") if path.is_file()]
+
+    def _open(self) -> zarr.Group:
+        if self._group is None:
+            self._group = zarr.open_group(self._folder, mode="r+")
+            numbers = np.asarray(_array(self._group, "member")[:])
+            self._rows = {int(member): row for row, member in enumerate(numbers)}
+        return self._group
+
+    def _row(self, member: int) -> int:
+        self._open()
+        return self._rows[member]
+
+
+def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
+    found = group[name]
+    assert isinstance(found, zarr.Array)
+    return found
+
+
+def files_of(store: Store, folder: Path) -> NpzFiles | ZarrFiles:
+    """The files of one kind in a folder."""
+    return NpzFiles(folder) if store == "npz" else ZarrFiles(folder)
+
+
+def forget(paths: Iterable[Path]) -> None:
+    """Take files out of the page cache; what was not written back yet is written back first.
+
+    What the storage below caches (a controller, a network file system's server, the host of a
+    virtual machine) is out of reach.
+    """
+    for path in paths:
+        file = os.open(path, os.O_RDONLY)
+        try:
+            os.fdatasync(file)
+            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_DONTNEED)
+        finally:
+            os.close(file)
+
+
+def sizes(folder: Path) -> tuple[int, int]:
+    """Bytes in all files below a folder, and bytes of storage that they take."""
+    found = [path.stat() for path in folder.rglob("*") if path.is_file()]
+    return sum(each.st_size for each in found), 512 * sum(each.st_blocks for each in found)
