@@ -38,6 +38,7 @@ _COORDINATES: Final = (
 )
 TIME: Final = "time"
 DRAWS: Final = "draws"
+MADE_FROM: Final = "made_from"  # attribute: sections of the study that another one takes up
 RESERVED: Final = (_ROW, "snapshot", *AXES, *(name for name, _, _ in _COORDINATES), TIME, DRAWS)
 
 
@@ -188,6 +189,7 @@ def record_attributes(study: "StudyConfig", rank: int) -> dict[str, Any]:
         "samples_per_member": study.samples_per_member,
         "stride": study.trainer.task.stride,
         "record": study.record.model_dump(mode="json"),
+        MADE_FROM: study.model_dump(mode="json", include={"solver", "parameters", "stream"}),
     }
 
 

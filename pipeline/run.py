@@ -195,7 +195,7 @@ def _run_on(
             ),
             journal=journal,
             run_directory=directory,
-            watch=Watch(samples_expected=study.expected_samples),
+            watch=Watch(samples_expected=study.expected_samples, simulates=study.source is None),
             observers=observers,
             clock=clock,
         )

@@ -117,6 +117,27 @@ class ReservoirConfig(Section):
     )
 
 
+class SourceConfig(Section):
+    """A record whose members take part in the study instead of simulated ones."""
+
+    record: Path = Field(
+        strict=False, description="run directory of an earlier study, or the record in it"
+    )
+    live: int = Field(
+        default=0, ge=0, description="training members that are simulated nevertheless"
+    )
+    validation: Literal["recorded", "live"] = Field(
+        default="recorded", description="where validation members come from"
+    )
+    members: tuple[int, ...] | None = Field(
+        default=None,
+        description="numbers in the record, those for validation first; null: chosen by the seed",
+    )
+    samples: int | None = Field(
+        default=None, description="training samples; counted when the study is read"
+    )
+
+
 class RecordConfig(Section):
     """Which of the samples that were trained on are kept on disk."""
 

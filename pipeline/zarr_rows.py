@@ -171,13 +171,7 @@ class RowGroup:
 
     def read_chunk(self, column: Column, index: int) -> Shaped[np.ndarray, " rows ..."]:
         """A chunk that was written before."""
-        raw = (self.path / column.chunk(index)).read_bytes()
-        if self._compression == "zstd":
-            from numcodecs import zstd
-
-            raw = zstd.decompress(raw)
-        values = np.frombuffer(raw, column.dtype).reshape(column.chunk_rows, *column.row)
-        return values.copy()
+        return read_chunk(self.path, column, index, self._compression).copy()
 
     def commit(self, rows: int) -> None:
         """Everything up to ``rows`` can be read from now on, and survives a loss of power."""
@@ -229,6 +223,23 @@ class RowGroup:
             raise
         self._unsynced.add(path)
         self.bytes_written += len(content)
+
+
+def read_chunk(
+    path: Path, column: Column, index: int, compression: Compression
+) -> Shaped[np.ndarray, " rows ..."]:
+    """A chunk of the group at ``path``, read-only.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It has another length.
+    """
+    raw = (path / column.chunk(index)).read_bytes()
+    if compression == "zstd":
+        from numcodecs import zstd
+
+        raw = zstd.decompress(raw)
+    return np.frombuffer(raw, column.dtype).reshape(column.chunk_rows, *column.row)
 
 
 def replace_durably(path: Path, content: bytes) -> None:
