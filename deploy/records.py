@@ -7,6 +7,7 @@
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,7 +97,7 @@ def coverage(path: Path, picture: Path) -> None:
                 square.set_axis_off()
                 continue
             if column == row:
-                square.hist(horizontal, bins=20, color="#4477aa")
+                square.hist(horizontal, bins=min(20, 3 + int(first.size**0.5)), color="#4477aa")
                 square.set_yticks([])
             else:
                 square.plot(horizontal[:MAX_POINTS], vertical[:MAX_POINTS], ".", ms=3)
@@ -124,7 +125,7 @@ def export(path: Path, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     try:
         if target.suffix == ".zarr":
-            dataset.to_zarr(part, mode="w", zarr_format=3, consolidated=False)
+            _write_zarr(dataset, part)
         else:
             dataset.to_netcdf(part, mode="w", engine="h5netcdf")  # NetCDF-4 is HDF5
         os.replace(part, target)
@@ -132,6 +133,13 @@ def export(path: Path, target: Path) -> None:
         if part.is_dir():
             shutil.rmtree(part)
         part.unlink(missing_ok=True)
+
+
+def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:
+    with warnings.catch_warnings():
+        # The specification has no word for it yet; xarray reads it, and warns where it is missing.
+        warnings.filterwarnings("ignore", "Consolidated metadata is currently not part")
+        dataset.to_zarr(path, mode="w", zarr_format=3, consolidated=True)
 
 
 def _ready(dataset: "xr.Dataset") -> "xr.Dataset":

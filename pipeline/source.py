@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Int64
 
 from pipeline import flow
+from pipeline.errors import ConfigError
 from pipeline.problems import problem
 from pipeline.record import parts_of
 from pipeline.record_layout import MADE_FROM
@@ -30,6 +32,7 @@ _CHOICE = 0x5023  # of the root seed: which members are for validation
 # Of the section ``stream``: they decide what a snapshot looks like.
 _CONTENT = ("initial_state", "every", "fields", "input_fields", "coarsen", "dtype")
 _ELSEWHERE = ("path", "root")  # of a solver: where it lies, not what it computes
+Counts = Int64[np.ndarray, " _member"]
 _NAMED = 3  # members that a message names at most
 
 
@@ -37,9 +40,13 @@ def with_sections(tree: Mapping[str, Any], record: Path) -> dict[str, Any]:
     """The study with all that it leaves to the record.
 
     Raises:
-        ConfigError: There is no record.
+        ConfigError: There is no record, or one of another solver.
     """
     made_from = parts_of(record)[0].attributes[MADE_FROM]
+    solver, then = tree.get("solver"), made_from["solver"]["kind"]
+    if isinstance(solver, dict) and solver.get("kind", then) != then:
+        line = f"{record}: was made with solver.kind={then}, but solver.kind={solver['kind']} here"
+        raise ConfigError([f"{line}. Leave solver out, or take another record"])
     given = {name: tree.get(name) or {} for name in ("parameters", "stream")}
     if not all(isinstance(each, dict) for each in given.values()):
         return dict(tree)
@@ -67,7 +74,7 @@ def section_problems(
     """
     found = []
     if source.live > members:
-        text = f"of ensemble.members={members}, so it must be at most that. Lower it"
+        text = f"must be at most ensemble.members={members}. Lower it"
         found.append(problem("source.live", source.live, text))
     needed = recorded_count(members, validation, source)
     if needed < 1 and not found:
@@ -85,7 +92,7 @@ def section_problems(
         found.append(f"ensemble.design: {text} design that draws")
     chosen = source.members
     if chosen is not None and len(chosen) != needed and not found:
-        text = f"{len(chosen)} members are named, but {needed} are needed. {_NEEDED}"
+        text = f"{len(chosen)} members are named, but {needed} are needed {_NEEDED}. Name as many"
         found.append(problem("source.members", list(chosen), text))
     if chosen is not None and len(set(chosen)) < len(chosen):
         text = "a member is named twice. Name each once"
@@ -132,7 +139,7 @@ def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
     found = _content_problems(study, record)
     if found:
         return source, found
-    steps = {int(member): _wanted(record.steps(member), study) for member in record.members}
+    steps = {each: _wanted(record.steps(each), study) for each in record.members.tolist()}
     usable = {member: each for member, each in steps.items() if _suffices(each, study)}
     chosen, found = _chosen(study, source, steps, usable)
     if found:
@@ -160,10 +167,8 @@ def _solver_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]
     other = [
         key
         for key in now | then
-        if key not in _ELSEWHERE and now.get(key) != then.get(key) and now.get("kind")
+        if key not in _ELSEWHERE and now.get(key) != then.get(key)
     ]
-    if "kind" in other:
-        other = ["kind"]
     return [
         problem(
             f"solver.{key}",
@@ -306,15 +311,15 @@ def _range_problems(
     return found
 
 
-def _samples(study: "StudyConfig", recorded: Mapping[int, int]) -> "np.ndarray[Any, Any]":
+def _samples(study: "StudyConfig", recorded: Mapping[int, int]) -> Counts:
     """Samples that each training member has, in their order."""
     ensemble, numbers = study.ensemble, recorded_numbers(study)
     training = range(ensemble.validation, ensemble.validation + ensemble.members)
     most = study.samples_per_member
-    return np.array([recorded[numbers[m]] if m in numbers else most for m in training])
+    return np.array([recorded[numbers[m]] if m in numbers else most for m in training], np.int64)
 
 
-def _capacity_problems(study: "StudyConfig", counts: "np.ndarray[Any, Any]") -> list[str]:
+def _capacity_problems(study: "StudyConfig", counts: Counts) -> list[str]:
     """Members of different length leave the ranks with different numbers of samples."""
     ranks, reservoir = study.trainer.ranks, study.reservoir
     if ranks == 1 or (counts == study.samples_per_member).all():

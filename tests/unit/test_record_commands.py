@@ -63,7 +63,7 @@ def test_an_export_holds_every_sample_in_order(
     out = tmp_path / f"out.{ending}"
     code, text = headrace("record", "export", run_dir, out)
     assert (code, text) == (0, f"wrote {out}\n")
-    opened: Any = xr.open_zarr(out, consolidated=False) if ending == "zarr" else xr.open_dataset(
+    opened: Any = xr.open_zarr(out) if ending == "zarr" else xr.open_dataset(
         out, engine="h5netcdf"
     )  # fmt: skip
     with opened as dataset:
