@@ -126,9 +126,12 @@ class Rank:
         self.drawn: dict[tuple[int, int], int] = {}
         self._arrays = arrays
 
-    def insert(self, member: int, samples: list[int], box: Box | None = None) -> list[int]:
+    def insert(
+        self, member: int, samples: list[int], box: Box | None = None, attempt: int = 1
+    ) -> list[int]:
         """One message; the samples that found no room."""
-        message = message_of(member, samples, Box.whole(SAMPLE.grid) if box is None else box)
+        box = Box.whole(SAMPLE.grid) if box is None else box
+        message = message_of(member, samples, box, attempt)
         left = self.placing.place(message, np.arange(len(samples)), may_reserve=True)
         return [samples[place] for place in left]
 
@@ -149,7 +152,7 @@ class Rank:
         self.book.give_back(lease.id)
 
 
-def message_of(member: int, samples: list[int], box: Box) -> Message:
+def message_of(member: int, samples: list[int], box: Box, attempt: int = 1) -> Message:
     """As it comes from a sender."""
     buffer = bytearray(message_bytes(SAMPLE, box, len(samples)))
     canvas = Canvas(memoryview(buffer), layout=SAMPLE, box=box, capacity=len(samples))
@@ -157,6 +160,6 @@ def message_of(member: int, samples: list[int], box: Box) -> Message:
     for number in samples:
         inputs = inputs_of(member, number)
         canvas.add(number, 10 * number, inputs[2:], fields_of(member, number)[where])
-    stamp = Stamp(study=1, sender=1, sequence=0, member=member, attempt=1, validation=False)
+    stamp = Stamp(study=1, sender=1, sequence=0, member=member, attempt=attempt, validation=False)
     canvas.seal(stamp, inputs_of(member, 0)[:2])
     return decode(memoryview(buffer), layout=SAMPLE, study=1)

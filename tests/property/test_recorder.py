@@ -35,6 +35,23 @@ def wanted(pairs: set[tuple[int, int]], config: RecordConfig) -> list[tuple[int,
     return [pair for pair, yes in zip(ordered, chosen, strict=True) if yes]
 
 
+def test_a_forgotten_attempt_is_not_in_the_record_twice(tmp_path: Path) -> None:
+    record = open_rank(tmp_path)
+    rank = Rank(record, what="inserted", when_full="wait")
+    left, right = Box((0, 0), (3, 2)), Box((0, 2), (3, 3))
+    rank.insert(2, [0], left)
+    rank.insert(2, [0], right)  # whole: it counts, whatever becomes of the attempt
+    rank.insert(2, [1], left)
+    assert rank.placing.forget_incomplete(2, attempt=1) == 1
+    rank.insert(2, [1], right)  # still on its way when the attempt had failed
+    for box in (left, right):
+        rank.insert(2, [0, 1], box, attempt=2)
+    record.close(complete=True)
+    dataset = open_record(tmp_path)
+    assert pairs_in(dataset) == [(2, 0), (2, 1)]
+    check_content(dataset)
+
+
 def play(rank: Rank, actions: list[tuple[Any, ...]]) -> set[tuple[int, int]]:
     """Carry the actions out; what was stored."""
     stored: set[tuple[int, int]] = set()

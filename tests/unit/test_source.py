@@ -181,11 +181,16 @@ def test_a_record_with_gaps_everywhere_is_refused(record: dict[str, Any], tmp_pa
 
 
 def test_members_that_end_early_do_not_let_ranks_wait_for_ever(tmp_path: Path) -> None:
-    # All that is left of the odd members goes to rank 1, of the even ones to rank 1 too.
+    # Even members have one sample, for rank 0, odd ones two: rank 0 gets four more than rank 1.
     write_record(tmp_path, first_study(), lost=lambda member, number: number > member % 2)
-    assert second(tmp_path, reservoir={"watermark": 2, "capacity": 40})
-    (line,) = refusals(tmp_path, reservoir={"watermark": 2, "capacity": 10})
-    assert line.startswith("reservoir.capacity=10: the recorded members have different numbers")
+    chosen = {"members": [9, 10, 2, 3, 4, 5, 6, 7, 8]}
+    few = {"watermark": 2, "max_reuse": 1, "policy": "firo"}
+    assert second(tmp_path, source=chosen, reservoir=few | {"capacity": 40})
+    (line,) = refusals(tmp_path, source=chosen, reservoir=few | {"capacity": 9})
+    assert line.startswith("reservoir.capacity=9: the recorded members have different numbers")
+    needed = int(line.rpartition(" ")[2])
+    assert needed >= 2 + 4 + 4
+    assert second(tmp_path, source=chosen, reservoir=few | {"capacity": needed})
 
 
 # --- what cannot work -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from pipeline.config import StudyConfig, load, parse
 from pipeline.distributions import KEYS
 from pipeline.errors import ConfigError
 from pipeline.known_keys import known_keys
-from pipeline.sections import CsvDesign, RecordConfig
+from pipeline.sections import CsvDesign, RecordConfig, SourceConfig
 
 Tree = dict[str, Any]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -584,6 +584,7 @@ def all_keys() -> list[tuple[str, ...]]:
     full = parse(tree()).as_json()
     full["ensemble"]["design"] = {"csv": "p.csv"}
     full["record"] = RecordConfig().model_dump()
+    full["source"] = SourceConfig(record=Path("run")).model_dump()
     distributions = [("parameters", "west", key) for key in KEYS]
     return every_key((), full) + distributions
 
@@ -599,7 +600,8 @@ def test_every_key_is_in_the_reference(project: Path) -> None:
 def test_every_default_in_the_reference_is_the_default(project: Path) -> None:
     reference = (project / "docs" / "study.md").read_text()
     resolved = parse({**tree(), "record": {}}).as_json()
-    for section in ("ensemble", "stream", "reservoir", "trainer", "record"):
+    resolved["source"] = SourceConfig(record=Path("run")).model_dump()
+    for section in ("ensemble", "stream", "reservoir", "trainer", "record", "source"):
         for name, field in known_fields(section).items():
             if field.is_required() or isinstance(resolved[section][name], dict | list):
                 continue
@@ -613,6 +615,8 @@ def test_every_default_in_the_reference_is_the_default(project: Path) -> None:
 def known_fields(section: str) -> dict[str, FieldInfo]:
     if section == "record":  # optional
         return RecordConfig.model_fields
+    if section == "source":
+        return SourceConfig.model_fields
     model = StudyConfig.model_fields[section].annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
