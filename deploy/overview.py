@@ -34,7 +34,8 @@ def table(study: StudyConfig) -> Table:
     )
     if study.source is not None:
         rows.add_row("from a record", _from_record(study, study.source))
-    rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
+    if study.simulates:
+        rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
     most = ensemble.members * study.samples_per_member
     rows.add_row(
         "samples",
