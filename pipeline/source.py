@@ -24,6 +24,7 @@ from pipeline.record import parts_of
 from pipeline.record_layout import MADE_FROM
 from pipeline.recorded import RecordedMembers, Steps
 from pipeline.sections import SourceConfig
+from pipeline.source_checks import content_problems, record_problem
 
 if TYPE_CHECKING:
     from pipeline.config import StudyConfig
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 _CHOICE = 0x5023  # of the root seed: which members are for validation
 # Of the section ``stream``: they decide what a snapshot looks like.
 _CONTENT = ("initial_state", "every", "fields", "input_fields", "coarsen", "dtype")
-_ELSEWHERE = ("path", "root")  # of a solver: where it lies, not what it computes
 Counts = Int64[np.ndarray, " _member"]
 _NAMED = 3  # members that a message names at most
 
@@ -136,7 +136,7 @@ def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
     source = study.source
     assert source is not None
     record = RecordedMembers(source.record)
-    found = _content_problems(study, record)
+    found = content_problems(study, record)
     if found:
         return source, found
     steps = {each: _wanted(record.steps(each), study) for each in record.members.tolist()}
@@ -150,86 +150,6 @@ def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
     counts = _samples(study, {member: _count(usable[member], study) for member in chosen})
     source = source.model_copy(update={"samples": int(counts.sum())})
     return source, found + _capacity_problems(study, counts)
-
-
-def _content_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]:
-    """Whether what was recorded is what this study wants."""
-    return (
-        _solver_problems(study, record)
-        + _parameter_problems(study, record)
-        + _field_problems(study, record)
-        + _step_problems(study, record)
-    )
-
-
-def _solver_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]:
-    now, then = study.solver.model_dump(mode="json"), record.made_from["solver"]
-    other = [
-        key
-        for key in now | then
-        if key not in _ELSEWHERE and now.get(key) != then.get(key)
-    ]
-    return [
-        problem(
-            f"solver.{key}",
-            now.get(key),
-            f"the record was made with {then.get(key)!r}. Leave the section out to take the "
-            "record's, or remove source",
-        )
-        for key in other
-    ]
-
-
-def _parameter_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]:
-    wanted = {each.name: each.unit for each in study.solver.parameters()}
-    if wanted == record.units:
-        return []
-    text = (
-        f"its parameters are {_listed(record.units)}, those of the solver {_listed(wanted)}. Take "
-        "a record of the same solver"
-    )
-    return [_record_problem(study, text)]
-
-
-def _listed(units: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} [{unit}]" for name, unit in units.items()) or "none"
-
-
-def _field_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]:
-    there, wanted = record.spec, study.spec
-    found = []
-    missing = [name for name in wanted.names if name not in there.names]
-    if missing:
-        text = (
-            f"has no field {', '.join(missing)}, only {', '.join(there.names)}. Set stream.fields "
-            "and stream.input_fields to some of them, or leave them out"
-        )
-        found.append(_record_problem(study, text))
-    if (there.shape, there.spacing) != (wanted.shape, wanted.spacing):
-        text = (
-            f"its grid has {list(there.shape)} points, that of this study {list(wanted.shape)}. "
-            "Leave solver and stream.coarsen out to take the record's"
-        )
-        found.append(_record_problem(study, text))
-    if record.dtype != study.stream.dtype:
-        text = f"the record holds {record.dtype}. Set it to that, or leave it out"
-        found.append(problem("stream.dtype", study.stream.dtype, text))
-    return found
-
-
-def _step_problems(study: "StudyConfig", record: RecordedMembers) -> list[str]:
-    then, now = record.made_from["stream"], study.stream
-    found = []
-    if now.every % then["every"]:
-        text = (
-            f"the record has only every {then['every']}. step. Set it to a multiple of that, or "
-            "leave it out"
-        )
-        found.append(problem("stream.every", now.every, text))
-    if now.initial_state and not then["initial_state"]:
-        text = "the record has no initial states. Set it to false, or leave it out"
-        found.append(problem("stream.initial_state", True, text))
-    return found
 
 
 def _wanted(steps: Steps, study: "StudyConfig") -> Steps:
@@ -292,7 +212,7 @@ def _too_few(
         if len(usable)
         else "Record with fraction 1, every 1 and what: inserted, or take trainer.task.kind=direct"
     )
-    return _record_problem(study, f"{text}. {remedy}")
+    return record_problem(study, f"{text}. {remedy}")
 
 
 def _range_problems(
@@ -338,8 +258,3 @@ def _capacity_problems(study: "StudyConfig", counts: Counts) -> list[str]:
         f"more than another, and both would come to wait for ever. Raise it to {needed}"
     )
     return [problem("reservoir.capacity", reservoir.capacity, text)]
-
-
-def _record_problem(study: "StudyConfig", text: str) -> str:
-    assert study.source is not None
-    return problem("source.record", str(study.source.record), text)
