@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
+from pathlib import Path
 from typing import Final, Literal
 
 import numpy as np
@@ -23,10 +24,15 @@ from pipeline.layout import Box
 from pipeline.link import BlockPool
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.record_layout import RecordLayout
+from pipeline.record_writer import Record
+from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
+from pipeline.sections import RecordConfig
 from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
 from pipeline.slots import Slots, slots_path
 from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+from solvers.base import FieldSpec, Parameter
 
 Transport = Literal["ipc", "curve"]
 
@@ -74,8 +80,29 @@ class Load:
         return SampleLayout(window=1, sample_shape=(1, *self.grid), num_parameters=5)
 
 
-def measure(load: Load, transport: Transport) -> float:
-    """Samples stored per second."""
+@contextmanager
+def recording(path: Path, load: Load) -> Iterator[Record]:
+    """A record at ``path`` for the samples of a load."""
+    layout = RecordLayout(
+        sample=load.layout,
+        spec=FieldSpec(
+            names=("u",), units=("1",), shape=load.grid, spacing=tuple(1.0 for _ in load.grid)
+        ),
+        parameters=tuple(
+            Parameter(name=f"p{number}", unit="1", low=0.0, high=1.0, description="any")
+            for number in range(load.layout.num_parameters)
+        ),
+    )
+    about = {"rank": 0, "ranks": 1, "study": "bench"}
+    record = Record(path / "rank0", layout=layout, attributes=about, compression="none")
+    try:
+        yield record
+    finally:
+        record.close()
+
+
+def measure(load: Load, transport: Transport, record: Record | None = None) -> float:
+    """Samples stored per second, and recorded if that is asked for."""
     layout, keys = load.layout, StudyKeys.generate()
     with ExitStack() as stack:
         slots = stack.enter_context(
@@ -88,6 +115,11 @@ def measure(load: Load, transport: Transport) -> float:
         slots.populate()
         lock, book = Turnstile(), fifo(slots.capacity)
         placing = Placing(slots=slots, book=book, layout=layout)
+        if record is not None:
+            recorder = Recorder(
+                book=book, slots=slots, record=record, settings=RecordConfig(), seed=3
+            )
+            placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
         receiver = ReceiverThread(
             intake=(intake := Intake(layout=layout, study=keys.study, training=placing)),
             lock=lock,

@@ -15,14 +15,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import costs, launch, networks, overview, slurm
+from deploy import costs, launch, networks, overview, record_cli, slurm
 from deploy.speaking import exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.shared_files import remove_stale
-
-RUNS = Path("runs")
 
 app = typer.Typer(
     name="headrace",
@@ -46,6 +44,7 @@ Overrides = Annotated[
         "May be given several times.",
     ),
 ]
+app.add_typer(record_cli.app, name="record")
 
 
 def main() -> None:
@@ -139,7 +138,7 @@ def run(
         config = launch.ready_to_run(study, overrides or [], out, os.environ, again=again)
         launch.warn(config)
         begun = out is not None and (out / "resolved.json").exists()
-        folder = launch.new_folder(RUNS, config.name, datetime.now()) if out is None else out
+        folder = launch.new_folder(launch.RUNS, config.name, datetime.now()) if out is None else out
         if out is None:
             launch.link_latest(folder)
         launch.run_study(

@@ -32,6 +32,7 @@ from trainers.libraries import missing_libraries
 if TYPE_CHECKING:
     from pipeline.driver import Observer
 
+RUNS = Path("runs")
 MAX_STORIES = 3
 
 
@@ -82,6 +83,8 @@ def ready_to_run(
     except ConfigError as error:
         raise ConfigError([*error.problems, *found]) from None
     found += problems_here(study, environment)
+    # The folder is shared by all nodes: what is free here is free there.
+    found += machine.record_problems(study.record_bytes, (RUNS if out is None else out).resolve())
     if found:
         raise ConfigError(found)
     return study

@@ -212,6 +212,15 @@ RESERVOIR = (
                lambda r: r.solver_blocked_seconds),
     _reservoir("trainer_blocked_seconds", "counter", "Time the rank waited for a lease.",
                lambda r: r.trainer_blocked_seconds),
+    _reservoir("recorded_samples", "counter", "Samples taken into the record.",
+               lambda r: r.recorded),
+    _reservoir("record_dropped_samples", "counter",
+               "Samples that the record should have, and has not.", lambda r: r.record_dropped),
+    _reservoir("record_bytes", "counter", "Written to the record.", lambda r: r.record_bytes),
+    _reservoir("record_queue_bytes", "gauge", "Waiting to be written to the record.",
+               lambda r: r.record_queue_bytes),
+    _reservoir("record_failed", "gauge", "1 when the record has stopped, on a full disk say.",
+               lambda r: float(r.record_problem is not None)),
 )  # fmt: skip
 
 TRAINER = (

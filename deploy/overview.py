@@ -10,7 +10,7 @@ from deploy.figures import count, duration, number, percent, seconds, squared
 from pipeline.breakeven import Breakeven
 from pipeline.config import StudyConfig
 from pipeline.regions import ErrorsOf
-from pipeline.sections import CsvDesign
+from pipeline.sections import CsvDesign, SourceConfig
 from pipeline.stats import Summary
 from solvers.configs.own import OwnConfig
 from trainers.base import Spread
@@ -32,11 +32,16 @@ def table(study: StudyConfig) -> Table:
         f"{ensemble.concurrent} at a time"
         + (f" on {ensemble.mpi_ranks} mpi_ranks each" if ensemble.mpi_ranks > 1 else ""),
     )
-    rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
+    if study.source is not None:
+        rows.add_row("from a record", _from_record(study, study.source))
+    if study.simulates:
+        rows.add_row("design", f"CSV {design.csv}" if isinstance(design, CsvDesign) else design)
+    most = ensemble.members * study.samples_per_member
     rows.add_row(
         "samples",
-        f"{count(study.expected_samples)} = {count(ensemble.members)} members x "
-        f"{count(study.samples_per_member)}, {_bytes(study.sample_bytes)} each",
+        f"{count(study.expected_samples)} {'=' if study.expected_samples == most else '<'} "
+        f"{count(ensemble.members)} members x {count(study.samples_per_member)}, "
+        f"{_bytes(study.sample_bytes)} each",
     )
     rows.add_row(
         "reservoir",
@@ -46,6 +51,13 @@ def table(study: StudyConfig) -> Table:
     rows.add_row("shared memory", memory(study))
     rows.add_row("training", _training(study))
     return rows
+
+
+def _from_record(study: StudyConfig, source: SourceConfig) -> str:
+    """Which members are not simulated."""
+    held_out = study.ensemble.validation if source.validation == "recorded" else 0
+    training = study.ensemble.members - source.live
+    return f"{count(training)} to train on + {count(held_out)} to validate, of {source.record}"
 
 
 def memory(study: StudyConfig) -> str:
@@ -95,6 +107,8 @@ def summary(result: Summary, *, unit: str) -> Table:
         f"solvers {seconds(result.solver_wait_seconds)}",
     )
     rows.add_row("streamed", _bytes(result.bytes_streamed))
+    if result.samples_recorded or result.record_dropped or result.record_problem:
+        rows.add_row("recorded", _recorded(result))
     for note in result.notes:
         rows.add_row("note", Text(note))
     if result.breakeven is not None:
@@ -126,6 +140,13 @@ def paid(result: Breakeven) -> str:
     if together is not None:
         return f"after {count(together)} queries, many at once; alone never ({compared})"
     return f"never: the solver is not slower ({compared})"
+
+
+def _recorded(result: Summary) -> str:
+    text = f"{count(result.samples_recorded)} samples"
+    if result.record_dropped:
+        text += f", {count(result.record_dropped)} dropped"
+    return text if result.record_problem is None else f"{text}: {result.record_problem}"
 
 
 def _rows(title: str) -> Table:

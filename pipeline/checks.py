@@ -23,7 +23,14 @@ from pipeline.distributions import (
     nearest_grids,
 )
 from pipeline.problems import nearest, problem
-from pipeline.sections import CsvDesign, EnsembleConfig, ReservoirConfig, StreamConfig
+from pipeline.sections import (
+    CsvDesign,
+    EnsembleConfig,
+    ReservoirConfig,
+    SourceConfig,
+    StreamConfig,
+)
+from pipeline.source import section_problems
 from solvers.config import SolverConfig
 from solvers.registry import known
 from trainers.config import TrainerConfig
@@ -55,7 +62,8 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("solver", "stream", "trainer"), _model_problems),
         (("solver?", "given"), _unknown_parameter_problems),
         (("solver?", "given", "ensemble?"), _missing_parameter_problems),
-        (("solver?", "parameters", "ensemble"), _design_problems),
+        (("solver?", "parameters", "ensemble", "source"), _design_problems),
+        (("ensemble", "source"), _source_problems),
         (("ensemble",), _redraw_problems),
         (("solver", "ensemble"), _mpi_problems),
         (("deterministic", "reservoir"), _deterministic_problems),
@@ -74,7 +82,7 @@ def warnings(sections: Mapping[str, Any]) -> list[str]:
     checks: list[_Check] = [
         (("solver", "parameters"), _range_warnings),
         (("solver", "parameters", "stream"), _seed_warnings),
-        (("parameters", "ensemble"), _same_members_warnings),
+        (("parameters", "ensemble", "source"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
         (("deterministic", "trainer"), _deterministic_warnings),
@@ -236,9 +244,27 @@ def _missing_parameter_problems(
     ]
 
 
+def _source_problems(ensemble: EnsembleConfig, source: SourceConfig | None) -> list[str]:
+    if source is None:
+        return []
+    return section_problems(
+        members=ensemble.members,
+        validation=ensemble.validation,
+        redraws=ensemble.on_failure == "redraw",
+        mpi_ranks=ensemble.mpi_ranks,
+        drawn=not isinstance(ensemble.design, CsvDesign) and ensemble.design != "grid",
+        source=source,
+    )
+
+
 def _design_problems(
-    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], ensemble: EnsembleConfig
+    solver: SolverConfig,
+    parameters: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    source: SourceConfig | None,
 ) -> list[str]:
+    if source is not None:
+        return []  # the members are there, or drawn beside them
     known = {parameter.name for parameter in solver.parameters()}
     distributions = [parameters[name] for name in parameters if name in known]
     if isinstance(ensemble.design, CsvDesign) or len(distributions) < len(known):
@@ -411,9 +437,13 @@ def _seed_warnings(
 
 
 def _same_members_warnings(
-    parameters: Mapping[str, AnyDistribution], ensemble: EnsembleConfig
+    parameters: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    source: SourceConfig | None,
 ) -> list[str]:
     if isinstance(ensemble.design, CsvDesign) or not parameters or ensemble.members == 1:
+        return []
+    if source is not None:
         return []
     if not all(isinstance(each, Constant) for each in parameters.values()):
         return []

@@ -11,6 +11,7 @@ Invariants (``tests/unit/test_study_config.py``):
 5. Somebody's own solver is asked once what it is, by ``parse``; what it said is kept in the study.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,10 +29,13 @@ from pipeline.sections import (
     CheckpointConfig,
     CsvDesign,
     EnsembleConfig,
+    RecordConfig,
     ReservoirConfig,
     Section,
+    SourceConfig,
     StreamConfig,
 )
+from pipeline.source import taken, with_sections
 from pipeline.streamed import streamed_spec
 from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
 from solvers.announce import with_announcement
@@ -64,6 +68,12 @@ class StudyConfig(Section):
     reservoir: ReservoirConfig
     trainer: TrainerConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
+    record: RecordConfig | None = Field(
+        default=None, description="which samples are kept on disk; null: none"
+    )
+    source: SourceConfig | None = Field(
+        default=None, description="a record to take members from; null: all are simulated"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> "StudyConfig":
@@ -77,6 +87,7 @@ class StudyConfig(Section):
         sections |= {f"{name}?": section for name, section in sections.items()}
         sections["given"] = {name: each.model_dump() for name, each in self.parameters.items()}
         sections["deterministic"] = self.deterministic
+        sections["source"] = self.source
         return sections
 
     @property
@@ -102,7 +113,17 @@ class StudyConfig(Section):
     @property
     def expected_samples(self) -> int:
         """Training samples of the whole ensemble when no member fails."""
+        if self.source is not None and self.source.samples is not None:
+            return self.source.samples
         return self.ensemble.members * self.samples_per_member
+
+    @property
+    def simulates(self) -> bool:
+        """Whether a solver runs at all."""
+        source = self.source
+        if source is None or source.live:
+            return True
+        return source.validation == "live" and self.ensemble.validation > 0
 
     def validation_capacity(self, rank: int) -> int:
         """Validation samples that arrive at one rank: whole members, member % ranks == rank."""
@@ -161,6 +182,20 @@ class StudyConfig(Section):
         after, group = self.trainer.after_production, self.trainer.batch * self.trainer.accumulate
         return -int(-draws // group) + (after.steps if isinstance(after, StepsAfter) else 0)
 
+    @property
+    def record_bytes(self) -> int:
+        """Upper bound of the record on disk, without compression; 0 without a record."""
+        if self.record is None:
+            return 0
+        held = self.trainer.ranks * self.reservoir.capacity
+        samples = self.expected_samples
+        if self.record.what == "reservoir":
+            samples = min(samples, held)
+        # Parameters, times, member, number, step and draws stand beside the fields.
+        numbers = 8 * (len(self.parameter_names) + self.window + 3) + 4
+        kept = math.ceil(samples * self.record.fraction / self.record.every)
+        return kept * (self.sample_bytes + numbers)
+
     def warnings(self) -> list[str]:
         """What is allowed, but probably not meant."""
         return checks.warnings(self._sections())
@@ -210,6 +245,12 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
         rest = {name: section for name, section in tree.items() if name != "solver"}
         raise ConfigError(error.problems + _problems_of(rest)) from None
     try:
+        tree = _with_source(tree)
+    except ConfigError as error:
+        lines = [f"source.record={line}" for line in error.problems]
+        rest = {name: each for name, each in tree.items() if name not in ("source", "solver")}
+        raise ConfigError(lines + _problems_of(rest)) from None
+    try:
         study = StudyConfig.model_validate(tree, strict=True)
     except ValidationError as error:
         sections = _sections_of(tree)
@@ -218,9 +259,22 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     except ConfigError as error:
         raise ConfigError(error.problems + _file_problems(_sections_of(tree))) from None
     found = _file_problems(_sections_of(tree))
+    if study.source is not None:
+        source, lines = taken(study)
+        study = study.model_copy(update={"source": source})
+        found += lines
     if found:
         raise ConfigError(found)
     return study
+
+
+def _with_source(tree: dict[str, Any]) -> dict[str, Any]:
+    """The same study with what it leaves to a record, where it has one."""
+    source = tree.get("source")
+    record = source.get("record") if isinstance(source, dict) else None
+    if not isinstance(record, str | Path):
+        return tree
+    return {name: _tuples(section) for name, section in with_sections(tree, Path(record)).items()}
 
 
 def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -279,6 +333,10 @@ def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any
         if isinstance(csv, str | Path):
             design = {**design, "csv": folder / Path(csv).expanduser()}
             changed["ensemble"] = {**ensemble, "design": design}
+    source = changed.get("source")
+    if isinstance(source, dict) and isinstance(source.get("record"), str | Path):
+        record = folder / Path(source["record"]).expanduser()
+        changed["source"] = {**source, "record": record}
     solver = changed.get("solver")
     if isinstance(solver, dict) and solver.get("kind") == "program":
         root = solver.get("root", ".")
@@ -309,6 +367,7 @@ _SECTION_TYPES: dict[str, TypeAdapter[Any]] = {
     "reservoir": TypeAdapter(ReservoirConfig),
     "trainer": TypeAdapter(TrainerConfig),
 }
+_SOURCE: TypeAdapter[SourceConfig | None] = TypeAdapter(SourceConfig | None)
 
 
 def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -326,6 +385,8 @@ def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
             sections[f"{name}?"] = sections[name]
     if isinstance(tree.get("deterministic", False), bool):
         sections["deterministic"] = tree.get("deterministic", False)
+    with suppress(ValidationError):
+        sections["source"] = _SOURCE.validate_python(tree.get("source"), strict=True)
     if isinstance(tree.get("parameters", {}), dict):
         sections["given"] = tree.get("parameters", {})
     return sections
@@ -356,7 +417,7 @@ def _csv_problems(sections: Mapping[str, Any]) -> list[str]:
     if not {"solver?", "parameters", "ensemble"} <= sections.keys():
         return []
     ensemble = sections["ensemble"]
-    if not isinstance(ensemble.design, CsvDesign):
+    if sections.get("source") is not None or not isinstance(ensemble.design, CsvDesign):
         return []
     names = [parameter.name for parameter in sections["solver?"].parameters()]
     rows = ensemble.members + ensemble.validation

@@ -10,6 +10,7 @@ Invariants (``tests/unit/test_design.py``):
 3. With uniform, halton and sobol, more members leave the first ones as they were.
 4. No member leaves the range of its distributions.
 5. A redrawn member depends on seed, member and attempt alone.
+6. A member that is taken from a record has the parameters that stand there.
 """
 
 import math
@@ -24,10 +25,13 @@ from jaxtyping import Float64
 from pipeline.config import StudyConfig
 from pipeline.design_csv import read_rows
 from pipeline.distributions import AnyDistribution, grid_levels
-from pipeline.sections import CsvDesign
+from pipeline.recorded import RecordedMembers
+from pipeline.sections import CsvDesign, SourceConfig
+from pipeline.source import recorded_numbers
 
 # One child of the root seed for each purpose, so that none disturbs another.
 TRAINING, VALIDATION, REDRAW = 0x7121, 0x7A11, 0x2ED2
+BESIDE = 0xBE51  # members that are simulated beside those of a record
 
 # A row per member, a column per parameter; "_" because two such arrays may differ in length.
 Parameters = Float64[np.ndarray, " _members _parameters"]
@@ -80,6 +84,8 @@ def design_of(study: StudyConfig) -> Design:
     Raises:
         ValueError: The CSV file has changed since the study was checked.
     """
+    if study.source is not None:
+        return _beside_record(study, study.source)
     names, ensemble = study.parameter_names, study.ensemble
     if isinstance(ensemble.design, CsvDesign):
         return _from_csv(ensemble.design.csv, study)
@@ -96,6 +102,34 @@ def design_of(study: StudyConfig) -> Design:
         names=names,
         validation=_place(quantiles, distributions),
         training=training,
+        _distributions=tuple(distributions),
+        _seed=study.seed,
+    )
+
+
+def _beside_record(study: StudyConfig, source: SourceConfig) -> Design:
+    """Parameters of the record's members, and drawn ones for those that are simulated."""
+    names, ensemble = study.parameter_names, study.ensemble
+    distributions = [study.parameters[name] for name in names]
+    numbers = recorded_numbers(study)
+    values = np.empty((ensemble.validation + ensemble.members, len(names)))
+    recorded = RecordedMembers(source.record).parameters([*numbers.values()], names)
+    values[list(numbers)] = recorded
+    # Not the points of the study that made the record, which may have had the same seed.
+    newest = max(numbers.values())
+    for count, purpose, first in (
+        (ensemble.validation, (VALIDATION,), 0),
+        (ensemble.members, (BESIDE, newest), ensemble.validation),
+    ):
+        live = [m for m in range(first, first + count) if m not in numbers]
+        if live:
+            assert isinstance(ensemble.design, str)
+            quantiles = _points(ensemble.design, distributions, len(live), study.seed, *purpose)
+            values[live] = _place(quantiles, distributions)
+    return Design(
+        names=names,
+        validation=values[: ensemble.validation],
+        training=values[ensemble.validation :],
         _distributions=tuple(distributions),
         _seed=study.seed,
     )
@@ -146,13 +180,13 @@ def _place(quantiles: Parameters, distributions: Sequence[AnyDistribution]) -> P
 
 
 def _points(
-    kind: str, distributions: Sequence[AnyDistribution], count: int, seed: int, purpose: int
+    kind: str, distributions: Sequence[AnyDistribution], count: int, seed: int, *purpose: int
 ) -> Parameters:
     """Places in the unit cube; a constant takes no dimension, so that it weakens no sequence."""
     quantiles = np.full((count, len(distributions)), 0.5)
     varying = [place for place, each in enumerate(distributions) if each.levels != 1]
     if varying and count > 0:
-        rng = _rng(seed, purpose)
+        rng = _rng(seed, *purpose)
         quantiles[:, varying] = _SEQUENCES[kind](count, len(varying), rng)
     return quantiles
 

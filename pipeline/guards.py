@@ -37,7 +37,8 @@ def check_packages() -> None:
     """
     root = project_root()
     problems = [problem for name in PACKAGES if (problem := _misplaced(name, root)) is not None]
-    problems += _foreign_owners(metadata.distributions())
+    # Python's own finder alone: dask brings another, which hides files that are not there.
+    problems += _foreign_owners(metadata.MetadataPathFinder().find_distributions())
     if problems:
         raise ConfigError(problems)
 

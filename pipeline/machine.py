@@ -73,6 +73,25 @@ def shared_memory_free(folder: Path = SHARED_MEMORY) -> int:
     return status.f_bavail * status.f_frsize
 
 
+def record_problems(record_bytes: int, folder: Path) -> list[str]:
+    """Why the disk of ``folder`` cannot hold a record.
+
+    Args:
+        record_bytes: Most that it takes; 0 without a record.
+        folder: Of the run; it need not exist yet.
+    """
+    present = next(place for place in (folder, *folder.parents) if place.is_dir())
+    free = shutil.disk_usage(present).free
+    if record_bytes <= free:
+        return []
+    line = (
+        f"record.fraction: the record takes up to {record_bytes / 2**30:,.1f} GiB, but {present} "
+        f"has {free / 2**30:,.1f} GiB free. Lower record.fraction, raise record.every, or choose "
+        "another folder with --out"
+    )
+    return [line]
+
+
 def _count_visible(value: str) -> int:
     """Entries before the first one that names no device, as CUDA reads them."""
     count = 0

@@ -327,6 +327,7 @@ class OrderedReservoir:
             counters=Counters(inserted=self.inserted, drawn=drawn, late=self.late),
             rng=None,
             order=Order(facts=facts, arrays=arrays),
+            undone=np.concatenate([NONE, *(each.indices for each in leased)]),
         )
 
     def restore(self, state: ReservoirState) -> None:

@@ -10,7 +10,7 @@
    next, and one in parts when no other is being assembled.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, runtime_checkable
@@ -82,8 +82,23 @@ class Placing:
     """One store: its slots, and what is known to lie or to grow in them."""
 
     def __init__(
-        self, *, slots: SlotArrays, book: Book, layout: SampleLayout, turn: Turn | None = None
+        self,
+        *,
+        slots: SlotArrays,
+        book: Book,
+        layout: SampleLayout,
+        turn: Turn | None = None,
+        describe: Callable[[Rows, Message, Rows], None] | None = None,
     ) -> None:
+        """An empty store.
+
+        Args:
+            slots: Its memory.
+            book: Which slot is free.
+            layout: What lies in a slot.
+            turn: The order in which samples are stored; None: as they come.
+            describe: Told what slots are filled with, before they are committed.
+        """
         # Base-class views: a subclass such as memmap pays for every index operation.
         self._fields = np.asarray(slots.fields)
         self._inputs = np.asarray(slots.inputs)
@@ -95,7 +110,7 @@ class Placing:
                 f"slots of {self._fields.shape[1:]} with {self._inputs.shape[1]} inputs cannot "
                 f"hold samples of {wanted} with {layout.num_inputs} inputs"
             )
-        self._book, self._layout, self.turn = book, layout, turn
+        self._book, self._layout, self.turn, self._tell = book, layout, turn, describe
         self._points = prod(layout.grid)
         self._samples = np.zeros(len(self._members), np.int64)  # of each slot, within its member
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
@@ -201,7 +216,7 @@ class Placing:
             if slots.size == 0:
                 break
             chosen, fresh = fresh[: slots.size], fresh[slots.size :]
-            rows, source = _span(slots), _span(chosen)
+            rows, source = span(slots), span(chosen)
             self._fields[rows] = message.fields[source]
             self._describe(message, rows, source)
             self._commit(slots)
@@ -314,9 +329,11 @@ class Placing:
         self._members[rows] = message.stamp.member
         self._steps[rows] = message.steps[source]
         self._samples[rows] = message.samples[source]
+        if self._tell is not None:
+            self._tell(rows, message, source)
 
 
-def _span(numbers: Slots) -> slice | Slots:
+def span(numbers: Slots) -> slice | Slots:
     """A slice when the numbers are consecutive: copying it is one plain memory copy."""
     first, last = int(numbers[0]), int(numbers[-1])
     if last - first == numbers.size - 1 and bool((numbers[1:] - numbers[:-1] == 1).all()):

@@ -321,6 +321,7 @@ class Reservoir:
                 late=self.late,
             ),
             rng=dict(self._rng.bit_generator.state),
+            undone=np.concatenate([NONE, *(indices for _, indices in undone)]),
         )
 
     def restore(self, state: ReservoirState) -> None:

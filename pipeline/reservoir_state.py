@@ -7,11 +7,11 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Int64
+from jaxtyping import Bool, Float64, Int64
 
 from pipeline.errors import ConfigError
 
@@ -62,6 +62,23 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Recorded:
+    """What the record knows of the samples that a reservoir holds.
+
+    Attributes:
+        position: Rows it had.
+        rows: Row of each held sample; -1: it is not in the record.
+        draws: How often each was drawn.
+        inputs: Parameters and times of each as they were sent.
+    """
+
+    position: int
+    rows: Int64[np.ndarray, " row"]
+    draws: Int64[np.ndarray, " row"]
+    inputs: Float64[np.ndarray, " row inputs"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ReservoirState:
     """One reservoir's bookkeeping at one moment.
 
@@ -70,12 +87,14 @@ class ReservoirState:
         counters: What it has counted.
         rng: State of its random generator; None: a fresh one.
         order: In a deterministic study, whose samples stay in their slots; None in any other.
+        undone: Slots of the draws that are to be made again; not kept.
     """
 
     held: HeldRows
     counters: Counters
     rng: dict[str, Any] | None
     order: Order | None = None
+    undone: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
 
 
 def home(members: Numbers, samples: Numbers, *, validation: bool, ranks: int) -> Numbers:

@@ -25,6 +25,7 @@ from pipeline.reservoir_state import (
     HeldRows,
     Numbers,
     Order,
+    Recorded,
     ReservoirState,
     chosen,
     fitting,
@@ -50,6 +51,7 @@ class Snapshot:
         stored: Which training samples of each member were ever stored here.
         validation_stored: Likewise for validation members.
         turns: Whose turn it is in both stores, in a deterministic study.
+        recorded: What the record knows of the held samples, where there is one.
     """
 
     state: ReservoirState
@@ -59,6 +61,7 @@ class Snapshot:
     stored: Stored
     validation_stored: Stored
     turns: tuple[Turn, Turn] = (None, None)
+    recorded: Recorded | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,6 +74,7 @@ class Restored:
         stored: Which training samples of each member are not to be stored again.
         validation_samples: As ``samples``, for the validation store.
         validation_stored: As ``stored``, for validation members.
+        recorded: As in the snapshot.
         turn: Whose it is, in a deterministic study.
         validation_turn: As ``turn``, for validation members.
     """
@@ -80,6 +84,7 @@ class Restored:
     stored: Stored
     validation_samples: Numbers
     validation_stored: Stored
+    recorded: Recorded | None = None
     turn: Turn = None
     validation_turn: Turn = None
 
@@ -118,6 +123,8 @@ def write(
     )
     if snapshot.state.order is not None:
         _write_order(root.create_group("order"), snapshot.state.order)
+    if snapshot.recorded is not None:
+        _write_recorded(root.create_group("record"), snapshot.recorded)
     group = root.create_group("training")
     for name, values in (
         ("sample", snapshot.samples),
@@ -181,6 +188,7 @@ def read(
         stored=_own(stored, rank, ranks, validation=False),
         validation_samples=_of_rows(kept_checks, "sample", validation_rows),
         validation_stored=_own(_all_stored(kept_checks), rank, ranks, validation=True),
+        recorded=_recorded(roots[0], keep) if same else None,
         turn=turns[0],
         validation_turn=turns[1],
     )
@@ -256,6 +264,16 @@ def _write_order(group: zarr.Group, order: Order) -> None:
         _small(group, name, values)
 
 
+def _write_recorded(group: zarr.Group, recorded: Recorded) -> None:
+    group.attrs["position"] = recorded.position
+    _small(group, "row", recorded.rows)
+    _small(group, "draws", recorded.draws)
+    inputs = recorded.inputs
+    array = _create(group, "inputs", inputs.shape, str(inputs.dtype), max(1, len(inputs)))
+    if inputs.size:
+        array[:] = inputs
+
+
 # --- reading --------------------------------------------------------------------------------------
 
 
@@ -287,6 +305,24 @@ def _order(root: zarr.Group) -> Order | None:
     return Order(
         facts=json.loads(str(group.attrs["facts"])),
         arrays={name: _values(group, name) for name in group.array_keys()},
+    )
+
+
+def recorded_rows(checkpoint: Path, rank: int) -> int | None:
+    """Rows that the record of a rank had; None where there was none."""
+    root = zarr.open_group(store_path(checkpoint, rank), mode="r")
+    return int(str(_group(root, "record").attrs["position"])) if "record" in root else None
+
+
+def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
+    if "record" not in root:
+        return None
+    group = _group(root, "record")
+    return Recorded(
+        position=int(str(group.attrs["position"])),
+        rows=_values(group, "row")[keep],
+        draws=_values(group, "draws")[keep],
+        inputs=np.asarray(_array(group, "inputs")[:])[keep],
     )
 
 

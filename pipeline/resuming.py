@@ -33,8 +33,10 @@ CHANGEABLE: Final = (
     "checkpoint.keep_best",
     "checkpoint.grace_seconds",
 )
-# Of these, what a deterministic study must keep: its batches depend on them.
+# Of these, what a deterministic study must keep: its batches depend on them; and one with a record,
+# which knows the slots of each rank.
 FIXED_ORDER: Final = ("trainer.ranks", "reservoir.capacity")
+FIXED_RECORD: Final = ("trainer.ranks",)
 CHECKPOINTS: Final = "checkpoints"
 
 
@@ -110,7 +112,7 @@ def check_changes(old: StudyConfig, new: StudyConfig) -> None:
         ConfigError: With each of them.
     """
     before, after = _leaves(old.as_json()), _leaves(new.as_json())
-    fixed = FIXED_ORDER if old.deterministic else ()
+    fixed = FIXED_ORDER if old.deterministic else FIXED_RECORD if old.record is not None else ()
     changeable = [key for key in CHANGEABLE if key not in fixed]
     found = [
         f"{key}={after.get(key)}: the study has begun with {before.get(key)}, and goes on with it. "

@@ -9,10 +9,11 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
@@ -33,11 +34,13 @@ from pipeline.config import StudyConfig
 from pipeline.controller import Controller
 from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal, read
 from pipeline.provenance import study_facts
 from pipeline.receiver import remove_stale_sockets
+from pipeline.record import write_index
+from pipeline.record_layout import FOLDER as RECORD
 from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, progress_of, read_study
 from pipeline.rundir import RunDirectory
@@ -166,6 +169,7 @@ def _tidied(path: Path, study: StudyConfig) -> Progress:
         _log.warning("%s is not used: %s", folder, wrong)
     if progress.checkpoint is None:
         _log.warning("%s holds no valid checkpoint: the study starts over", path)
+        shutil.rmtree(path / RECORD, ignore_errors=True)
     set_aside(progress.broken)
     remove_partial(path / CHECKPOINTS)
     return progress
@@ -268,8 +272,9 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
     require_cpus(nodes, study.ensemble.mpi_ranks)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
+    record = None if study.record is None else parts.directory.record
     with (
-        _reservoirs(study, places, keys, parts.resume, spans_nodes=len(nodes) > 1) as (
+        _reservoirs(study, places, keys, parts.resume, record, spans_nodes=len(nodes) > 1) as (
             reservoirs,
             endpoints,
         ),
@@ -307,13 +312,30 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
             ),
             journal=parts.journal,
             run_directory=parts.directory,
-            watch=Watch(samples_expected=study.expected_samples),
+            watch=Watch(samples_expected=study.expected_samples, simulates=study.source is None),
             observers=parts.observers,
             clock=clock,
             stop=parts.stop,
             grace_seconds=study.checkpoint.grace_seconds,
         )
-        return driver.run()
+        return with_records(driver.run(), reservoirs, record)
+
+
+def with_records(stats: StudyStats, reservoirs: Sequence[Actor], record: Path | None) -> StudyStats:
+    """Let the reservoirs finish their records; the statistics with what these hold then.
+
+    The study has its result already: a record that cannot be finished takes nothing from it.
+    """
+    if record is None:
+        return stats
+    try:
+        said = answers([each.finish_record.remote() for each in reservoirs], "a record")
+        write_index(record)
+    except (StudyFailed, OSError) as error:
+        _log.error("the record is not finished: %s", error)
+        return stats
+    ended = zip(stats.reservoirs, said, strict=True)
+    return replace(stats, reservoirs=tuple(replace(each, **asdict(last)) for each, last in ended))
 
 
 def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
@@ -329,6 +351,7 @@ def _reservoirs(
     places: Sequence[Node],
     keys: StudyKeys,
     resume: tuple[str, int] | None,
+    record: Path | None,
     *,
     spans_nodes: bool,
 ) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
@@ -345,6 +368,7 @@ def _reservoirs(
             keys,
             node.address if spans_nodes else "127.0.0.1" if tcp else None,
             resume,
+            record,
         )
         for rank, node in enumerate(places)
     ]

@@ -64,6 +64,11 @@ class RunDirectory:
         """The exported surrogate and its card."""
         return self.path / "model"
 
+    @property
+    def record(self) -> Path:
+        """The samples that were trained on, where the study keeps them."""
+        return self.path / "record.zarr"
+
     def write_study(self, *, source: str | None, resolved: dict[str, Any]) -> None:
         """Keep the study as it was given, and as it was understood."""
         if source is not None:

@@ -9,6 +9,7 @@
 import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import final
 
@@ -17,6 +18,7 @@ import numpy as np
 from pipeline.appended import Appended
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing, SlotArrays
+from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Numbers
 from pipeline.reservoir_store import Restored, Snapshot, read, store_path, write
@@ -34,6 +36,7 @@ class Saving:
         training: Their samples.
         appended: Bookkeeping of the validation store.
         validation: Its samples; None in a study without.
+        recorder: Of the study's record, where it has one.
         freed: Told, without the lock, that slots may be overwritten again.
     """
 
@@ -46,10 +49,12 @@ class Saving:
         training: tuple[SlotArrays, Placing],
         appended: Appended,
         validation: tuple[SlotArrays, Placing] | None,
+        recorder: Recorder | None = None,
         freed: Callable[[], object],
     ) -> None:
         self._rank, self._lock, self._book, self._appended = rank, lock, book, appended
         self._training, self._validation, self._freed = training, validation, freed
+        self._recorder = recorder
         self._thread: threading.Thread | None = None
         self._failure: str | None = None
 
@@ -70,6 +75,8 @@ class Saving:
         )
         self._book.restore(restored.state)
         placing.restore(restored.stored, restored.samples, restored.turn)
+        if self._recorder is not None and restored.recorded is not None:
+            self._recorder.restore(restored.recorded, restored.samples)
         if self._validation is not None:
             self._validation[1].restore(
                 restored.validation_stored, restored.validation_samples, restored.validation_turn
@@ -110,6 +117,7 @@ class Saving:
             validation=appended,
             validation_samples=none if validation is None else validation.samples_in(appended),
             stored=self._training[1].stored(),
+            recorded=None if self._recorder is None else self._recorder.state(state),
             turns=(
                 self._training[1].turn_state(),
                 None if validation is None else validation.turn_state(),
@@ -121,6 +129,9 @@ class Saving:
         path = store_path(folder, self._rank)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            if self._recorder is not None and snapshot.recorded is not None:
+                recorded = self._recorder.durable(snapshot.recorded)
+                snapshot = replace(snapshot, recorded=recorded)
             write(
                 path,
                 snapshot,

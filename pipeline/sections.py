@@ -130,3 +130,41 @@ class CheckpointConfig(Section):
     grace_seconds: PositiveFloat = Field(
         default=45.0, description="time for a last one after SIGTERM or Ctrl-C"
     )
+
+
+class SourceConfig(Section):
+    """A record whose members take part in the study instead of simulated ones."""
+
+    record: Path = Field(
+        strict=False, description="run directory of an earlier study, or the record in it"
+    )
+    live: int = Field(
+        default=0, ge=0, description="training members that are simulated nevertheless"
+    )
+    validation: Literal["recorded", "live"] = Field(
+        default="recorded", description="where validation members come from"
+    )
+    members: tuple[int, ...] | None = Field(
+        default=None,
+        description="numbers in the record, those for validation first; null: chosen by the seed",
+    )
+    samples: int | None = Field(
+        default=None, description="training samples; counted when the study is read"
+    )
+
+
+class RecordConfig(Section):
+    """Which of the samples that were trained on are kept on disk."""
+
+    what: Literal["inserted", "drawn", "reservoir"] = Field(
+        default="inserted",
+        description="samples that were stored, that were drawn, or that are held at the end",
+    )
+    fraction: float = Field(default=1.0, gt=0.0, le=1.0, description="share of them that is kept")
+    every: int = Field(default=1, ge=1, description="only every n-th sample of a member")
+    compression: Literal["none", "zstd"] = Field(
+        default="none", description="of the chunks on disk"
+    )
+    when_full: Literal["drop", "wait"] = Field(
+        default="drop", description="when the disk is too slow: drop samples, or slow the stream"
+    )

@@ -4,12 +4,13 @@ It is the body of a SolverActor whose members have one mpi_rank, and of every mp
 
 1. On several mpi_ranks each sends its own box of the field, a few samples together at most.
 2. A failed attempt is told when what it has sent is stored, as it is for one that succeeds.
+3. A member of a record is sent like one that is computed; without any other, no solver is built.
 """
 
 import contextlib
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
 from pipeline.config import StudyConfig
@@ -19,14 +20,18 @@ from pipeline.errors import StreamRefused
 from pipeline.flow import MOST_TOGETHER
 from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.members import run_member
+from pipeline.recorded import RecordedMembers
 from pipeline.sender import Sender
+from pipeline.source import recorded_numbers
 from pipeline.stats import MemberReport
 from solvers import registry
-from solvers.base import Distributed, Solver, SolverFailed
+from solvers.base import Distributed, Snapshot, Solver, SolverFailed
 
 # After its last snapshot a member waits for room in the reservoirs, which can take as long as the
 # trainer is slow; the sender gives up when the receivers are silent.
 FLUSH_TIMEOUT_SECONDS: Final = math.inf
+
+_Thinning = Callable[[Iterator[Snapshot]], Iterator[Snapshot]]
 
 
 @final
@@ -52,9 +57,11 @@ class Solving:
     ) -> None:
         self._study, self._comm = study, comm
         self._layout = study.sample_layout()
-        self._solver = registry.build(study.solver)
-        part = None if size == 1 else _part(self._solver, comm, size)
-        self._downsampling = Downsampling(self._solver.spec, study.stream, part=part)
+        self._numbers = recorded_numbers(study)
+        self._record = None if study.source is None else RecordedMembers(study.source.record)
+        self._solver = registry.build(study.solver) if study.simulates else None
+        part = None if size == 1 or self._solver is None else _part(self._solver, comm, size)
+        self._downsampling = Downsampling(study.solver.spec(), study.stream, part=part)
         box = None if part is None else self._downsampling.box
         self._sender = Sender(
             endpoints,
@@ -84,14 +91,15 @@ class Solving:
         Raises:
             SolverFailed: The member cannot be completed.
         """
+        solver, downsampling = self._runs(assignment.member)
         try:
             return run_member(
-                self._solver,
+                solver,
                 self._sender,
                 assignment,
                 parameters,
                 comm=self._comm,
-                downsampling=self._downsampling,
+                downsampling=downsampling,
                 window=self._layout.window,
                 stride=self._study.trainer.task.stride,
                 initial_state=self._study.stream.initial_state,
@@ -105,10 +113,30 @@ class Solving:
                 self._sender.flush(timeout=FLUSH_TIMEOUT_SECONDS)
             raise
 
+    def _runs(self, member: int) -> tuple[Solver, _Thinning]:
+        """What yields a member's snapshots, and what is done to them before they are sent."""
+        number = self._numbers.get(member)
+        if number is None:
+            assert self._solver is not None
+            return self._solver, self._downsampling
+        assert self._record is not None
+        recorded = self._record.member(
+            number,
+            names=self._study.spec.names,
+            every=self._study.stream.every,
+            box=self._downsampling.box,
+        )
+        return recorded, _untouched  # it was downsampled before it was recorded
+
     def close(self) -> None:
         """Destroy every PETSc object and close the sockets. Safe to call twice."""
-        self._solver.close()
+        if self._solver is not None:
+            self._solver.close()
         self._sender.close()
+
+
+def _untouched(snapshots: Iterator[Snapshot]) -> Iterator[Snapshot]:
+    return snapshots
 
 
 def _batch_bytes(study: StudyConfig, layout: SampleLayout, box: Box | None) -> int:

@@ -88,6 +88,11 @@ class ReservoirStats:
         validation_held: Validation samples stored.
         production_ended: No further training sample will come.
         waiting_members: Members of the messages that wait for room.
+        recorded: Samples taken into the record.
+        record_dropped: Samples that the record should have, and has not.
+        record_bytes: Written to the record.
+        record_queue_bytes: Waiting to be written to it.
+        record_problem: Why the record is incomplete; None while nothing has failed.
     """
 
     rank: int
@@ -108,6 +113,11 @@ class ReservoirStats:
     validation_held: int
     production_ended: bool
     waiting_members: tuple[int, ...] = ()
+    recorded: int = 0
+    record_dropped: int = 0
+    record_bytes: int = 0
+    record_queue_bytes: int = 0
+    record_problem: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -176,6 +186,9 @@ class Summary:
         query: How long the surrogate takes for a member.
         cost: What solvers and ranks have taken.
         breakeven: When that has paid.
+        samples_recorded: Samples in the record.
+        record_dropped: Samples that the record should have, and has not.
+        record_problem: Why it is incomplete, if it is for another reason.
     """
 
     name: str
@@ -202,6 +215,9 @@ class Summary:
     query: QueryTime | None = None
     cost: Cost | None = None
     breakeven: Breakeven | None = None
+    samples_recorded: int = 0
+    record_dropped: int = 0
+    record_problem: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""

@@ -6,7 +6,7 @@
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
 from pipeline.breakeven import Cost, breakeven
@@ -47,10 +47,12 @@ class Watch:
 
     Args:
         samples_expected: Training samples the ensemble yields when no member fails.
+        simulates: Whether all members are simulated; where some come from a record, nobody knows
+            what a member takes.
     """
 
-    def __init__(self, *, samples_expected: int) -> None:
-        self._expected = samples_expected
+    def __init__(self, *, samples_expected: int, simulates: bool = True) -> None:
+        self._expected, self._simulates = samples_expected, simulates
         # Two readings a second are taken; the bound only matters if somebody reads much faster.
         self._readings: deque[_Reading] = deque([_Reading(0.0, 0, 0, 0.0, 0.0)], maxlen=256)
 
@@ -91,6 +93,8 @@ class Watch:
         inserted_rate = (newest.inserted - oldest.inserted) / span
         drawn_rate = (newest.drawn - oldest.drawn) / span
         query, cost = _query(ranks), _cost(effort, trainer_seconds=at * len(reservoirs))
+        if not self._simulates:
+            cost = replace(cost, member_seconds=None)
         return StudyStats(
             elapsed_seconds=at,
             phase=over or _phase(reservoirs, ranks),
@@ -199,6 +203,9 @@ def summarise(
         query=query,
         cost=stats.cost,
         breakeven=breakeven(stats.cost, query),
+        samples_recorded=sum(r.recorded for r in stats.reservoirs),
+        record_dropped=sum(r.record_dropped for r in stats.reservoirs),
+        record_problem=next((r.record_problem for r in stats.reservoirs if r.record_problem), None),
     )
 
 

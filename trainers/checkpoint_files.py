@@ -77,7 +77,7 @@ def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[No
             except BlockingIOError:
                 if time.monotonic() > deadline:
                     raise TimeoutError(
-                        f"{checkpoints}: the ranks of an earlier run have been writing here for "
+                        f"{checkpoints}: processes of an earlier run have been writing here for "
                         f"{timeout:g} s. See which process still runs, and end it"
                     ) from None
                 time.sleep(_LOOK_AGAIN_SECONDS)

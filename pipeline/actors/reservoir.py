@@ -7,7 +7,7 @@ bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/intake.py``).
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +23,11 @@ from pipeline.intake import Bounds, Intake
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.record_layout import rank_group, record_attributes, record_layout
+from pipeline.record_writer import Record, RecordStats
+from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
+from pipeline.reservoir_store import recorded_rows
 from pipeline.saving import Saving
 from pipeline.slots import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
@@ -129,6 +133,7 @@ class _ReservoirHost:
         keys: StudyKeys,
         host: str | None,
         resume: tuple[str, int] | None = None,
+        record: Path | None = None,
     ) -> None:
         """Allocate the slots and start to receive.
 
@@ -139,6 +144,7 @@ class _ReservoirHost:
             label: Part of the shared-memory files' names, the same for all ranks of a study.
             host: Address to listen on over TCP; None for a socket of this node alone.
             resume: Folder of a valid checkpoint, and how many ranks took it; None: start empty.
+            record: Folder of the study's record, where it has one.
         """
         check_packages()
         self._rank, self._lock = rank, Turnstile()
@@ -162,7 +168,18 @@ class _ReservoirHost:
                     slots_path(label, rank, "validation"), capacity=validating, layout=layout
                 )
                 undo.callback(self._validation.close)
-            training = Placing(slots=self._training, book=self._reservoir, layout=layout, turn=turn)
+            self._record: Record | None
+            self._recorder: Recorder | None
+            self._record, self._recorder = self._open_record(study, record, resume)
+            if self._record is not None:
+                undo.callback(self._record.close)
+            training = Placing(
+                slots=self._training,
+                book=self._recorder or self._reservoir,
+                layout=layout,
+                turn=turn,
+                describe=None if self._recorder is None else self._recorder.describe,
+            )
             kept, validation = self._validation, None
             if kept is not None:
                 validation = Placing(
@@ -182,6 +199,7 @@ class _ReservoirHost:
                 training=(self._training, training),
                 appended=self._appended,
                 validation=None if kept is None or validation is None else (kept, validation),
+                recorder=self._recorder,
                 freed=lambda: self._receiver.wake(),
             )
             if resume is not None:
@@ -235,7 +253,11 @@ class _ReservoirHost:
             self._receiver.wake()  # slots may be overwritten again
         while True:
             with self._lock:
-                lease = self._reservoir.lease(batches, batch)
+                if self._recorder is None:
+                    lease = self._reservoir.lease(batches, batch)
+                else:
+                    lease = self._reservoir.lease(self._recorder.batches(batches, batch), batch)
+                    self._recorder.drawn(lease.indices)
             waited = time.monotonic() - began
             if lease.indices.size or lease.finished or batches == 0 or waited >= timeout:
                 break
@@ -251,6 +273,8 @@ class _ReservoirHost:
         """Draw exactly ``batches`` batches again after the end."""
         with self._lock:
             lease = self._reservoir.replay(batches, batch)
+            if self._recorder is not None:
+                self._recorder.drawn(lease.indices)
         return replace(lease, stop_asked=self._stop_asked)
 
     @ray.method
@@ -333,18 +357,55 @@ class _ReservoirHost:
                     trainer_blocked_seconds=self._trainer_blocked,
                     validation_held=self._appended.complete,
                     production_ended=counts.production_ended,
+                    **({} if self._record is None else asdict(self._record.stats())),
                     waiting_members=self._intake.waiting_members,
                 ),
                 self._train_stats,
             )
 
     @ray.method
+    def finish_record(self) -> RecordStats | None:
+        """The study has come to its end: write what is left to write, and say so in the record."""
+        if self._record is None or self._recorder is None:
+            return None
+        # Nobody inserts or draws any more: no lock is needed.
+        self._recorder.keep_held(lambda: time.sleep(_LOOK_AGAIN_SECONDS))
+        self._record.flush()
+        self._record.close(complete=True)
+        return self._record.stats()
+
+    @ray.method
     def close(self) -> None:
         """Stop to receive and remove the shared memory. Safe to call twice."""
         self._receiver.close()
+        if self._record is not None:
+            self._record.close()
         self._training.close()
         if self._validation is not None:
             self._validation.close()
+
+    def _open_record(
+        self, study: StudyConfig, folder: Path | None, resume: tuple[str, int] | None
+    ) -> tuple[Record, Recorder] | tuple[None, None]:
+        if study.record is None or folder is None:
+            return None, None
+        record = Record(
+            folder / rank_group(self._rank),
+            layout=record_layout(study),
+            attributes=record_attributes(study, self._rank),
+            compression=study.record.compression,
+            keep=None if resume is None else recorded_rows(Path(resume[0]), self._rank),
+            least_rows=2 * study.trainer.batch,  # one batch always fits, when all else is written
+            on_room=lambda: self._receiver.wake(),
+        )
+        recorder = Recorder(
+            book=self._reservoir,
+            slots=self._training,
+            record=record,
+            settings=study.record,
+            seed=study.seed,
+        )
+        return record, recorder
 
     def _ready(self) -> bool:
         with self._lock:

@@ -21,6 +21,9 @@ class _SolverHost:
         if study.ensemble.mpi_ranks > 1:
             self._runs: Group | Solving = Group(study, endpoints, keys)
             return
+        if not study.simulates:
+            self._runs = Solving(study, endpoints, keys, comm=None)
+            return
         # Here and not above: the driver imports this module too, and must not start MPI.
         from solvers import petsc
 

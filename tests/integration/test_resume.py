@@ -17,6 +17,7 @@ import yaml
 
 from pipeline.config import StudyConfig
 from pipeline.journal import read
+from pipeline.record import open_record
 from pipeline.shared_files import remove_stale
 from tests.small_study import small_study
 from trainers.checkpoint_files import newest_valid, steps_in
@@ -35,6 +36,7 @@ def study_of(members: int, **trainer: object) -> StudyConfig:
         ensemble={"members": members, "validation": VALIDATION},
         trainer={"validate_every": 40, **trainer},
         checkpoint={"every_seconds": 0.3},
+        record={},
     )
 
 
@@ -112,6 +114,17 @@ def check_the_end(out: Path, members: int) -> None:
     assert broken == {}
     assert not list((out / "checkpoints").glob(".*"))
     assert not list(Path("/dev/shm").glob(f"{PREFIX}*"))
+    check_the_record(out, members, summary["samples_drawn"])
+
+
+def check_the_record(out: Path, members: int, drawn: int) -> None:
+    """Every sample is there once, and every draw was counted once."""
+    data = open_record(out)
+    assert data.attrs["complete"]
+    found = list(zip(data["member"].values.tolist(), data["number"].values.tolist(), strict=True))
+    training = range(VALIDATION, VALIDATION + members)
+    assert found == [(member, sample) for member in training for sample in range(STEPS)]
+    assert int(data["draws"].sum()) == drawn
 
 
 def killed_often(folder: Path, times: int, members: int) -> int:
@@ -179,9 +192,11 @@ def outcome(out: Path) -> tuple[bytes, list[bytes], float]:
     return weights, arrays, json.loads((out / "summary.json").read_text())["validation_mse"]
 
 
-def losses_of(out: Path) -> dict[int, float]:
+def losses_of(out: Path) -> dict[tuple[int, int], float]:
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    return {rank["train_step"]: rank["loss"] for line in lines for rank in line["ranks"]}
+    return {
+        (rank["rank"], rank["train_step"]): rank["loss"] for line in lines for rank in line["ranks"]
+    }
 
 
 @pytest.mark.slow

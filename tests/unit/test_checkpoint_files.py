@@ -171,7 +171,7 @@ with sole_writer(Path(sys.argv[1])):
         assert rank.stdout is not None
         assert rank.stdout.readline() == "held\n"
         with (
-            pytest.raises(TimeoutError, match="ranks of an earlier run"),
+            pytest.raises(TimeoutError, match="processes of an earlier run"),
             sole_writer(tmp_path / "checkpoints", timeout=0.2),
         ):
             pytest.fail("two at a time")

@@ -22,6 +22,7 @@ from pipeline.breakeven import Breakeven
 from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.regions import ErrorRange, ErrorsOf
+from pipeline.sections import RecordConfig
 from pipeline.stats import Summary
 from pipeline.stopping import StopRequest
 from solvers.registry import SOLVERS
@@ -183,7 +184,8 @@ def test_init_writes_a_study_that_check_accepts(study: Path) -> None:
 
 def test_the_commented_keys_of_init_are_right_too(study: Path) -> None:
     lines = study.read_text().splitlines()
-    commented = {"# stream:", *(line for line in lines if line.startswith("#   ") and ": " in line)}
+    sections = {"# stream:", "# record:"}
+    commented = sections | {line for line in lines if line.startswith("#   ") and ": " in line}
     commented -= {line for line in commented if "headrace" in line or "{" in line}
     live = [line[2:] if line in commented else line for line in lines]
     live = [line.replace("  # ", "  ", 1) if line.startswith("  # ") else line for line in live]
@@ -194,6 +196,7 @@ def test_the_commented_keys_of_init_are_right_too(study: Path) -> None:
     assert tree["trainer"]["device"] == "auto"
     resolved = load(study).as_json()["stream"]
     assert resolved == StudyConfig.model_fields["stream"].default.model_dump(mode="json")
+    assert tree["record"] == RecordConfig().model_dump()
 
 
 def test_init_overwrites_nothing(study: Path) -> None:

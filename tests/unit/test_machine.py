@@ -80,3 +80,12 @@ def test_slots_that_do_not_fit_into_shared_memory_are_refused() -> None:
     (line,) = machine.problems(ranks=2, device="cpu", gpus=0, capacity=6000, **memory)
     for word in ("reservoir.capacity=6000", "2 rank(s)", "300 MiB", "64 MiB free", "Lower"):
         assert word in line
+
+
+def test_a_record_that_does_not_fit_on_the_disk_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "runs" / "not-there-yet"
+    assert machine.record_problems(0, folder) == []
+    assert machine.record_problems(1 << 20, folder) == []
+    (line,) = machine.record_problems(1 << 62, folder)
+    assert line.startswith("record.fraction: the record takes up to 4,294,967,296.0 GiB, but")
+    assert f"{tmp_path} has" in line

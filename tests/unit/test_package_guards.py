@@ -136,3 +136,12 @@ def test_the_package_list_of_pyproject_is_explicit_and_complete(project: Path) -
 def test_it_cannot_be_uploaded_by_accident(project: Path) -> None:
     metadata = tomllib.loads((project / "pyproject.toml").read_text())["project"]
     assert "Private :: Do Not Upload" in metadata["classifiers"]
+
+
+def test_the_finder_that_dask_brings_changes_nothing(install: Callable[..., Path]) -> None:
+    import dask  # noqa: F401 - from here on importlib.metadata asks another package too
+
+    guards.check_packages()
+    install("one-file", ["deploy.py"], top_level=None)
+    (problem,) = problems()
+    assert "'deploy' also belongs to the installed distribution 'one-file'" in problem

@@ -13,7 +13,7 @@ from pipeline.config import StudyConfig, load, parse
 from pipeline.distributions import KEYS
 from pipeline.errors import ConfigError
 from pipeline.known_keys import known_keys
-from pipeline.sections import CsvDesign
+from pipeline.sections import CsvDesign, RecordConfig, SourceConfig
 
 Tree = dict[str, Any]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -583,6 +583,8 @@ def test_an_unknown_key_is_refused_in_every_section() -> None:
 def all_keys() -> list[tuple[str, ...]]:
     full = parse(tree()).as_json()
     full["ensemble"]["design"] = {"csv": "p.csv"}
+    full["record"] = RecordConfig().model_dump()
+    full["source"] = SourceConfig(record=Path("run")).model_dump()
     distributions = [("parameters", "west", key) for key in KEYS]
     return every_key((), full) + distributions
 
@@ -597,8 +599,9 @@ def test_every_key_is_in_the_reference(project: Path) -> None:
 
 def test_every_default_in_the_reference_is_the_default(project: Path) -> None:
     reference = (project / "docs" / "study.md").read_text()
-    resolved = parse(tree()).as_json()
-    for section in ("ensemble", "stream", "reservoir", "trainer", "checkpoint"):
+    resolved = parse({**tree(), "record": {}}).as_json()
+    resolved["source"] = SourceConfig(record=Path("run")).model_dump()
+    for section in ("ensemble", "stream", "reservoir", "trainer", "checkpoint", "record", "source"):
         for name, field in known_fields(section).items():
             if field.is_required() or isinstance(resolved[section][name], dict | list):
                 continue
@@ -610,14 +613,44 @@ def test_every_default_in_the_reference_is_the_default(project: Path) -> None:
 
 
 def known_fields(section: str) -> dict[str, FieldInfo]:
+    if section == "record":  # optional
+        return RecordConfig.model_fields
+    if section == "source":
+        return SourceConfig.model_fields
     model = StudyConfig.model_fields[section].annotation
     assert isinstance(model, type)
     assert issubclass(model, BaseModel)
     return model.model_fields
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "limit"),
+    [
+        ("fraction", 0.0, "above 0"),
+        ("fraction", 1.5, "at most 1"),
+        ("every", 0, "at least 1"),
+        ("what", "all", "inserted"),
+        ("compression", "gzip", "zstd"),
+        ("when_full", "stop", "drop"),
+    ],
+)
+def test_a_wrong_record_is_refused(key: str, value: object, limit: str) -> None:
+    (line,) = problems(changed(f"record.{key}", value))
+    assert line.startswith(f"record.{key}=")
+    assert limit in line
+
+
+def test_the_size_of_a_record_is_known_before_it_is_written() -> None:
+    assert parse(tree()).record_bytes == 0
+    sample = 24 * 40 * 4 + 8 * (5 + 1 + 3) + 4
+    study = parse({**tree(), "record": {"fraction": 0.25, "every": 2}})
+    assert study.record_bytes == 49 * sample  # of 390 samples an eighth, rounded up
+    held = parse({**tree(), "record": {"what": "reservoir"}})
+    assert held.record_bytes == 3 * 120 * sample
+
+
 def test_every_key_says_what_it_is() -> None:
-    full = parse(tree()).as_json()
+    full = parse({**tree(), "record": {}}).as_json()
     for key in every_key((), full):
         what = known_keys(key[:-1], full, StudyConfig)[key[-1]]
         if key[-1] != "kind" and len(key) > 1:

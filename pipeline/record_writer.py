@@ -1,0 +1,463 @@
+"""Writes samples of one rank into a Zarr group, on a thread of its own, from a bounded queue.
+
+1. ``add`` copies what fits and returns at once; what does not fit is dropped, and counted.
+2. Memory is bounded: ``queue_bytes``, or three blocks where that is more.
+3. ``flush`` returns when every row that was added before can be read and survives a crash.
+4. Whole chunks only: rows of a block that is not full are written with it, and again when it is.
+5. A disk that fails ends the record, not the study: ``problem`` says why, and all else is dropped.
+6. After ``Record(..., keep=position)`` the rows from ``position`` on are gone, and only those.
+7. One process writes at a time: another waits for a reservoir that outlives its killed driver.
+"""
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, final
+
+import numpy as np
+from jaxtyping import Float, Float64, Int64, Shaped
+
+from pipeline.record_layout import RecordLayout
+from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup
+from trainers.checkpoint_files import sole_writer
+
+_log = logging.getLogger(__name__)
+
+QUEUE_BYTES: Final = 128 << 20
+_PREPARED: Final = 16  # blocks: all of them, unless samples are tiny
+COMMIT_SECONDS: Final = 5.0  # what a crash of the machine costs at most
+
+Index = slice | Int64[np.ndarray, " _"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordStats:
+    """Counters of a record, under the names of ``pipeline.stats.ReservoirStats``.
+
+    Attributes:
+        recorded: Samples taken into the record.
+        record_dropped: Samples that it should have, and has not.
+        record_bytes: Written to disk.
+        record_queue_bytes: Waiting to be written.
+        record_problem: Why it is incomplete; None while nothing has failed.
+    """
+
+    recorded: int
+    record_dropped: int
+    record_bytes: int
+    record_queue_bytes: int
+    record_problem: str | None
+
+
+class _Block:
+    """Samples of one chunk."""
+
+    def __init__(self, layout: RecordLayout) -> None:
+        rows, sample = layout.block_rows, layout.sample
+        self.fields = np.empty((sample.channels, rows, sample.window, *sample.grid), sample.dtype)
+        self.numbers = np.empty((3, rows), np.int64)  # member, number, step
+        self.inputs = np.empty((rows, sample.num_inputs), np.float64)  # parameters, times
+        self.filled = 0
+        self.copied = 0  # rows whose numbers and inputs the writer has taken
+        self.first = 0  # row of the group
+
+
+@final
+class Record:
+    """The record of one rank.
+
+    Whoever holds the reservoir's lock calls ``add`` and ``count_draws``; the rest is for anyone.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        layout: RecordLayout,
+        attributes: Mapping[str, Any],
+        compression: Compression,
+        keep: int | None = None,
+        queue_bytes: int = QUEUE_BYTES,
+        least_rows: int = 1,
+        commit_seconds: float = COMMIT_SECONDS,
+        on_room: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Create a group, or go on with the one that is there.
+
+        Args:
+            path: The group's folder.
+            layout: Its arrays.
+            attributes: Of the group, besides those of the layout.
+            compression: Of its chunks.
+            keep: None for a new group; else rows of the group that is there, later ones are cut.
+            queue_bytes: Memory for samples that are not written yet.
+            least_rows: So many must fit into it, however large they are.
+            commit_seconds: From one commit to the next while samples come.
+            on_room: Called by the writer when ``room`` has grown.
+        """
+        self._layout, self._on_room, self._commit_seconds = layout, on_room, commit_seconds
+        self._fields = layout.fields()
+        self._short = [*layout.coordinates(), layout.times(), *layout.inputs()]
+        self._draws_column = layout.draws()
+        columns = [*self._fields, *self._short, self._draws_column]
+        self._alone = ExitStack()
+        if keep is not None:
+            self._alone.enter_context(sole_writer(path))
+        if keep is None:
+            self._group = RowGroup.create(
+                path,
+                columns=columns,
+                fixed=layout.axes(),
+                attributes={**layout.attributes(), **attributes, "complete": False},
+                compression=compression,
+            )
+        else:
+            (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks
+            self._group = RowGroup.reopen(path, columns=columns, compression=compression)
+            self._group.attributes |= {"complete": False, "problem": None}
+            self._group.cut(keep)
+        if keep is None:
+            self._alone.enter_context(sole_writer(path))
+        self._tails = {
+            column.name: np.zeros((column.chunk_rows, *column.row), column.dtype)
+            for column in self._short
+        }
+        self._block_rows = layout.block_rows
+        one = self._block_rows * layout.row_bytes
+        needed = 2 + -(-least_rows // self._block_rows)  # one is filled, one is written
+        self._spare = max(needed, queue_bytes // one)  # blocks that may still be allocated
+        self._free: list[_Block] = []
+        self._full: deque[_Block] = deque()
+        self._draws = np.zeros(max(1024, 2 * self._group.rows), np.int32)
+        self._dirty: set[int] = set()  # chunks of draws
+        self._rows = self._group.rows
+        self._recorded = self._dropped = 0
+        self._problem: str | None = None
+        self._changed = threading.Condition()
+        self._asked = self._done = 0  # flushes
+        self._closing = False
+        self._current: _Block | None = None
+        if self._rows:
+            self._restore()
+        self._thread = threading.Thread(target=self._run, name="headrace-record", daemon=True)
+        self._thread.start()
+
+    # --- whoever holds the reservoir's lock ------------------------------------------------------
+
+    @property
+    def rows(self) -> int:
+        """Rows added so far, those of an earlier life included: a position to ``keep``."""
+        return self._rows
+
+    @property
+    def room(self) -> int:
+        """Samples that ``add`` would take now; all when the record has failed, to stop nobody."""
+        if self._problem is not None:
+            return 2**62
+        with self._changed:
+            left = 0 if self._current is None else self._block_rows - self._current.filled
+            return left + self._block_rows * (len(self._free) + self._spare)
+
+    def add(
+        self,
+        fields: Float[np.ndarray, " slot window channel *grid"],
+        index: Index,
+        *,
+        numbers: Int64[np.ndarray, " 3 k"],
+        inputs: Float64[np.ndarray, " k inputs"],
+    ) -> Int64[np.ndarray, " k"]:
+        """Copy samples in; the row of each, or -1 where it was dropped.
+
+        Args:
+            fields: Slots.
+            index: Which of them, ``k`` of them.
+            numbers: Member, number in the member, solver step.
+            inputs: Parameters, then times.
+        """
+        count = numbers.shape[1]
+        rows = np.full(count, -1, np.int64)
+        done = 0
+        while done < count and self._problem is None and not self._closing:
+            block = self._block()
+            if block is None:
+                break
+            taken = min(count - done, self._block_rows - block.filled)
+            into = slice(block.filled, block.filled + taken)
+            chosen = fields[_part(index, done, done + taken)]
+            block.fields[:, into] = np.moveaxis(chosen, 2, 0)
+            block.numbers[:, into] = numbers[:, done : done + taken]
+            block.inputs[into] = inputs[done : done + taken]
+            with self._changed:
+                rows[done : done + taken] = np.arange(self._rows, self._rows + taken)
+                block.filled += taken
+                self._extend(taken)
+                if block.filled == self._block_rows:
+                    self._full.append(block)
+                    self._current = None
+                    self._changed.notify_all()
+            done += taken
+        self._recorded += done
+        self._dropped += count - done
+        return rows
+
+    def count_draws(
+        self, rows: Int64[np.ndarray, " row"], counts: Int64[np.ndarray, " row"]
+    ) -> None:
+        """These rows, each named once, were drawn so often."""
+        if rows.size:
+            with self._changed:
+                self._draws[rows] += counts
+                self._dirty.update(np.unique(rows // self._draws_column.chunk_rows).tolist())
+
+    def set_draws(self, rows: Int64[np.ndarray, " row"], counts: Int64[np.ndarray, " row"]) -> None:
+        """These rows were drawn so often in all, whatever was counted."""
+        self.count_draws(rows, counts - self._draws[rows])
+
+    # --- anybody ---------------------------------------------------------------------------------
+
+    def stats(self) -> RecordStats:
+        """All counters."""
+        with self._changed:
+            waiting = len(self._full) * self._block_rows
+            current = self._current
+            waiting += 0 if current is None else current.filled - current.copied
+        return RecordStats(
+            recorded=self._recorded,
+            record_dropped=self._dropped,
+            record_bytes=self._group.bytes_written,
+            record_queue_bytes=waiting * self._layout.row_bytes,
+            record_problem=self._problem,
+        )
+
+    def flush(self, timeout: float = 600.0) -> int:
+        """Wait until what was added before is on the disk; the rows that are.
+
+        Fewer than were added when the record has failed, or the time was too short.
+        """
+        with self._changed:
+            self._asked += 1
+            ticket = self._asked
+            self._changed.notify_all()
+            self._changed.wait_for(
+                lambda: (
+                    self._done >= ticket or self._problem is not None or not self._thread.is_alive()
+                ),
+                timeout,
+            )
+        return self._group.rows
+
+    def close(self, *, complete: bool = False, timeout: float = 8.0) -> None:
+        """Write what waits and stop. Safe to call twice.
+
+        Args:
+            complete: Whether the study has come to its end: the record says so.
+            timeout: Seconds; what is not written by then is lost.
+        """
+        with self._changed:
+            if self._closing:
+                return
+            self._group.attributes |= {
+                "complete": complete and self._problem is None and self._dropped == 0,
+                "dropped": self._dropped,
+            }
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join(timeout)
+        if not self._thread.is_alive():
+            self._alone.close()
+
+    # --- the writer's thread ---------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            self._prepare()
+            self._write_until_closed()
+        except OSError as error:
+            self._fail(f"{error.strerror or error} ({self._group.path})")
+        except Exception as error:  # noqa: BLE001 - a bug in here must not end a study either
+            self._fail(f"{type(error).__name__}: {error}")
+
+    def _prepare(self) -> None:
+        """Touch the memory of the first blocks here, and not under the first samples."""
+        for _ in range(_PREPARED):
+            with self._changed:
+                if not self._spare or self._closing:
+                    return
+                self._spare -= 1
+                block = _Block(self._layout)
+                block.fields.fill(0)
+                self._free.append(block)
+
+    def _write_until_closed(self) -> None:
+        committed_at = time.monotonic()
+        while True:
+            with self._changed:
+                self._changed.wait_for(self._has_work, self._commit_seconds)
+                asked, closing = self._asked, self._closing
+                full = self._full[0] if self._full else None
+            # A flush is for what was added before it; new blocks must not put it off for ever.
+            due = asked > self._done or time.monotonic() - committed_at >= self._commit_seconds
+            if full is not None:
+                self._write_block(full, self._block_rows)
+                self._recycle(full)
+            if due or (closing and full is None):
+                self._commit()
+                committed_at = time.monotonic()
+                with self._changed:
+                    self._done = asked
+                    self._changed.notify_all()
+                if closing and not self._full:
+                    return
+
+    def _has_work(self) -> bool:
+        return bool(self._full) or self._closing or self._asked > self._done
+
+    def _commit(self) -> None:
+        """Everything that was added up to now becomes readable."""
+        with self._changed:
+            full, current = list(self._full), self._current
+            filled = 0 if current is None else current.filled
+            rows = self._rows
+            draws = [(index, self._draws_of(index)) for index in sorted(self._dirty)]
+            self._dirty.clear()
+            changed = rows != self._group.rows or bool(draws)
+        if not changed and not self._closing:
+            return
+        for block in full:
+            self._write_block(block, self._block_rows)
+            self._recycle(block)
+        if current is not None and filled > current.copied:
+            self._write_block(current, filled)
+        self._write_tails(rows)
+        for index, values in draws:
+            self._group.write_chunk(self._draws_column, index, values)
+        self._group.commit(rows)
+
+    def _write_block(self, block: _Block, filled: int) -> None:
+        """Its chunk of each field; nobody reads rows after ``filled``, which may change."""
+        if block.copied == filled:
+            return
+        for channel, column in enumerate(self._fields):
+            self._group.write_chunk(column, block.first // self._block_rows, block.fields[channel])
+        self._take_short(block, filled)
+
+    def _take_short(self, block: _Block, filled: int) -> None:
+        at = block.first + block.copied
+        parameters = self._layout.sample.num_parameters
+        rows = slice(block.copied, filled)
+        values: list[Shaped[np.ndarray, " _ ..."]] = [
+            *block.numbers[:, rows],
+            block.inputs[rows, parameters:],
+            *block.inputs[rows, :parameters].T,
+        ]
+        for column, new in zip(self._short, values, strict=True):
+            self._append(column, at, new)
+        block.copied = filled
+
+    def _append(self, column: Column, at: int, new: Shaped[np.ndarray, " _ ..."]) -> None:
+        """Into the tail of a short array; tails that are full go to the disk."""
+        tail, done = self._tails[column.name], 0
+        while done < len(new):
+            place = (at + done) % column.chunk_rows
+            taken = min(len(new) - done, column.chunk_rows - place)
+            tail[place : place + taken] = new[done : done + taken]
+            done += taken
+            if place + taken == column.chunk_rows:
+                self._group.write_chunk(column, (at + done - 1) // column.chunk_rows, tail)
+
+    def _write_tails(self, rows: int) -> None:
+        for column in self._short:
+            if rows % column.chunk_rows:
+                index = rows // column.chunk_rows
+                self._group.write_chunk(column, index, self._tails[column.name])
+
+    def _recycle(self, block: _Block) -> None:
+        with self._changed:
+            self._full.remove(block)
+            block.filled = block.copied = 0
+            self._free.append(block)
+        self._on_room()
+
+    def _fail(self, reason: str) -> None:
+        self._problem = reason
+        _log.error(
+            "the record has stopped, the study goes on: %s. %d of %d samples can be read",
+            reason, self._group.rows, self._rows,
+        )  # fmt: skip
+        with self._changed:
+            self._dropped += self._rows - self._group.rows
+            self._recorded -= self._rows - self._group.rows
+            self._full.clear()
+            self._free.clear()
+            self._current = None
+            self._changed.notify_all()
+        self._group.attributes |= {"complete": False, "problem": reason, "dropped": self._dropped}
+        try:
+            self._group.commit(self._group.rows)  # says why, if the disk lets it
+        except OSError:
+            _log.warning("%s cannot say so itself", self._group.path / METADATA)
+        self._on_room()
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _block(self) -> _Block | None:
+        """The block that is being filled, a new one where there is none."""
+        with self._changed:
+            if self._current is None:
+                if self._free:
+                    self._current = self._free.pop()
+                elif self._spare:
+                    self._spare -= 1
+                    self._current = _Block(self._layout)
+                else:
+                    return None
+                self._current.first = self._rows
+            return self._current
+
+    def _extend(self, taken: int) -> None:
+        """Room for the draws of new rows, and zeros on the disk."""
+        chunk, first = self._draws_column.chunk_rows, self._rows
+        self._rows += taken
+        while self._rows > self._draws.size:
+            self._draws = np.concatenate([self._draws, np.zeros_like(self._draws)])
+        self._dirty.update(range(first // chunk, (self._rows - 1) // chunk + 1))
+
+    def _draws_of(self, index: int) -> Shaped[np.ndarray, " row"]:
+        rows = self._draws_column.chunk_rows
+        values = np.zeros(rows, np.int32)
+        known = self._draws[index * rows : (index + 1) * rows]
+        values[: known.size] = known
+        return values
+
+    def _restore(self) -> None:
+        """Take up the last chunks of what is there, where they are not full."""
+        rows, draws = self._rows, self._draws_column
+        for index in range(-(-rows // draws.chunk_rows)):
+            values = self._group.read_chunk(draws, index)
+            first = index * draws.chunk_rows
+            kept = min(draws.chunk_rows, rows - first)
+            self._draws[first : first + kept] = values[:kept]
+        for column in self._short:
+            if rows % column.chunk_rows:
+                chunk = self._group.read_chunk(column, rows // column.chunk_rows)
+                self._tails[column.name][:] = chunk
+        filled = rows % self._block_rows
+        if filled:
+            self._spare -= 1
+            block = self._current = _Block(self._layout)
+            block.first = rows - filled
+            block.filled = block.copied = filled
+            for channel, column in enumerate(self._fields):
+                chunk = self._group.read_chunk(column, block.first // self._block_rows)
+                block.fields[channel] = chunk
+
+
+def _part(index: Index, start: int, stop: int) -> Index:
+    if isinstance(index, slice):
+        return slice(index.start + start, index.start + stop)
+    return index[start:stop]

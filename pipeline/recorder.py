@@ -1,0 +1,196 @@
+"""Which samples of a rank go into its record: between the reservoir's bookkeeping and the writer.
+
+1. The share that ``fraction`` and ``every`` keep depends on seed, member and sample alone, not on
+   timing, ranks or the number of solvers.
+2. ``inserted``: a sample is recorded when it is committed; ``drawn``: when it is drawn first;
+   ``reservoir``: what is held, when ``keep_held`` is called.
+3. A sample is copied before its slot can be handed out again.
+4. With ``when_full: wait`` nothing is dropped: slots are handed out, and batches drawn, only as far
+   as the record has room.
+5. Parameters and times are recorded as they were sent, in float64 (slots hold float32).
+
+Not thread-safe: the reservoir's lock serialises the calls, as it does for the bookkeeping.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import final
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt64
+
+from pipeline.ordered import OrderedReservoir
+from pipeline.placing import Rows, SlotArrays, Slots, span
+from pipeline.record_writer import Record
+from pipeline.reservoir import Reservoir
+from pipeline.reservoir_state import Recorded, ReservoirState
+from pipeline.sections import RecordConfig
+from pipeline.wire import Message
+
+_KEEP_ROWS = 256  # samples copied at once when all that is held is recorded
+
+
+def kept(
+    seed: int,
+    member: Int64[np.ndarray, " k"],
+    sample: Int64[np.ndarray, " k"],
+    settings: RecordConfig,
+) -> Bool[np.ndarray, " k"]:
+    """Which samples a record has, for any order they come in."""
+    chosen = sample % settings.every == 0
+    if settings.fraction < 1.0:
+        state = _mixed(np.uint64(seed) + _mixed(member.astype(np.uint64)))
+        drawn = _mixed(state + sample.astype(np.uint64))
+        chosen &= (drawn >> np.uint64(11)) * 2.0**-53 < settings.fraction
+    return np.asarray(chosen)
+
+
+def _mixed(value: UInt64[np.ndarray, " k"]) -> UInt64[np.ndarray, " k"]:
+    """SplitMix64's step and finaliser (Steele, Lea, Flood 2014, section 4): 64 even bits."""
+    value = np.asarray(value + np.uint64(0x9E3779B97F4A7C15))
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return np.asarray(value ^ (value >> np.uint64(31)))
+
+
+@final
+class Recorder:
+    """The bookkeeping's ``Book`` with a record behind it; see also ``drawn``."""
+
+    def __init__(
+        self,
+        *,
+        book: Reservoir | OrderedReservoir,
+        slots: SlotArrays,
+        record: Record,
+        settings: RecordConfig,
+        seed: int,
+    ) -> None:
+        self._book, self._record, self._settings, self._seed = book, record, settings, seed
+        self._fields = np.asarray(slots.fields)
+        self._members, self._steps = np.asarray(slots.members), np.asarray(slots.steps)
+        capacity, inputs = slots.inputs.shape
+        self._samples = np.zeros(capacity, np.int64)
+        self._inputs = np.zeros((capacity, inputs), np.float64)
+        self._rows = np.full(capacity, -1, np.int64)  # of the record; -1: not in it
+        self._draws = np.zeros(capacity, np.int64)
+        self._promised = 0  # reserved slots that will need room in the record
+
+    # --- Book -------------------------------------------------------------------------------------
+
+    def reserve(self, count: int) -> Slots:
+        """Up to ``count`` slots to be filled."""
+        if self._waits("inserted"):
+            count = min(count, max(0, self._record.room - self._promised))
+        slots = self._book.reserve(count)
+        self._promised += slots.size
+        return slots
+
+    def describe(self, rows: Rows, message: Message, source: Rows) -> None:
+        """What the slots ``rows`` are filled with: samples ``source`` of a message."""
+        parameters = message.parameters.size
+        self._samples[rows] = message.samples[source]
+        self._inputs[rows, :parameters] = message.parameters
+        self._inputs[rows, parameters:] = message.times[source]
+
+    def commit(self, slots: Slots) -> object:
+        """The samples in these slots are complete."""
+        self._promised -= slots.size
+        admitted = self._book.commit(slots)
+        if admitted:
+            self._rows[slots] = -1
+            self._draws[slots] = 0
+            if self._settings.what == "inserted":
+                self._add(slots)
+        return admitted
+
+    def cancel(self, slots: Slots) -> None:
+        """These reserved slots will not be filled."""
+        self._promised -= slots.size
+        self._book.cancel(slots)
+
+    # --- trainer's side ---------------------------------------------------------------------------
+
+    def batches(self, wanted: int, batch: int) -> int:
+        """Batches that may be drawn now."""
+        return min(wanted, self._record.room // batch) if self._waits("drawn") else wanted
+
+    def drawn(self, indices: Int64[np.ndarray, " *any"]) -> None:
+        """These slots were leased; they keep their content until the lease ends."""
+        if indices.size == 0:
+            return
+        slots, counts = np.unique(indices, return_counts=True)
+        if self._settings.what == "drawn":
+            # One whose first draw is made again, after the study was resumed, has its row.
+            self._add(slots[(self._draws[slots] == 0) & (self._rows[slots] < 0)])
+        self._draws[slots] += counts
+        rows = self._rows[slots]
+        known = rows >= 0
+        self._record.count_draws(rows[known], counts[known])
+
+    def keep_held(self, wait: Callable[[], None]) -> None:
+        """Record all that is held, where the study asks for that; waits for room.
+
+        Args:
+            wait: Returns when there may be room.
+        """
+        if self._settings.what != "reservoir":
+            return
+        slots = self._book.filled()
+        for start in range(0, slots.size, _KEEP_ROWS):
+            part = slots[start : start + _KEEP_ROWS]
+            while self._record.room < part.size:
+                wait()
+            self._add(part)
+            rows = self._rows[part]
+            known = rows >= 0
+            self._record.count_draws(rows[known], self._draws[part][known])
+
+    # --- checkpoints ------------------------------------------------------------------------------
+
+    def state(self, held: ReservoirState) -> Recorded:
+        """What ``restore`` goes on from, for the samples that are held."""
+        slots = held.held.slots
+        again = np.bincount(held.undone, minlength=self._draws.size)
+        return Recorded(
+            position=self._record.rows,
+            rows=self._rows[slots],
+            draws=self._draws[slots] - again[slots],
+            inputs=self._inputs[slots],
+        )
+
+    def durable(self, state: Recorded) -> Recorded:
+        """Wait until it can be read from the disk; less where that has failed.
+
+        Called without the lock.
+        """
+        return replace(state, position=min(state.position, self._record.flush()))
+
+    def restore(self, state: Recorded, samples: Slots) -> None:
+        """Take over what is known of the samples in slots 0, 1, ... now.
+
+        Draws since the checkpoint are forgotten, in the record too: only of what was held then
+        were there any.
+        """
+        count, rows = state.rows.size, state.rows
+        rows = np.where(rows < state.position, rows, -1)  # a disk may have failed
+        self._rows[:count], self._draws[:count] = rows, state.draws
+        self._inputs[:count], self._samples[:count] = state.inputs, samples
+        known = rows >= 0
+        self._record.set_draws(rows[known], state.draws[known])
+
+    def _waits(self, what: str) -> bool:
+        return self._settings.when_full == "wait" and self._settings.what == what
+
+    def _add(self, slots: Slots) -> None:
+        members, samples = self._members[slots], self._samples[slots]
+        wanted = kept(self._seed, members, samples, self._settings)
+        if not wanted.all():
+            slots, members, samples = slots[wanted], members[wanted], samples[wanted]
+        if slots.size:
+            self._rows[slots] = self._record.add(
+                self._fields,
+                span(slots),
+                numbers=np.stack([members, samples, self._steps[slots]]),
+                inputs=self._inputs[slots],
+            )

@@ -1,0 +1,265 @@
+"""A Zarr v3 group whose arrays grow together, row by row; a crash leaves what was committed.
+
+Files are written as the Zarr v3 specification lays them out (zarr-specs.readthedocs.io, core 3.0;
+codecs ``bytes`` and ``zstd``): a chunk that is not compressed is its values, little-endian.
+
+1. A row can be read only once ``commit`` has put it into the group's metadata, for all arrays at
+   once: one file, replaced in one step, after every chunk is on the disk.
+2. A chunk file is replaced as a whole, and the new one holds every committed row of the old one.
+3. ``cut`` makes rows unreadable before it touches their chunks.
+4. One writer per group.
+
+The metadata of all arrays stand in the group's own ``zarr.json`` (consolidated), which zarr-python
+and xarray read; other programs read that of each array, which is written just before.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, final
+
+import numpy as np
+from jaxtyping import Shaped
+
+Compression = Literal["none", "zstd"]
+
+METADATA: Final = "zarr.json"
+_PART: Final = ".part"  # a file that is being written; nobody reads it
+_ZSTD_LEVEL: Final = 1
+_FILL: Final = {"i": 0, "f": 0.0}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Column:
+    """One array of a group.
+
+    Attributes:
+        name: Of the array, and of its folder.
+        dtype: Of its values, as NumPy names it.
+        row: Shape of one row.
+        dims: Name of each axis, that of the rows first.
+        chunk_rows: Rows per chunk.
+        attributes: Unit, and what it is.
+    """
+
+    name: str
+    dtype: str
+    dims: tuple[str, ...]
+    chunk_rows: int
+    row: tuple[int, ...] = ()
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+
+    def metadata(self, rows: int, compression: Compression) -> dict[str, Any]:
+        """The array's ``zarr.json`` when it holds ``rows`` rows."""
+        codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
+        if compression == "zstd":
+            level = {"level": _ZSTD_LEVEL, "checksum": False}
+            codecs.append({"name": "zstd", "configuration": level})
+        return {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [rows, *self.row],
+            "data_type": self.dtype,
+            "chunk_grid": {
+                "name": "regular",
+                "configuration": {"chunk_shape": [self.chunk_rows, *self.row]},
+            },
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "fill_value": _FILL[np.dtype(self.dtype).kind],
+            "codecs": codecs,
+            "attributes": dict(self.attributes),
+            "dimension_names": list(self.dims),
+            "storage_transformers": [],
+        }
+
+    def chunk(self, index: int) -> str:
+        """Where a chunk lies in the group; all axes but the first have one chunk."""
+        return "/".join([self.name, "c", str(index), *("0" for _ in self.row)])
+
+
+@final
+class RowGroup:
+    """Writes one group; ``create`` a new one or ``reopen`` what is there."""
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        columns: Sequence[Column],
+        attributes: Mapping[str, Any],
+        compression: Compression,
+        rows: int,
+    ) -> None:
+        self.path, self.columns, self.rows = path, tuple(columns), rows
+        self.attributes = dict(attributes)
+        self.bytes_written = 0
+        self._compression = compression
+        self._unsynced: set[Path] = set()
+        self._fixed: dict[str, dict[str, Any]] = {}
+
+    @classmethod
+    def create(
+        cls,
+        path: Path,
+        *,
+        columns: Sequence[Column],
+        fixed: Sequence[tuple[Column, Shaped[np.ndarray, " _ ..."]]],
+        attributes: Mapping[str, Any],
+        compression: Compression,
+    ) -> "RowGroup":
+        """A group without rows.
+
+        Args:
+            path: A folder that does not exist.
+            columns: Arrays that grow.
+            fixed: Arrays that are whole from the start, such as coordinates, with their values.
+            attributes: Of the group.
+            compression: Of all chunks.
+        """
+        path.mkdir(parents=True)
+        group = cls(path, columns=columns, attributes=attributes, compression=compression, rows=0)
+        group._fixed = {column.name: column.metadata(len(v), "none") for column, v in fixed}
+        for column, values in fixed:
+            group._write(path / column.chunk(0), values.astype(column.dtype).tobytes())
+        for name, metadata in group._fixed.items():
+            group._write(path / name / METADATA, _json(metadata))
+        group.commit(0)
+        return group
+
+    @classmethod
+    def reopen(
+        cls, path: Path, *, columns: Sequence[Column], compression: Compression
+    ) -> "RowGroup":
+        """The group that a writer has left behind, killed or not.
+
+        Raises:
+            ValueError: It was written with other columns.
+        """
+        found = json.loads((path / METADATA).read_text(encoding="utf-8"))
+        arrays = found["consolidated_metadata"]["metadata"]
+        rows = int(arrays[columns[0].name]["shape"][0])
+        for column in columns:
+            if arrays.get(column.name) != column.metadata(rows, compression):
+                raise ValueError(
+                    f"{path}/{column.name}: was written as {arrays.get(column.name)}, but this "
+                    f"study writes {column.metadata(rows, compression)}. Record into a new folder"
+                )
+        group = cls(
+            path, columns=columns, attributes=found["attributes"], compression=compression,
+            rows=rows,
+        )  # fmt: skip
+        names = {column.name for column in columns}
+        group._fixed = {name: each for name, each in arrays.items() if name not in names}
+        for part in path.rglob(f"*{_PART}"):
+            part.unlink()
+        return group
+
+    def write_chunk(
+        self, column: Column, index: int, values: Shaped[np.ndarray, " rows ..."]
+    ) -> None:
+        """Replace a chunk; ``values`` has all its rows, those that are not yet known too."""
+        assert values.shape == (column.chunk_rows, *column.row), (column, values.shape)
+        raw = np.ascontiguousarray(values, column.dtype).reshape(-1).view(np.uint8).data
+        if self._compression == "zstd":
+            from numcodecs import zstd
+
+            raw = zstd.compress(raw, _ZSTD_LEVEL)
+        self._write(self.path / column.chunk(index), raw)
+
+    def read_chunk(self, column: Column, index: int) -> Shaped[np.ndarray, " rows ..."]:
+        """A chunk that was written before."""
+        return read_chunk(self.path, column, index, self._compression).copy()
+
+    def commit(self, rows: int) -> None:
+        """Everything up to ``rows`` can be read from now on, and survives a loss of power."""
+        for path in self._unsynced:
+            _sync(path)
+        for folder in {path.parent for path in self._unsynced}:
+            _sync(folder)
+        self._unsynced.clear()
+        arrays = {column.name: column.metadata(rows, self._compression) for column in self.columns}
+        for name, metadata in arrays.items():
+            self._write(self.path / name / METADATA, _json(metadata))
+        whole = {
+            "zarr_format": 3,
+            "node_type": "group",
+            "attributes": self.attributes,
+            "consolidated_metadata": {
+                "kind": "inline",
+                "must_understand": False,
+                "metadata": arrays | self._fixed,
+            },
+        }
+        replace_durably(self.path / METADATA, _json(whole))
+        self.rows = rows
+
+    def cut(self, rows: int) -> None:
+        """Take back the rows from ``rows`` on."""
+        if not 0 <= rows <= self.rows:
+            raise ValueError(f"rows={rows}: {self.path} holds {self.rows}, cut to one of these")
+        self.commit(rows)
+        for column in self.columns:
+            kept = -(-rows // column.chunk_rows)
+            for chunk in (self.path / column.name / "c").glob("*"):
+                if chunk.name.isdigit() and int(chunk.name) >= kept:
+                    shutil.rmtree(chunk) if chunk.is_dir() else chunk.unlink()
+
+    def _write(self, path: Path, content: bytes | memoryview) -> None:
+        part = path.with_name(path.name + _PART)
+        try:
+            file = part.open("wb")
+        except FileNotFoundError:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = part.open("wb")
+        try:
+            with file:
+                file.write(content)
+            os.replace(part, path)
+        except OSError:
+            part.unlink(missing_ok=True)
+            raise
+        self._unsynced.add(path)
+        self.bytes_written += len(content)
+
+
+def read_chunk(
+    path: Path, column: Column, index: int, compression: Compression
+) -> Shaped[np.ndarray, " rows ..."]:
+    """A chunk of the group at ``path``, read-only.
+
+    Raises:
+        OSError: It is not there.
+        ValueError: It has another length.
+    """
+    raw = (path / column.chunk(index)).read_bytes()
+    if compression == "zstd":
+        from numcodecs import zstd
+
+        raw = zstd.decompress(raw)
+    return np.frombuffer(raw, column.dtype).reshape(column.chunk_rows, *column.row)
+
+
+def replace_durably(path: Path, content: bytes) -> None:
+    """Put ``content`` in the place of a file in one step that survives a loss of power."""
+    part = path.with_name(path.name + _PART)
+    with part.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)
+    _sync(path.parent)
+
+
+def _json(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content).encode()
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,214 @@
+"""The record against a list: what was inserted, drawn, held, for random orders and repetitions."""
+
+import random
+import tempfile
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.record import open_record
+from pipeline.recorder import kept
+from pipeline.sections import RecordConfig
+from pipeline.wire import Box
+from tests.record_rig import Rank, check_content, hold_the_disk, open_rank, pairs_in
+
+SAMPLES = st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True).map(sorted)
+INSERT = st.tuples(st.just("insert"), st.integers(0, 3), SAMPLES)
+DRAW = st.tuples(st.just("draw"), st.integers(1, 3), st.integers(1, 4))
+FLUSH = st.tuples(st.just("flush"))
+ACTIONS = st.lists(st.one_of(INSERT, DRAW, FLUSH), max_size=30)
+LIMITS = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+
+
+def wanted(pairs: set[tuple[int, int]], config: RecordConfig) -> list[tuple[int, int]]:
+    """Which of these the record must hold."""
+    ordered = sorted(pairs)
+    if not ordered:
+        return []
+    members, samples = np.array(ordered).T
+    chosen = kept(11, members, samples, config)
+    return [pair for pair, yes in zip(ordered, chosen, strict=True) if yes]
+
+
+def test_a_forgotten_attempt_is_not_in_the_record_twice(tmp_path: Path) -> None:
+    record = open_rank(tmp_path)
+    rank = Rank(record, what="inserted", when_full="wait")
+    left, right = Box((0, 0), (3, 2)), Box((0, 2), (3, 3))
+    rank.insert(2, [0], left)
+    rank.insert(2, [0], right)  # whole: it counts, whatever becomes of the attempt
+    rank.insert(2, [1], left)
+    assert rank.placing.forget_incomplete(2, attempt=1) == 1
+    rank.insert(2, [1], right)  # still on its way when the attempt had failed
+    for box in (left, right):
+        rank.insert(2, [0, 1], box, attempt=2)
+    record.close(complete=True)
+    dataset = open_record(tmp_path)
+    assert pairs_in(dataset) == [(2, 0), (2, 1)]
+    check_content(dataset)
+
+
+def play(rank: Rank, actions: list[tuple[Any, ...]]) -> set[tuple[int, int]]:
+    """Carry the actions out; what was stored."""
+    stored: set[tuple[int, int]] = set()
+    for action in actions:
+        if action[0] == "insert":
+            member, samples = action[1:]
+            left = rank.insert(member, samples)
+            stored |= {(member, sample) for sample in samples if sample not in left}
+        elif action[0] == "draw":
+            rank.draw(*action[1:])
+        else:
+            rank.record.flush()
+    return stored
+
+
+@given(
+    actions=ACTIONS,
+    what=st.sampled_from(["inserted", "drawn", "reservoir"]),
+    fraction=st.sampled_from([1.0, 0.5, 0.1]),
+    every=st.integers(1, 3),
+    when_full=st.sampled_from(["drop", "wait"]),
+)
+@LIMITS
+def test_the_record_holds_exactly_what_was_asked_for(
+    actions: list[tuple[Any, ...]], what: str, fraction: float, every: int, when_full: str
+) -> None:
+    config = RecordConfig.model_validate(
+        {"what": what, "fraction": fraction, "every": every, "when_full": when_full}
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        # A queue that is never full, so that nothing may be dropped.
+        record = open_rank(Path(folder))
+        rank = Rank(record, **config.model_dump())
+        stored = play(rank, actions)
+        rank.book.end_production()
+        held = rank.held()
+        rank.recorder.keep_held(lambda: None)
+        record.close(complete=True)
+        dataset = open_record(folder)
+        pairs = {"inserted": stored, "drawn": set(rank.drawn), "reservoir": held}[what]
+        assert pairs_in(dataset) == wanted(pairs, config)
+        check_content(dataset)
+        draws = dict(zip(pairs_in(dataset), dataset["draws"].values.tolist(), strict=True))
+        assert draws == {pair: rank.drawn.get(pair, 0) for pair in draws}
+        assert dataset.attrs["complete"] is True
+
+
+@given(messages=st.lists(st.tuples(st.integers(0, 3), SAMPLES), max_size=12))
+@LIMITS
+def test_one_that_waits_drops_nothing_however_small_its_queue(
+    messages: list[tuple[int, list[int]]],
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        record = open_rank(Path(folder), queue_bytes=1)
+        rank = Rank(record, capacity=40, when_full="wait")
+        expected = set()
+        for member, samples in messages:
+            left = rank.insert(member, samples)
+            while left:
+                record.flush()
+                left = rank.insert(member, left)
+            expected |= {(member, sample) for sample in samples}
+        record.close(complete=True)
+        assert pairs_in(open_record(folder)) == sorted(expected)
+        assert record.stats().record_dropped == 0
+
+
+@given(
+    pairs=st.lists(st.tuples(st.integers(0, 2**40), st.integers(0, 2**20)), min_size=1),
+    seed=st.integers(0, 2**63 - 1),
+    order=st.randoms(use_true_random=False),
+)
+def test_the_share_depends_on_seed_member_and_sample_alone(
+    pairs: list[tuple[int, int]], seed: int, order: random.Random
+) -> None:
+    config = RecordConfig(fraction=0.4, every=2)
+
+    def chosen(some: list[tuple[int, int]]) -> Counter[tuple[int, int]]:
+        members, samples = np.array(some, np.int64).T
+        return Counter(
+            pair
+            for pair, yes in zip(some, kept(seed, members, samples, config), strict=True)
+            if yes
+        )
+
+    together = chosen(pairs)
+    assert sum((chosen([pair]) for pair in pairs), Counter()) == together
+    shuffled = list(pairs)
+    order.shuffle(shuffled)
+    assert chosen(shuffled) == together
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
+def test_the_share_is_as_large_as_asked_for(fraction: float) -> None:
+    members, samples = (grid.ravel() for grid in np.mgrid[0:200, 0:100])
+    config = RecordConfig(fraction=fraction)
+    count = int(kept(3, members, samples, config).sum())
+    # Binomial: five standard deviations.
+    assert abs(count - 20_000 * fraction) < 5 * (20_000 * fraction * (1 - fraction)) ** 0.5
+    for member in range(3):  # of every member, not of some members all
+        mine = kept(3, members[members == member], samples[members == member], config)
+        assert 0 < mine.sum() < 100
+
+
+def test_parts_of_several_mpi_ranks_are_recorded_when_the_sample_is_whole(tmp_path: Path) -> None:
+    record = open_rank(tmp_path)
+    rank = Rank(record)
+    top, bottom = Box((0, 0), (2, 5)), Box((2, 0), (1, 5))
+    rank.insert(3, [0, 1], top)
+    rank.insert(3, [1], bottom)
+    record.flush()
+    assert pairs_in(open_record(tmp_path)) == [(3, 1)]
+    rank.insert(3, [0, 1], bottom)  # one of them again
+    record.close()
+    assert pairs_in(open_record(tmp_path)) == [(3, 0), (3, 1)]
+    check_content(open_record(tmp_path))
+
+
+def test_parts_that_are_promised_room_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = hold_the_disk(monkeypatch)
+    record = open_rank(tmp_path, queue_bytes=1)  # 12 samples
+    rank = Rank(record, capacity=30, when_full="wait")
+    top, bottom = Box((0, 0), (2, 5)), Box((2, 0), (1, 5))
+    assert rank.insert(1, [0, 1, 2, 3], top) == []
+    assert rank.insert(2, list(range(9))) == [8]  # 12 less the 4 that have begun
+    assert rank.insert(1, [0, 1, 2, 3], bottom) == []
+    go.set()
+    record.close()
+    assert record.stats().record_dropped == 0
+    assert len(pairs_in(open_record(tmp_path))) == 12
+
+
+def test_what_comes_after_the_end_of_production_is_not_recorded(tmp_path: Path) -> None:
+    record = open_rank(tmp_path)
+    rank = Rank(record)
+    top, bottom = Box((0, 0), (2, 5)), Box((2, 0), (1, 5))
+    rank.insert(1, [0], top)
+    rank.book.end_production()
+    rank.insert(1, [0], bottom)
+    record.close()
+    assert pairs_in(open_record(tmp_path)) == []
+
+
+def test_a_rank_waits_with_drawing_while_the_record_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go = hold_the_disk(monkeypatch)
+    record = open_rank(tmp_path, queue_bytes=1)
+    rank = Rank(record, capacity=30, what="drawn", when_full="wait")
+    rank.insert(1, list(range(30)))
+    for _ in range(20):
+        rank.draw(1, 5)
+    assert record.room < 5
+    assert record.stats().record_dropped == 0
+    assert 7 < record.stats().recorded <= 12
+    go.set()
+    record.close()
+    assert set(pairs_in(open_record(tmp_path))) == set(rank.drawn)
