@@ -26,6 +26,7 @@ def execute(folder: Path, *command: str | Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.studies
 def test_the_readme_takes_a_newcomer_from_nothing_to_a_surrogate(
     project: Path, tmp_path: Path
 ) -> None:

@@ -151,6 +151,7 @@ def killed_often(folder: Path, times: int, members: int) -> int:
     return len(resumed)
 
 
+@pytest.mark.studies
 def test_a_study_whose_driver_is_killed_goes_on_from_its_checkpoint(folder: Path) -> None:
     assert killed_often(folder, 1, 120) == 1
 

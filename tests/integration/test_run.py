@@ -133,6 +133,7 @@ def test_the_surrogate_predicts_the_validation_members(
     assert result.summary.validation_mse == pytest.approx(np.mean(errors), rel=1e-3)
 
 
+@pytest.mark.studies
 def test_a_study_of_input_fields_on_a_coarse_grid_in_half_precision(tmp_run: Path) -> None:
     study = small_study(
         stream={
@@ -184,6 +185,7 @@ def test_a_killed_solver_costs_one_attempt_and_no_sample(tmp_run: Path) -> None:
     assert result.stats.members.retries == 1
 
 
+@pytest.mark.studies
 def test_a_trainer_that_stops_early_ends_the_study_and_its_simulations(tmp_run: Path) -> None:
     # Hours of simulations, if nobody ended them; the error never falls by so much.
     study = small_study(
@@ -250,6 +252,7 @@ def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
     assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"
 
 
+@pytest.mark.studies
 def test_a_surrogate_that_steps_is_measured_by_its_rollouts(tmp_run: Path) -> None:
     study = small_study(
         stream={"initial_state": True},

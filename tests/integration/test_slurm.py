@@ -127,6 +127,7 @@ def _token_of(cluster: Cluster, host: str) -> str:
     return given.get("RAY_AUTH_TOKEN", "")
 
 
+@pytest.mark.studies
 def test_a_study_runs_on_two_nodes_and_leaves_nothing(cluster: Cluster, tmp_path: Path) -> None:
     study, out = tmp_path / "plate.yaml", tmp_path / "a run"
     study.write_text(STUDY)
