@@ -129,6 +129,7 @@ class Driver:
                     if isinstance(decision, Stop):
                         return self._end(decision.reason)
                     self._carry_out(decision)
+            self._raise_if_refused()
             if self._stop.asked:
                 return self._stop_in_order()
 
@@ -144,6 +145,7 @@ class Driver:
         left: list[Answer] = []
         while not left and self._clock() < deadline:
             left, _ = ray.wait([self._training], timeout=TICK_SECONDS)
+            self._raise_if_refused()
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 self._observe()
         exported = (self._run_directory.model / "card.json").exists()
@@ -153,6 +155,10 @@ class Driver:
         steps = [rank.checkpoint for rank in stats.ranks if rank.checkpoint is not None]
         self._journal.write("stopped", at=self._clock(), checkpoint=max(steps, default=None))
         raise StudyStopped(max(steps, default=None))
+
+    def _raise_if_refused(self) -> None:
+        if self._stop.refused:
+            raise KeyboardInterrupt
 
     def _end(self, reason: str | None) -> StudyStats:
         stats = self._observe("done" if reason is None else "failed")

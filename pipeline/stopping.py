@@ -9,10 +9,15 @@ from typing import final
 
 @final
 class StopRequest:
-    """Whether a study is to stop; set and read by one thread, which a signal may interrupt."""
+    """Whether a study is to stop; set and read by one thread, which a signal may interrupt.
+
+    Attributes:
+        refused: Asking was refused. Who refuses raises ``KeyboardInterrupt``, and what is called
+            back in the middle of a library's call may lose it: the driver raises it once more.
+    """
 
     def __init__(self) -> None:
-        self._listening = self._asked = False
+        self._listening = self._asked = self.refused = False
 
     @property
     def asked(self) -> bool:
@@ -27,4 +32,5 @@ class StopRequest:
         """Ask; False when nobody listens, or when it was asked for already: end at once."""
         accepted = self._listening and not self._asked
         self._asked = self._asked or accepted
+        self.refused = not accepted
         return accepted

@@ -181,10 +181,11 @@ def test_a_study_of_which_all_members_are_over_ends_production_at_once() -> None
 
 def test_a_request_is_heard_once_and_only_when_somebody_listens() -> None:
     request = StopRequest()
-    heard = [(request.ask(), request.asked)]
+    assert not request.refused
+    heard = [(request.ask(), request.asked, request.refused)]
     request.listen()
-    heard += [(request.ask(), request.asked) for _ in range(2)]
-    assert heard == [(False, False), (True, True), (False, True)]
+    heard += [(request.ask(), request.asked, request.refused) for _ in range(2)]
+    assert heard == [(False, False, True), (True, True, False), (False, True, True)]
 
 
 def test_who_was_stopped_says_what_there_is_to_go_on_from() -> None:
