@@ -1,6 +1,7 @@
 """Records to test with: small blocks, two channels, a window of two, names that collide."""
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -124,7 +125,8 @@ class Rank:
             slots=arrays, book=self.recorder, layout=SAMPLE, describe=self.recorder.describe
         )
         self.drawn: dict[tuple[int, int], int] = {}
-        self._arrays = arrays
+        self.batches = 0  # leased and given back
+        self._arrays, self._capacity, self._settings = arrays, capacity, settings
 
     def insert(
         self, member: int, samples: list[int], box: Box | None = None, attempt: int = 1
@@ -139,6 +141,33 @@ class Rank:
         """(member, number) of what may be drawn from."""
         return {self._pair(slot) for slot in self.book.filled().tolist()}
 
+    def checkpoint(self) -> Callable[[Record], "Rank"]:
+        """What is there now; makes another that goes on from it."""
+        state = self.book.state(self.batches)
+        recorded = self.recorder.durable(self.recorder.state(state))
+        slots = state.held.slots
+        content = {name: values[slots] for name, values in vars(self._arrays).items()}
+        stored, samples = self.placing.stored(), self.placing.samples_in(slots)
+        drawn = dict(self.drawn)
+
+        def resume(record: Record) -> Rank:
+            other = Rank(record, capacity=self._capacity, **self._settings)
+            for name, values in content.items():
+                getattr(other._arrays, name)[: slots.size] = values
+            other.book.restore(state)
+            other.placing.restore(stored, samples, None)
+            other.recorder.restore(recorded, samples)
+            other.drawn = drawn
+            return other
+
+        self.position = recorded.position
+        return resume
+
+    def lease_and_lose(self, batches: int, batch: int) -> None:
+        """Draw what is not trained on any more."""
+        lease = self.book.lease(self.recorder.batches(batches, batch), batch)
+        self.recorder.drawn(lease.indices)
+
     def _pair(self, slot: int) -> tuple[int, int]:
         return int(self._arrays.members[slot]), int(self._arrays.steps[slot]) // 10
 
@@ -150,6 +179,7 @@ class Rank:
             pair = self._pair(slot)
             self.drawn[pair] = self.drawn.get(pair, 0) + 1
         self.book.give_back(lease.id)
+        self.batches += len(lease.indices)
 
 
 def message_of(member: int, samples: list[int], box: Box, attempt: int = 1) -> Message:

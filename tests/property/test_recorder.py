@@ -212,3 +212,44 @@ def test_a_rank_waits_with_drawing_while_the_record_has_no_room(
     go.set()
     record.close()
     assert set(pairs_in(open_record(tmp_path))) == set(rank.drawn)
+
+
+@given(
+    before=ACTIONS,
+    lost=ACTIONS,
+    after=ACTIONS,
+    what=st.sampled_from(["inserted", "drawn", "reservoir"]),
+)
+@LIMITS
+def test_what_came_after_a_checkpoint_is_gone_from_a_resumed_record(
+    before: list[tuple[Any, ...]],
+    lost: list[tuple[Any, ...]],
+    after: list[tuple[Any, ...]],
+    what: str,
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        record = open_rank(Path(folder))
+        rank = Rank(record, what=what)
+        stored = play(rank, before)
+        if rank.held():
+            rank.lease_and_lose(2, 3)  # under lease when the checkpoint is taken
+        resume = rank.checkpoint()
+        play(rank, lost)
+        record.close()
+        record = open_rank(Path(folder), keep=rank.position)
+        rank = resume(record)
+        stored |= play(rank, after)
+        rank.book.end_production()
+        held = rank.held()
+        rank.recorder.keep_held(lambda: None)
+        record.close(complete=True)
+        dataset = open_record(folder)
+        pairs = {"inserted": stored, "drawn": set(rank.drawn), "reservoir": held}[what]
+        found = pairs_in(dataset)
+        assert len(found) == len(set(found))
+        assert set(found) >= pairs
+        draws = dict(zip(found, dataset["draws"].values.tolist(), strict=True))
+        assert draws == {pair: rank.drawn.get(pair, 0) for pair in draws}
+        if what != "drawn":  # what was leased only has its row, and waits for its draw
+            assert set(found) == pairs
+        check_content(dataset)
