@@ -135,6 +135,7 @@ def run(
     with exit_codes():
         if again and out is None:
             raise ConfigError(["--resume: which study? Name its folder with --out as well"])
+        again = again or (out is not None and launch.asks_to_go_on(out))
         config = launch.ready_to_run(study, overrides or [], out, os.environ, again=again)
         launch.warn(config)
         begun = out is not None and (out / "resolved.json").exists()

@@ -105,6 +105,15 @@ def ready_to_resume(
     return study
 
 
+def asks_to_go_on(out: Path) -> bool:
+    """Whether somebody at a terminal wants to go on with the study in a folder."""
+    if not (sys.stdin.isatty() and rundir.unfinished(out)):
+        return False
+    sys.stderr.write(f"{out} holds a study that has not ended. Go on with it? [y/N] ")
+    sys.stderr.flush()
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def problems_here(study: StudyConfig, environment: Mapping[str, str]) -> list[str]:
     """Why this machine cannot run a study that is to run on it."""
     # In a cluster its nodes decide, and Ray knows them: pipeline.run asks it.

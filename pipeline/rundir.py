@@ -22,6 +22,12 @@ def problems(out: Path) -> list[str]:
     """Why ``out`` cannot take a new study; empty when it can."""
     if out.exists() and not out.is_dir():
         return [f"--out {out}: is a file; a run needs a folder. Choose another name."]
+    if unfinished(out):
+        line = (
+            f"--out {out}: the folder already holds another study, which has not ended. Go on with "
+            "that one (--resume), choose a new folder, or remove this one."
+        )
+        return [line]
     if out.is_dir() and any(out.iterdir()):
         holds = "another study" if (out / "resolved.json").exists() else "other files"
         line = (
@@ -29,6 +35,11 @@ def problems(out: Path) -> list[str]:
         )
         return [line]
     return []
+
+
+def unfinished(out: Path) -> bool:
+    """Whether the folder holds a study that was begun and has not ended."""
+    return (out / "resolved.json").exists() and not (out / "summary.json").exists()
 
 
 @final

@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import re
 import signal
 import subprocess
@@ -373,10 +374,33 @@ def test_all_that_is_wrong_is_said_before_anything_starts(study: Path, fake: Fak
     assert result.exit_code == 2
     first, second = result.stderr.splitlines()
     assert first.startswith('error: trainer.batch="x": wrong type')
-    assert second.startswith("error: --out old: the folder already holds another study. Choose")
+    assert second.startswith("error: --out old: the folder already holds another study, which has")
+    assert "Go on with that one (--resume)" in second
     assert headrace("run", str(study), "--out", "old").exit_code == 2
     assert fake.study is None
     assert not (study.parent / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [("n", "has not ended. Go on with that one"), ("y", "is not what this version writes")],
+)
+def test_at_a_terminal_it_is_asked_whether_to_go_on(study: Path, answer: str, says: str) -> None:
+    (study.parent / "old").mkdir()
+    (study.parent / "old" / "resolved.json").write_text("{}")
+    ours, theirs = os.openpty()
+    command = [str(Path(sys.executable).with_name("headrace")), "run", str(study), "--out", "old"]
+    with subprocess.Popen(
+        command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        cwd=study.parent,
+    ) as program:  # fmt: skip
+        os.write(ours, f"{answer}\n".encode())
+        output, _ = program.communicate(timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert program.returncode == 2
+    assert "old holds a study that has not ended. Go on with it? [y/N]" in output
+    assert says in " ".join(output.split())
 
 
 def test_in_a_cluster_this_machine_does_not_matter(
