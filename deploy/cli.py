@@ -440,7 +440,8 @@ def write_slurm(
         config = load(study, overrides or [])
         command = ["headrace", "run", str(study.resolve())]
         command += [word for override in overrides or [] for word in ("--set", override)]
-        command += [] if out is None else ["--out", str(out.resolve())]
+        # Submitted again, or requeued, the job goes on from the newest checkpoint.
+        command += [] if out is None else ["--out", str(out.resolve()), "--resume"]
         try:
             options = slurm.SlurmOptions(
                 name=config.name,

@@ -554,7 +554,7 @@ def test_slurm_writes_a_script_that_runs_the_study(study: Path) -> None:
     script = (study.parent / "heat-2d.sbatch").read_text()
     out = study.parent / "results"
     for words in (
-        f"headrace run {study} --set seed=9 --out {out}", "#SBATCH --nodes=2",
+        f"headrace run {study} --set seed=9 --out {out} --resume", "#SBATCH --nodes=2",
         "#SBATCH --time=00:20:00", "#SBATCH --partition=short", "module load cuda",
     ):  # fmt: skip
         assert words in script
