@@ -9,6 +9,8 @@
 """
 
 import json
+import logging
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +23,17 @@ from pipeline.controller import FailedMember
 from pipeline.errors import ConfigError
 from pipeline.journal import read
 from pipeline.problems import from_validation
+from pipeline.record_layout import FOLDER as RECORD
 from pipeline.yaml_values import YamlProblem, set_value
-from trainers.checkpoint_files import Checkpoint, newest_valid
+from trainers.checkpoint_files import (
+    Checkpoint,
+    newest_valid,
+    remove_partial,
+    set_aside,
+    sole_writer,
+)
+
+_log = logging.getLogger(__name__)
 
 CHANGEABLE: Final = (
     "ensemble.concurrent",
@@ -148,6 +159,27 @@ def progress_of(out: Path, study: StudyConfig) -> Progress:
         failed=tuple(each for each in failed if each.member not in completed),
         elapsed=max(told, default=0.0),
     )
+
+
+def take_over(out: Path, study: StudyConfig) -> Progress:
+    """How far a study had come, once nobody else can add to it; what is not used is put away.
+
+    Raises:
+        ConfigError: Processes of an earlier run do not end.
+    """
+    try:
+        with sole_writer(out / CHECKPOINTS):
+            progress = progress_of(out, study)
+            for folder, wrong in progress.broken.items():
+                _log.warning("%s is not used: %s", folder, wrong)
+            if progress.checkpoint is None:
+                _log.warning("%s holds no valid checkpoint: the study starts over", out)
+                shutil.rmtree(out / RECORD, ignore_errors=True)
+            set_aside(progress.broken)
+            remove_partial(out / CHECKPOINTS)
+            return progress
+    except TimeoutError as error:
+        raise ConfigError([str(error)]) from None
 
 
 def complete(

@@ -9,7 +9,6 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +39,8 @@ from pipeline.journal import Journal, read
 from pipeline.provenance import study_facts
 from pipeline.receiver import remove_stale_sockets
 from pipeline.record import write_index
-from pipeline.record_layout import FOLDER as RECORD
 from pipeline.regions import errors_by_region, member_errors, parameters_of
-from pipeline.resuming import CHECKPOINTS, Progress, check_changes, progress_of, read_study
+from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.rundir import RunDirectory
 from pipeline.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
@@ -51,7 +49,6 @@ from pipeline.watch import Watch, summarise
 from pipeline.wire import Endpoint, StudyKeys
 from trainers import card
 from trainers.base import QueryTime
-from trainers.checkpoint_files import remove_partial, set_aside, sole_writer
 from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
@@ -148,31 +145,10 @@ def resume(
     check_changes(before, study)
     _check_libraries(study)
     directory = RunDirectory(path, again=True)
-    progress = _take_over(path, study)
+    progress = take_over(path, study)
     directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
     directory.write_study(source=None, resolved=study.as_json())
     return _run_in(directory, study, progress, observers, stop)
-
-
-def _take_over(path: Path, study: StudyConfig) -> Progress:
-    """What there is to go on from, once nobody else can add to it."""
-    try:
-        with sole_writer(path / CHECKPOINTS):
-            return _tidied(path, study)
-    except TimeoutError as error:
-        raise ConfigError([str(error)]) from None
-
-
-def _tidied(path: Path, study: StudyConfig) -> Progress:
-    progress = progress_of(path, study)
-    for folder, wrong in progress.broken.items():
-        _log.warning("%s is not used: %s", folder, wrong)
-    if progress.checkpoint is None:
-        _log.warning("%s holds no valid checkpoint: the study starts over", path)
-        shutil.rmtree(path / RECORD, ignore_errors=True)
-    set_aside(progress.broken)
-    remove_partial(path / CHECKPOINTS)
-    return progress
 
 
 def _check_libraries(study: StudyConfig) -> None:
