@@ -316,13 +316,12 @@ def _account(asked: Drill, course: _Course) -> Account:
     summary: dict[str, Any] = {}
     if course.watch.has_ended:
         summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
-    highest = max((int(e["member"]) for e in events if "member" in e), default=validation)
     return Account(
         ended=bool(summary),
         members_due=validation + study.ensemble.members,
         members_finished=members.finished,
         members_twice=members.twice,
-        samples_due=accounting.samples_due(events, range(validation, highest + 1)),
+        samples_due=accounting.samples_due(events, study),
         samples_stored=int(summary.get("samples_inserted", 0)),
         checkpoint_stored=0 if samples is None else samples.stored,
         checkpoint_twice=0 if samples is None else samples.twice,

@@ -151,16 +151,14 @@ def judge(
         found += [f"{number} {what}" for what, number in counts.items() if number]
     found += [f"left behind: {each}" for each in account.left_behind]
     survived = sum(each.survived for each in outcomes)
+    restarts = sum(each.survived and each.restarts > 0 for each in outcomes)
     lines = [
-        f"{survived} of {len(outcomes)} faults survived, {sum(o.restarts for o in outcomes)} "
-        "times by giving the command again",
-        f"{account.members_finished} of {account.members_due} members finished, "
-        f"{account.counted_twice} counted twice",
-        f"{account.samples_stored} of {account.samples_due} samples stored, "
-        f"{account.stored_twice} twice ({_checked(account)})",
-        *([] if account.error is None else [_compared(account.error, references)]),
-        *(f"not in this study: {kind} ({why})" for kind, why in absent.items()),
+        f"{survived} of {len(outcomes)} faults survived, {restarts} of them by starting again",
+        _members(account),
+        _samples(account),
     ]
+    lines += [] if account.error is None else [_compared(account.error, references)]
+    lines += [f"not in this study: {kind} ({why})" for kind, why in absent.items()]
     return Verdict(problems=tuple(found), lines=tuple(lines))
 
 
@@ -176,6 +174,20 @@ def _of_faults(outcomes: Sequence[Outcome]) -> list[str]:
         if each.missed is None and not each.survived
     ]
     return found
+
+
+def _members(account: Account) -> str:
+    return (
+        f"{account.members_finished} of {account.members_due} members finished, "
+        f"{account.counted_twice} counted twice"
+    )
+
+
+def _samples(account: Account) -> str:
+    return (
+        f"{account.samples_stored} of {account.samples_due} samples stored, "
+        f"{account.stored_twice} twice ({_checked(account)})"
+    )
 
 
 def _checked(account: Account) -> str:

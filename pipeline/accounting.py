@@ -3,8 +3,8 @@
 It reads what was stored (the bits and rows of a checkpoint, the lines of the journal), not what was
 counted, wherever there is a choice.
 
-1. A sample is twice in a checkpoint when two ranks know it as stored, when two slots of a store hold
-   it, or when a rank has counted more insertions than samples that it knows.
+1. A sample is twice in a checkpoint when two ranks know it as stored, when two slots hold it, or
+   when a rank has counted more insertions than samples that it knows.
 2. A member is finished once: in the checkpoint that the last part began with, or by a line of that
    part; what earlier parts finished beyond their checkpoint was undone with them.
 """
@@ -19,8 +19,9 @@ import numpy as np
 import zarr
 from jaxtyping import Int64
 
+from pipeline.config import StudyConfig
 from pipeline.reservoir_store import read_stored, store_path
-from pipeline.resuming import CHECKPOINTS
+from pipeline.resuming import CHECKPOINTS, given_up
 from trainers.checkpoint_files import newest_valid
 
 _TRIES: Final = 5  # the study removes old checkpoints while they are read
@@ -48,7 +49,6 @@ class MemberAccount:
     Attributes:
         finished: Those that have ended well, each counted once.
         twice: Further endings of the same members.
-        samples: That the finished members of the last part say to have stored.
     """
 
     finished: int
@@ -89,14 +89,21 @@ def members_of(events: Iterable[Mapping[str, Any]]) -> MemberAccount:
     )
 
 
-def samples_due(events: Iterable[Mapping[str, Any]], members: range) -> int:
-    """What these members have stored in all, by the last report of each."""
-    reports = {
-        int(event["member"]): int(event["samples"])
-        for event in events
-        if event["event"] == "completed"
-    }
-    return sum(reports.get(member, 0) for member in members)
+def samples_due(events: Iterable[Mapping[str, Any]], study: StudyConfig) -> int:
+    """Training samples of all members that are not given up.
+
+    A member whose report went with a killed driver has as many as the study says.
+    """
+    lines = list(events)
+    validation, each = study.ensemble.validation, study.samples_per_member
+    due = dict.fromkeys(range(validation, validation + study.ensemble.members), each)
+    for event in lines:
+        member = int(event.get("member", 0))
+        if member >= validation:
+            due[member] = int(event.get("samples", due.get(member, each)))
+    for failed in given_up(lines, study.ensemble.max_attempts):
+        due.pop(failed.member, None)
+    return sum(due.values())
 
 
 def _account(folder: Path, train_step: int, ranks: int) -> SampleAccount:
@@ -137,6 +144,11 @@ def _by_rows(groups: Iterable[zarr.Group]) -> int:
     held: Counter[tuple[int, int]] = Counter()
     for group in groups:
         if "member" in group:
-            members, samples = (np.asarray(group[name][:]) for name in ("member", "sample"))
-            held.update(zip(members.tolist(), samples.tolist(), strict=True))
+            held.update(zip(_numbers(group, "member"), _numbers(group, "sample"), strict=True))
     return held.total() - len(held)
+
+
+def _numbers(group: zarr.Group, name: str) -> list[int]:
+    found = group[name]
+    assert isinstance(found, zarr.Array)
+    return [int(number) for number in np.asarray(found[:])]
