@@ -34,10 +34,12 @@ from deploy.speaking import BAD_INPUT, Terminated, say
 from pipeline import accounting, journal, rundir
 from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError, StudyFailed
-from pipeline.shared_files import PREFIX, SHARED_MEMORY
+from pipeline.shared_files import PREFIX, SHARED_MEMORY, remove_stale
 
 WELL_SECONDS: Final = 300.0  # from a fault to a study that trains again
 FULL_SECONDS: Final = 60.0  # until a checkpoint has failed
+VICTIM_SECONDS: Final = 60.0  # until there is somebody to be hit
+TOO_LATE: Final = "the study had ended: give it more members (--set ensemble.members=...)"
 MAX_RESTARTS: Final = 5  # of one fault
 _LOOK_SECONDS: Final = 0.05
 
@@ -137,6 +139,10 @@ class _DoesNotComeBackError(Exception):
     """A wait has ended without what was waited for."""
 
 
+class _TooLateError(Exception):
+    """A fault could not be carried out."""
+
+
 @final
 class _Course:
     """The drilled run: the command, what is seen of it, and the faults one after the other."""
@@ -159,27 +165,48 @@ class _Course:
         outcomes: list[Outcome] = []
         try:
             self._give_command()
+            self._until(self._well, WELL_SECONDS)
             for fault in self._asked.plan:
                 outcomes.append(self._suffer(fault))
                 say(course(outcomes[-1]))
                 if outcomes[-1].missed is None and not outcomes[-1].survived:
                     break
             else:
-                self._until(lambda seen: False, None, restarts=MAX_RESTARTS)
+                self._to_the_end()
         except _DoesNotComeBackError as error:
             say(f"{error}; its last words:\n{self.child.story()}")
         finally:
             self.child.end()
         left = self._asked.plan[len(outcomes) :]
-        why = "an earlier one was not survived"
+        why = "the study did not come back" + (" from an earlier one" if outcomes else "")
         return outcomes + [Outcome.of_missed(fault, self._at, why) for fault in left]
+
+    def _to_the_end(self) -> None:
+        """Wait for the end of a study that goes on.
+
+        Raises:
+            _DoesNotComeBackError: It stood still for too long.
+        """
+        while not self.watch.has_ended:
+            before = self._progress()
+            deadline = time.monotonic() + WELL_SECONDS
+            while self._progress() == before and not self.watch.has_ended:
+                if time.monotonic() > deadline:
+                    raise _DoesNotComeBackError(f"it has stood still for {WELL_SECONDS:g} s")
+                self._look()
+                time.sleep(_LOOK_SECONDS)
+        self.child.wait()
+
+    def _progress(self) -> tuple[object, ...]:
+        seen = self.watch.seen
+        return seen.completed, seen.inserted, seen.train_step, seen.phase, seen.parts
 
     def _give_command(self) -> None:
         self.watch.new_part()
         self._begun_from = self.watch.newest_checkpoint
         self.child.start()
 
-    def _look(self, restarts: int) -> Seen:
+    def _look(self) -> Seen:
         """See how the study is; where the command has ended too early, give it again.
 
         Raises:
@@ -189,7 +216,7 @@ class _Course:
         status = self.child.status()
         if status is not None and not self.watch.has_ended:
             self._restarts += 1
-            if self._restarts > restarts or status == BAD_INPUT:
+            if self._restarts > MAX_RESTARTS or status == BAD_INPUT:
                 raise _DoesNotComeBackError(
                     f"the command has ended with status {status}, {self._restarts} time(s)"
                 )
@@ -199,20 +226,19 @@ class _Course:
     def _until(
         self,
         condition: Callable[[Seen], bool],
-        seconds: float | None,
-        restarts: int = MAX_RESTARTS,
+        seconds: float,
     ) -> bool:
         """Wait for something; False when the study has ended before.
 
         Raises:
             _DoesNotComeBackError: It did not come in time.
         """
-        deadline = None if seconds is None else time.monotonic() + seconds
-        while not condition(self._look(restarts)):
+        deadline = time.monotonic() + seconds
+        while not condition(self._look()):
             if self.watch.has_ended:
                 self.child.wait()
                 return False
-            if deadline is not None and time.monotonic() > deadline:
+            if time.monotonic() > deadline:
                 raise _DoesNotComeBackError(f"nothing came of it in {seconds:g} s")
             time.sleep(_LOOK_SECONDS)
         return True
@@ -228,27 +254,25 @@ class _Course:
         return sorted((each for each in processes if each.pid in hittable), key=lambda p: p.pid)
 
     def _suffer(self, fault: Fault) -> Outcome:
-        too_late = "the study had ended: give it more members (--set ensemble.members=...)"
-        self._restarts = 0
-        if not self._until(self._well, WELL_SECONDS):
-            return Outcome.of_missed(fault, self._at, too_late)
         time.sleep(fault.pause)
-        needs_process = fault.kind not in ("driver", "disk")
-        if needs_process and not self._until(lambda _: bool(self._targets(fault.kind)), 60.0):
-            return Outcome.of_missed(fault, self._at, too_late)
-        self._restarts = 0
-        lost, at, began = self.watch.look().samples_lost, self._at, time.monotonic()
+        self._restarts, lost = 0, self.watch.look().samples_lost
+        at, began = self._at, time.monotonic()
         noticed: float | None = None
         recovered: float | None = None
         try:
-            if fault.kind == "disk":
-                noticed, recovered = self._fill_the_disk(began)
-            else:
-                noticed, recovered = self._kill(fault, began)
+            carry_out = self._fill_the_disk if fault.kind == "disk" else self._kill
+            noticed, recovered = carry_out(fault, began)
+            newest = self.watch.newest_checkpoint
+            self._until(
+                lambda seen: self._well(seen) and self.watch.newest_checkpoint > newest,
+                WELL_SECONDS,
+            )
+        except _TooLateError as error:
+            return Outcome.of_missed(fault, at, str(error))
         except _DoesNotComeBackError as error:
+            recovered = None
             say(f"fault {fault.number} ({fault.kind}): {error}; its last words:")
             say(self.child.story())
-        twice = self._stored_twice()
         return Outcome(
             number=fault.number,
             kind=fault.kind,
@@ -257,26 +281,23 @@ class _Course:
             recovered=recovered,
             restarts=self._restarts,
             samples_lost=self.watch.seen.samples_lost - lost,
-            stored_twice=twice,
+            stored_twice=self._stored_twice(),
             members=self.watch.seen.completed,
         )
 
     def _kill(self, fault: Fault, began: float) -> tuple[float, float]:
-        """Seconds until it was noticed, and until the study was as well as before."""
+        """Seconds until it was noticed, and until the study was as well as before.
+
+        Raises:
+            _TooLateError: There is nobody to be hit any more.
+            _DoesNotComeBackError: It does not get well.
+        """
         before = self.watch.look()
         troubles, busy, parts = before.troubles, len(before.running), before.parts
-        if fault.kind == "driver":
-            self.child.kill()
-        else:
-            targets = self._targets(fault.kind)
-            if targets:
-                chosen = fault.chosen([each.pid for each in targets])
-                for each in targets:
-                    if each.pid == chosen:
-                        hit(fault.kind, each)
-        self._until(lambda seen: seen.troubles > troubles or seen.parts > parts, WELL_SECONDS)
-        noticed = time.monotonic() - began
-        furthest = self.watch.seen.furthest
+        self._hit(fault)
+        if not self._until(lambda s: s.troubles > troubles or s.parts > parts, WELL_SECONDS):
+            raise _TooLateError(TOO_LATE)
+        noticed, furthest = time.monotonic() - began, self.watch.seen.furthest
         lasting = fault.kind in ("driver", "reservoir", "trainer_rank")
 
         def recovered(seen: Seen) -> bool:
@@ -287,15 +308,39 @@ class _Course:
         self._until(recovered, WELL_SECONDS)
         return round(noticed, 2), round(time.monotonic() - began, 2)
 
-    def _fill_the_disk(self, began: float) -> tuple[float, float]:
+    def _hit(self, fault: Fault) -> None:
+        """Look for a victim until there is one.
+
+        Raises:
+            _TooLateError: There is none.
+        """
+        deadline = time.monotonic() + VICTIM_SECONDS
+        while not self.watch.has_ended:
+            if fault.kind == "driver":
+                self.child.kill()
+                return
+            targets = self._targets(fault.kind)
+            if targets:
+                hit(fault.kind, targets[fault.chosen(len(targets))])
+                return
+            if time.monotonic() > deadline:
+                raise _TooLateError("there is no such process on this node")
+            self._look()
+            time.sleep(_LOOK_SECONDS)
+        raise _TooLateError(TOO_LATE)
+
+    def _fill_the_disk(self, fault: Fault, began: float) -> tuple[float, float]:
         """Likewise, with no room for checkpoints until one has failed."""
-        parts, failed = self.watch.seen.parts, self.watch.look().checkpoints_failed
+        del fault
+        before = self.watch.look()
+        parts, failed = before.parts, before.checkpoints_failed
         with no_room(self._targets("disk")):
-            self._until(
+            if not self._until(
                 lambda seen: seen.checkpoints_failed > failed or seen.parts > parts, FULL_SECONDS
-            )
+            ):
+                raise _TooLateError(TOO_LATE)
         noticed, newest = time.monotonic() - began, self.watch.newest_checkpoint
-        self._until(lambda seen: self.watch.newest_checkpoint > newest or seen.ended, WELL_SECONDS)
+        self._until(lambda s: self.watch.newest_checkpoint > newest or s.ended, WELL_SECONDS)
         return round(noticed, 2), round(time.monotonic() - began, 2)
 
     def _stored_twice(self) -> int:
@@ -310,6 +355,7 @@ def _account(asked: Drill, course: _Course) -> Account:
     out, study = course.watch.out, asked.study
     say("waiting for all processes to be gone")
     left = [*course.child.left(), *_files_left(out, study.name)]
+    remove_stale(f"{PREFIX}{study.name}-")
     events = list(journal.read(out / "journal.jsonl")) if out.exists() else []
     members, samples = accounting.members_of(events), accounting.samples_of(out)
     validation = study.ensemble.validation

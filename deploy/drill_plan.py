@@ -49,9 +49,9 @@ class Fault:
     pause: float
     pick: float
 
-    def chosen(self, among: Sequence[int]) -> int:
-        """One of them."""
-        return among[int(self.pick * len(among))]
+    def chosen(self, among: int) -> int:
+        """Which of so many."""
+        return int(self.pick * among)
 
 
 def plan(kinds: Sequence[Kind], faults: int, seed: int) -> tuple[Fault, ...]:

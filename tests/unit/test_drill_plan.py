@@ -39,10 +39,10 @@ def test_every_kind_comes_as_often_as_any_other(faults: int) -> None:
     assert all(0.0 <= fault.pause <= MAX_PAUSE_SECONDS for fault in made)
 
 
-@pytest.mark.parametrize(("pick", "chosen"), [(0.0, 11), (0.4, 12), (0.999, 13)])
+@pytest.mark.parametrize(("pick", "chosen"), [(0.0, 0), (0.4, 1), (0.999, 2)])
 def test_any_of_the_victims_may_be_picked(pick: float, chosen: int) -> None:
     fault = Fault(number=1, kind="solver", pause=0.0, pick=pick)
-    assert fault.chosen([11, 12, 13]) == chosen
+    assert fault.chosen(3) == chosen
 
 
 def test_what_cannot_happen_to_a_study_is_named_with_the_reason() -> None:
