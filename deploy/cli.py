@@ -403,6 +403,9 @@ def drill(
         int,
         typer.Option(min=0, help="Undisturbed runs to compare with; three have a spread."),
     ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Make so many Ray nodes of this machine, to lose one.")
+    ] = 1,
     out: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="A new folder. Default: drills/NAME-DATE-TIME."),
@@ -426,7 +429,7 @@ def drill(
         from deploy.drill_ask import asked_for
 
         now = datetime.now()
-        asked = asked_for(study, overrides or [], faults, seed, kinds, references, out, now)
+        asked = asked_for(study, overrides or [], faults, seed, kinds, references, nodes, out, now)
         launch.warn(asked.study)
         if not run_all(asked).passed:
             raise typer.Exit(FAILED)

@@ -26,6 +26,7 @@ from rich.console import Console
 from deploy import drill_judge
 from deploy.drill_child import Child
 from deploy.drill_judge import Account, Outcome, Reference, Verdict
+from deploy.drill_nodes import Nodes, cpus_of
 from deploy.drill_plan import Fault, Kind, absent
 from deploy.drill_table import course, table
 from deploy.drill_victims import hit, no_room, running, victims
@@ -56,6 +57,7 @@ class Drill:
         kinds: That the plan was made of.
         plan: The faults.
         references: Seeds of undisturbed runs.
+        nodes: To be made of this machine, if more than one.
         out: A new folder.
     """
 
@@ -66,6 +68,7 @@ class Drill:
     kinds: tuple[Kind, ...]
     plan: tuple[Fault, ...]
     references: tuple[int, ...]
+    nodes: int
     out: Path
 
     def arguments(self, folder: str, *more: str) -> list[str]:
@@ -88,12 +91,13 @@ def drill(asked: Drill) -> Verdict:
     if asked.text is not None:
         asked.path.write_text(asked.text, encoding="utf-8")
     with _sigterm_unwinds():
-        references = [_reference(asked, seed) for seed in asked.references]
-        say(f"the drill: {len(asked.plan)} faults")
-        course = _Course(asked)
-        outcomes = course.run()
+        with _nodes(asked) as nodes:
+            references = [_reference(asked, seed, nodes) for seed in asked.references]
+            say(f"the drill: {len(asked.plan)} faults")
+            course = _Course(asked, nodes)
+            outcomes = course.run()
         account = _account(asked, course)
-    missing = absent(asked.study)
+    missing = absent(asked.study, asked.nodes)
     verdict = drill_judge.judge(outcomes, account, references, missing)
     _write(asked, outcomes, account, references, verdict)
     console = Console()
@@ -107,7 +111,19 @@ def drill(asked: Drill) -> Verdict:
     return verdict
 
 
-def _reference(asked: Drill, seed: int) -> Reference:
+@contextmanager
+def _nodes(asked: Drill) -> Iterator[Nodes | None]:
+    if asked.nodes == 1:
+        yield None
+        return
+    nodes = Nodes(cpus_of(asked.study, asked.nodes), asked.out / "nodes.txt")
+    try:
+        yield nodes
+    finally:
+        nodes.end()
+
+
+def _reference(asked: Drill, seed: int, nodes: Nodes | None) -> Reference:
     """Run the study with nobody disturbing it.
 
     Raises:
@@ -115,7 +131,7 @@ def _reference(asked: Drill, seed: int) -> Reference:
     """
     say(f"undisturbed, seed {seed}")
     name = f"undisturbed-{seed}"
-    child = Child(asked.arguments(name, f"seed={seed}"), asked.out / f"{name}.txt")
+    child = Child(asked.arguments(name, f"seed={seed}"), asked.out / f"{name}.txt", nodes)
     try:
         child.start()
         if (status := child.wait()) != 0:
@@ -147,9 +163,9 @@ class _TooLateError(Exception):
 class _Course:
     """The drilled run: the command, what is seen of it, and the faults one after the other."""
 
-    def __init__(self, asked: Drill) -> None:
-        self._asked = asked
-        self.child = Child(asked.arguments("run"), asked.out / "run.txt")
+    def __init__(self, asked: Drill, nodes: Nodes | None) -> None:
+        self._asked, self._nodes = asked, nodes
+        self.child = Child(asked.arguments("run"), asked.out / "run.txt", nodes)
         self.watch = StudyWatch(asked.out / "run")
         self._began = time.monotonic()
         self._restarts = 0
@@ -306,6 +322,8 @@ class _Course:
             return len(seen.running) >= busy or seen.ended
 
         self._until(recovered, WELL_SECONDS)
+        if fault.kind == "node" and self._nodes is not None:
+            self._nodes.add()
         return round(noticed, 2), round(time.monotonic() - began, 2)
 
     def _hit(self, fault: Fault) -> None:
@@ -318,6 +336,10 @@ class _Course:
         while not self.watch.has_ended:
             if fault.kind == "driver":
                 self.child.kill()
+                return
+            if fault.kind == "node":
+                assert self._nodes is not None
+                self._nodes.lose()
                 return
             targets = self._targets(fault.kind)
             if targets:

@@ -24,6 +24,7 @@ def asked_for(
     seed: int,
     kinds: str | None,
     references: int,
+    nodes: int,
     out: Path | None,
     now: datetime,
 ) -> Drill:
@@ -36,6 +37,7 @@ def asked_for(
         seed: Of the plan.
         kinds: Of faults; None: all that there are.
         references: How many undisturbed runs.
+        nodes: To be made of this machine.
         out: A new folder; None: one in ``DRILLS``.
         now: For its name.
 
@@ -46,8 +48,11 @@ def asked_for(
     first = _loaded(path, text, overrides)
     changed = (*overrides, *settings(first, faults))
     study = _loaded(path, text, changed)
-    chosen = kinds_of(study, kinds)
+    chosen = kinds_of(study, kinds, nodes)
     folder = launch.new_folder(DRILLS, study.name, now) if out is None else out
+    if nodes > 1 and "RAY_ADDRESS" in os.environ:
+        line = f"--nodes={nodes}: makes nodes of this machine, but RAY_ADDRESS names a cluster"
+        raise ConfigError([f"{line}. Unset it, or leave out --nodes"])
     found = launch.problems_here(study, os.environ) + rundir.problems(folder)
     if found:
         raise ConfigError(found)
@@ -59,6 +64,7 @@ def asked_for(
         kinds=chosen,
         plan=plan(chosen, faults, seed),
         references=tuple(range(study.seed, study.seed + references)),
+        nodes=nodes,
         out=folder.resolve(),
     )
 

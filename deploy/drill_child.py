@@ -7,12 +7,13 @@
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, final
 
 import psutil
 
+from deploy.drill_nodes import Nodes
 from deploy.drill_victims import descendants
 
 # The same Python, and never what lies in the folder that the drill is run in.
@@ -31,17 +32,17 @@ class Child:
     Args:
         arguments: Of ``headrace``.
         log: Takes what it says.
-        environment: Of it; None: as ours.
+        nodes: That it runs on; None: it makes its own.
     """
 
     def __init__(
         self,
         arguments: Sequence[str],
         log: Path,
-        environment: Mapping[str, str] | None = None,
+        nodes: Nodes | None = None,
     ) -> None:
         self._command, self._log = [*HEADRACE, *arguments], log
-        self._environment = environment
+        self._nodes = nodes
         self._process: subprocess.Popen[bytes] | None = None
         self._known: set[psutil.Process] = set()
 
@@ -54,7 +55,7 @@ class Child:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,  # Ctrl-C is for the drill, which ends this in its own time
-                env=None if self._environment is None else dict(self._environment),
+                env=None if self._nodes is None else self._nodes.environment,
             )
 
     @property
@@ -75,8 +76,10 @@ class Child:
         self._process.wait()
 
     def processes(self) -> list[psutil.Process]:
-        """All that it has started, and that still runs."""
+        """All that it, or its nodes, have started, and that still runs."""
         found = descendants(self.pid)
+        if self._nodes is not None:
+            found += self._nodes.processes()
         self._known.update(found)
         return found
 

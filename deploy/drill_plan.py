@@ -14,7 +14,7 @@ from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
 
 Kind = Literal[
-    "solver", "hung", "mpi_rank", "program", "reservoir", "trainer_rank", "driver", "disk"
+    "solver", "hung", "mpi_rank", "program", "reservoir", "trainer_rank", "node", "driver", "disk"
 ]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 MEANING: Final[Mapping[Kind, str]] = {
@@ -24,6 +24,7 @@ MEANING: Final[Mapping[Kind, str]] = {
     "program": "a foreign program is killed",
     "reservoir": "the process of a reservoir is killed",
     "trainer_rank": "the process of a trainer rank is killed",
+    "node": "one of several nodes on this machine is killed",
     "driver": "the driver, which is the command itself, is killed",
     "disk": "checkpoints find no room until one has failed",
 }
@@ -71,23 +72,25 @@ def plan(kinds: Sequence[Kind], faults: int, seed: int) -> tuple[Fault, ...]:
     )
 
 
-def absent(study: StudyConfig) -> dict[Kind, str]:
+def absent(study: StudyConfig, nodes: int = 1) -> dict[Kind, str]:
     """The kinds that cannot happen to this study, and why."""
     found: dict[Kind, str] = {}
     if study.ensemble.mpi_ranks == 1:
         found["mpi_rank"] = "ensemble.mpi_ranks is 1"
+    if nodes == 1:
+        found["node"] = "there is one; --nodes 2 makes two of this machine"
     if study.solver.kind != "program":
         found["program"] = f"solver.kind is {study.solver.kind}"
     return found
 
 
-def kinds_of(study: StudyConfig, asked: str | None) -> tuple[Kind, ...]:
+def kinds_of(study: StudyConfig, asked: str | None, nodes: int = 1) -> tuple[Kind, ...]:
     """Those asked for (``a,b``), else all that the study can suffer.
 
     Raises:
         ConfigError: One is unknown, or cannot happen to this study.
     """
-    missing = absent(study)
+    missing = absent(study, nodes)
     if asked is None:
         return tuple(kind for kind in KINDS if kind not in missing)
     names = [name.strip() for name in asked.split(",")]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from rich.console import JustifyMethod
 from rich.table import Table
 
 from deploy import figures
@@ -26,10 +27,11 @@ def table(outcomes: Sequence[Outcome]) -> Table:
     """All of them."""
     made = Table(box=None, pad_edge=False)
     for title in (
-        "", "fault", "noticed after", "recovered after", "given again", "samples lost",
-        "stored twice", "members finished",
+        "", "fault", "noticed\nafter", "recovered\nafter", "given\nagain", "samples\nlost",
+        "stored\ntwice", "members\nfinished",
     ):  # fmt: skip
-        made.add_column(title, justify="left" if title == "fault" else "right")
+        justify: JustifyMethod = "left" if title == "fault" else "right"
+        made.add_column(title, justify=justify, no_wrap=True)
     for each in outcomes:
         made.add_row(*_cells(each))
     return made
@@ -38,7 +40,7 @@ def table(outcomes: Sequence[Outcome]) -> Table:
 def _cells(outcome: Outcome) -> list[str]:
     begin = [str(outcome.number), outcome.kind]
     if outcome.missed is not None:
-        return [*begin, "not carried out", *[figures.UNKNOWN] * 5]
+        return [*begin, "not done", *[figures.UNKNOWN] * 5]
     return [
         *begin,
         figures.seconds(outcome.noticed),

@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 import yaml
 
+from deploy.drill_nodes import cpus_of
 from deploy.drill_plan import (
     CHECKPOINT_SECONDS,
     KINDS,
@@ -51,11 +52,13 @@ def test_what_cannot_happen_to_a_study_is_named_with_the_reason() -> None:
         small_study(ensemble={"mpi_ranks": 2}, reservoir={"capacity": 100}),
     )
     assert absent(alone) == {
+        "node": "there is one; --nodes 2 makes two of this machine",
         "mpi_rank": "ensemble.mpi_ranks is 1",
         "program": "solver.kind is heat",
     }
-    assert set(absent(group)) == {"program"}
-    assert set(kinds_of(alone, None)) == set(KINDS) - {"mpi_rank", "program"}
+    assert set(absent(group, nodes=2)) == {"program"}
+    assert set(kinds_of(alone, None)) == set(KINDS) - {"mpi_rank", "program", "node"}
+    assert "node" in kinds_of(alone, None, nodes=2)
     assert "mpi_rank" in kinds_of(group, None)
 
 
@@ -100,3 +103,9 @@ def test_the_built_in_study_can_be_run_and_grows_with_the_faults() -> None:
 
 def test_every_kind_is_explained() -> None:
     assert set(MEANING) == set(KINDS)
+
+
+def test_the_first_node_could_hold_the_whole_study() -> None:
+    study = small_study(ensemble={"mpi_ranks": 3, "concurrent": 2}, reservoir={"capacity": 120})
+    assert cpus_of(study, 3) == [2 * 3 + 2, 3, 3]
+    assert cpus_of(small_study(), 2) == [4, 2]
