@@ -31,7 +31,7 @@ MEANING: Final[Mapping[Kind, str]] = {
 MAX_PAUSE_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 1.0
 MEMBER_SECONDS: Final = 20.0  # a hung member is noticed after this long, where the study says none
-MEMBERS_FOR_A_FAULT: Final = 40  # of the built-in study
+MEMBERS_FOR_A_FAULT: Final = 24  # of the built-in study, about half a second each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -131,20 +131,20 @@ def built_in(faults: int) -> str:
 _BUILT_IN = """\
 name: drill
 seed: 7
-solver: {{kind: heat, grid: [20, 28], steps: 40, dt: 0.01}}
+solver: {{kind: heat, grid: [240, 336], steps: 40, dt: 0.01}}    # so large that it lasts
 parameters:
   initial: {{uniform: [100, 500]}}    # K
   west:    {{uniform: [100, 500]}}
   east:    {{uniform: [100, 500]}}
   south:   {{uniform: [100, 500]}}
   north:   {{uniform: [100, 500]}}
-ensemble: {{members: {members}, validation: 4, concurrent: 2, member_timeout: 8.0}}
+ensemble: {{members: {members}, validation: 4, concurrent: 2, member_timeout: 10.0}}
+stream: {{coarsen: 12}}
 reservoir:
   policy: reservoir
   capacity: 400
   watermark: 40
-  max_reuse: 4
-  max_surplus: 1600      # the solvers wait for the trainer, so that the study lasts
+  max_reuse: 8
 trainer:
   ranks: 2
   batch: 4

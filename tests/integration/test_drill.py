@@ -64,8 +64,10 @@ def check(folder: Path, result: Result, kinds: tuple[Kind, ...], faults: int, se
     for each in told["outcomes"]:
         assert each["missed"] is None
         assert 0.0 <= each["noticed"] <= each["recovered"]
-        if each["kind"] in ("driver", "reservoir"):
-            assert each["restarts"] <= 1
+        if each["kind"] in ("solver", "hung", "mpi_rank", "program", "disk"):
+            assert each["restarts"] == 0
+        if each["kind"] == "driver":
+            assert each["restarts"] == 1
     summary = json.loads((out / "run" / "summary.json").read_text())
     study = told["study"]
     members, validation = study["ensemble"]["members"], study["ensemble"]["validation"]
@@ -94,6 +96,13 @@ def test_four_faults_of_a_study_with_foreign_programs(tmp_path: Path, project: P
     kinds: tuple[Kind, ...] = ("solver", "program")
     options = ("--faults", "4", "--seed", "3", "--references", "0", "--kinds", ",".join(kinds))
     check(tmp_path, drilled(tmp_path, program_study(40, project), *options), kinds, 4, 3)
+
+
+@pytest.mark.slow
+def test_two_faults_on_two_nodes(tmp_path: Path) -> None:
+    kinds: tuple[Kind, ...] = ("node", "driver")
+    options = ("--faults", "2", "--nodes", "2", "--references", "0", "--kinds", ",".join(kinds))
+    check(tmp_path, drilled(tmp_path, None, *options), kinds, 2, 0)
 
 
 def test_ten_faults_of_every_kind_and_an_undisturbed_run(tmp_path: Path) -> None:
