@@ -22,6 +22,7 @@ STOP_SECONDS: Final = 90.0  # for a checkpoint, and all that follows
 # Ray's own agents notice only after about a minute that what they belong to was killed.
 LEAVE_SECONDS: Final = 90.0
 _POLL_SECONDS: Final = 0.1
+_REMEMBER_SECONDS: Final = 1.0
 _STORY_BYTES: Final = 2000
 
 
@@ -33,6 +34,7 @@ class Child:
         arguments: Of ``headrace``.
         log: Takes what it says.
         nodes: That it runs on; None: it makes its own.
+        program: What takes the arguments.
     """
 
     def __init__(
@@ -40,11 +42,14 @@ class Child:
         arguments: Sequence[str],
         log: Path,
         nodes: Nodes | None = None,
+        *,
+        program: Sequence[str] = HEADRACE,
     ) -> None:
-        self._command, self._log = [*HEADRACE, *arguments], log
+        self._command, self._log = [*program, *arguments], log
         self._nodes = nodes
         self._process: subprocess.Popen[bytes] | None = None
         self._known: set[psutil.Process] = set()
+        self._remembered_at = float("-inf")
 
     def start(self) -> None:
         """Give the command."""
@@ -83,6 +88,12 @@ class Child:
         self._known.update(found)
         return found
 
+    def remember(self) -> None:
+        """Note its processes, now and then: to look for them costs milliseconds."""
+        if time.monotonic() - self._remembered_at > _REMEMBER_SECONDS:
+            self.processes()
+            self._remembered_at = time.monotonic()
+
     def story(self) -> str:
         """The last that it said."""
         data = self._log.read_bytes() if self._log.exists() else b""
@@ -91,7 +102,7 @@ class Child:
     def wait(self) -> int:
         """Until it ends by itself; its exit code."""
         while (status := self.status()) is None:
-            self.processes()
+            self.remember()
             time.sleep(_POLL_SECONDS)
         return status
 

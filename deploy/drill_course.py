@@ -116,7 +116,7 @@ class Course:
         Raises:
             _DoesNotComeBackError: It was given again too often.
         """
-        self.child.processes()
+        self.child.remember()
         status = self.child.status()
         if status is not None and not self.watch.has_ended:
             self._restarts += 1

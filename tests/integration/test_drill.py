@@ -40,6 +40,7 @@ def program_study(members: int, project: Path) -> dict[str, Any]:
     script = project / "examples" / "program" / "diffusion.py"
     tree["solver"]["command"] = f"{sys.executable} {script} -ts_adapt_type none"
     tree["ensemble"]["members"] = members
+    tree["reservoir"]["capacity"] = 70  # most members are simulated while it trains
     tree["name"] = "drilled-program"
     return tree
 
@@ -89,7 +90,7 @@ def check(folder: Path, result: Result, kinds: tuple[Kind, ...], faults: int, se
 def test_four_faults_of_a_study_with_mpi_ranks(tmp_path: Path) -> None:
     kinds: tuple[Kind, ...] = ("solver", "hung", "mpi_rank", "disk")
     options = ("--faults", "4", "--seed", "2", "--references", "0", "--kinds", ",".join(kinds))
-    check(tmp_path, drilled(tmp_path, mpi_study(120), *options), kinds, 4, 2)
+    check(tmp_path, drilled(tmp_path, mpi_study(60), *options), kinds, 4, 2)
 
 
 def test_four_faults_of_a_study_with_foreign_programs(tmp_path: Path, project: Path) -> None:
