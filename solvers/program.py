@@ -19,8 +19,8 @@ Behaviour:   every member is a new process in a working folder of its own. The p
              long, or not of real double vectors, a value that is not finite, or no vector in
              step_timeout; the failure shows PETSc's reason and the last lines. SNES and KSP that
              do not converge are made errors where they are what is streamed.
-             Nothing of it is left after any end of headrace, killed processes included. A member whose program somebody
-             else has killed is tried again.
+             Nothing of it is left after any end of headrace, killed processes included. A member
+             whose program somebody else has killed is tried again.
 Good values: every, so that snapshots differ by more than a rounding; step_timeout, ten slow steps.
 Source:      PETSc manual, "Viewers: Looking at PETSc Objects"; section 6 of DESIGN.md.
 
