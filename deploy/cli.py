@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from deploy import costs, launch, networks, overview, record_cli, slurm
-from deploy.speaking import exit_codes, say, write_new
+from deploy.speaking import FAILED, exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
@@ -381,6 +381,58 @@ def compare(
         if out is None:
             out = launch.new_folder(Path("comparisons"), config.name, datetime.now())
         run_all(made, out.resolve())
+
+
+@app.command()
+def drill(
+    study: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="[STUDY]", help="A small study. Default: one that is built in, of a plate."
+        ),
+    ] = None,
+    *,
+    overrides: Overrides = None,
+    faults: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
+    seed: Annotated[int, typer.Option(min=0, help="Of the plan of faults.")] = 0,
+    kinds: Annotated[
+        str | None,
+        typer.Option(metavar="A,B,...", help="Of faults. Default: all that the study can suffer."),
+    ] = None,
+    references: Annotated[
+        int,
+        typer.Option(min=0, help="Undisturbed runs to compare with; three have a spread."),
+    ] = 1,
+    nodes: Annotated[
+        int, typer.Option(min=1, help="Make so many Ray nodes of this machine, to lose one.")
+    ] = 1,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A new folder. Default: drills/NAME-DATE-TIME."),
+    ] = None,
+) -> None:
+    """Run a small study, kill its parts one after the other, and see whether anything is lost.
+
+    Kills solvers, mpi_ranks, foreign programs, reservoirs, trainer ranks and the driver, stops
+    a solver, and lets checkpoints find no room. Exit code 0 only if nothing was lost or stored
+    twice.
+
+    Examples:
+      headrace drill
+
+      headrace drill study.yaml --faults 60 --references 3
+
+      headrace drill study.yaml --kinds solver,driver --set ensemble.members=200
+    """
+    with exit_codes():
+        from deploy.drill import drill as run_all
+        from deploy.drill_ask import asked_for
+
+        now = datetime.now()
+        asked = asked_for(study, overrides or [], faults, seed, kinds, references, nodes, out, now)
+        launch.warn(asked.study)
+        if not run_all(asked).passed:
+            raise typer.Exit(FAILED)
 
 
 @app.command()

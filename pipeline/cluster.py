@@ -34,7 +34,7 @@ Actor = Any
 Answer = Any
 
 # Ray reads these when it starts; an operator's own values win.
-_RAY_ENVIRONMENT = {
+RAY_ENVIRONMENT = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_worker_niceness": "0",  # workers would run at nice 15: the solvers are the work here
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
@@ -44,7 +44,7 @@ _RAY_ENVIRONMENT = {
 }
 CONNECT_SECONDS = 20.0
 # Field data never goes through the object store; this is for configs and statistics.
-_OBJECT_STORE_BYTES = 100 * 1024 * 1024
+OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -128,7 +128,7 @@ def cluster(*, cpus: int, project_root: Path) -> Iterator[list[Node]]:
         )
         raise ConfigError([line])
     before, terminate = Path.cwd(), signal.getsignal(signal.SIGTERM)
-    for name, value in _RAY_ENVIRONMENT.items():
+    for name, value in RAY_ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.chdir(project_root)
     try:
@@ -200,16 +200,16 @@ def _start_private(cpus: int) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
-        _temp_dir=os.environ.get("RAY_TMPDIR") or str(_private_folder() / "ray"),
+        _temp_dir=os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray"),
         num_cpus=max(cpus, os.cpu_count() or 1),
         include_dashboard=False,
-        object_store_memory=_OBJECT_STORE_BYTES,
+        object_store_memory=OBJECT_STORE_BYTES,
         log_to_driver=False,
         logging_level=logging.ERROR,
     )
 
 
-def _private_folder() -> Path:
+def private_folder() -> Path:
     """The folder around Ray's: Ray lets everybody write into the folders that it makes itself.
 
     Raises:

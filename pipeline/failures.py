@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ray.exceptions import RayTaskError
 
 from pipeline.cluster import last_line
-from solvers.base import SolverBug, SolverFailed
+from solvers.base import SolverBug, SolverFailed, SolverKilled
 
 MAX_DETAIL_CHARACTERS = 8000
 
@@ -39,5 +39,5 @@ def failure_of(error: RayTaskError) -> Failure:
     if isinstance(cause, SolverBug):
         rest = cause.story
     details = rest[-MAX_DETAIL_CHARACTERS:] if rest else None
-    passing = isinstance(cause, SolverBug) and cause.passing
+    passing = isinstance(cause, SolverKilled) or (isinstance(cause, SolverBug) and cause.passing)
     return Failure(reason=reason, details=details, final=not passing)

@@ -200,7 +200,7 @@ def stored_samples(checkpoint: Path, ranks: int) -> dict[int, int]:
     for rank in range(ranks):
         root = zarr.open_group(store_path(checkpoint, rank), mode="r")
         for name in ("training", "validation"):
-            for member, known in _read_stored(_group(root, name)):
+            for member, known in read_stored(_group(root, name)):
                 count[member] = count.get(member, 0) + int(known.sum())
     return count
 
@@ -377,7 +377,8 @@ def _blocks(rows: Numbers, length: int) -> Iterator[tuple[int, Numbers]]:
         yield int(number) * length, rows[numbers == number]
 
 
-def _read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sample"]]]:
+def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sample"]]]:
+    """Of each member, which samples were ever stored; ``group`` is training or validation."""
     bits, end = _values(group, "stored_bits"), 0
     sizes = _values(group, "stored_bytes").tolist()
     for member, size in zip(_values(group, "stored_member").tolist(), sizes, strict=True):
@@ -389,7 +390,7 @@ def _all_stored(groups: Sequence[zarr.Group]) -> dict[int, Bool[np.ndarray, " sa
     """What any of the old ranks has stored."""
     found: dict[int, Bool[np.ndarray, " sample"]] = {}
     for group in groups:
-        for member, known in _read_stored(group):
+        for member, known in read_stored(group):
             before = found.get(member, np.zeros(0, np.bool_))
             longer, shorter = (known, before) if known.size >= before.size else (before, known)
             longer[: shorter.size] |= shorter

@@ -31,6 +31,10 @@ class SolverFailed(Exception):
     """
 
 
+class SolverKilled(SolverFailed):
+    """What computed a member was ended from outside: another attempt may go well."""
+
+
 class SolverBug(SolverFailed):
     """A Python exception in somebody's own solver.
 

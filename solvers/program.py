@@ -19,7 +19,8 @@ Behaviour:   every member is a new process in a working folder of its own. The p
              long, or not of real double vectors, a value that is not finite, or no vector in
              step_timeout; the failure shows PETSc's reason and the last lines. SNES and KSP that
              do not converge are made errors where they are what is streamed.
-             Nothing of it is left after any end of headrace, killed processes included.
+             Nothing of it is left after any end of headrace, killed processes included. A member
+             whose program somebody else has killed is tried again.
 Good values: every, so that snapshots differ by more than a rounding; step_timeout, ten slow steps.
 Source:      PETSc manual, "Viewers: Looking at PETSc Objects"; section 6 of DESIGN.md.
 
@@ -30,6 +31,7 @@ import math
 import os
 import shlex
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -39,7 +41,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
 from solvers.foreign import PIPE, ForeignProgram
@@ -47,6 +49,7 @@ from solvers.leashed import clean_environment
 from solvers.petsc_binary import Record, StreamRefused, VectorReader
 from solvers.turns import Turns
 
+_FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 _OPTIONS_FILE = "options.petscrc"
 # Without these the program would write what did not converge as if it were a solution.
 _STRICT = {
@@ -88,6 +91,7 @@ class Program:
 
         Raises:
             SolverFailed: The program failed, or its stream is not what was announced.
+            SolverKilled: Somebody else has killed it.
             ValueError: Wrong parameter names, a program that is not there, or several ranks.
         """
         values = member_values(self._config.parameters(), parameters)
@@ -129,7 +133,8 @@ class Program:
                     self._turns.check(turn, step=snapshot.step + 1)
         except StreamRefused as error:
             program.stop()
-            raise SolverFailed(_story(str(error), program, series)) from error
+            kind = SolverKilled if _killed(program, self._config) else SolverFailed
+            raise kind(_story(str(error), program, series)) from error
         except TimeoutError as error:
             program.stop()
             what = (
@@ -289,6 +294,15 @@ def _story(what: str, program: ForeignProgram, series: _Series) -> str:
     )
     reason = f" PETSc: {program.output.reason}." if program.output.reason is not None else ""
     return f"program failed after {where}: {what}.{reason} Its last lines:\n{program.output}"
+
+
+def _killed(program: ForeignProgram, config: ProgramConfig) -> bool:
+    """Whether it was ended by a signal that no program sends to itself by a fault."""
+    code = program.returncode
+    if code is None or code < 0:  # the leash
+        return code is not None
+    # A launcher ends with the bare number of the signal that has killed one of its ranks.
+    return code - 128 in _FROM_OUTSIDE or (config.mpi_ranks > 1 and code in _FROM_OUTSIDE)
 
 
 def _ending(program: ForeignProgram) -> str:

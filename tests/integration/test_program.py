@@ -16,7 +16,7 @@ import petsc4py
 import psutil
 import pytest
 
-from solvers.base import Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed, SolverKilled
 from solvers.configs.program import ProgramConfig
 from solvers.program import Program
 
@@ -497,7 +497,7 @@ def test_a_leash_or_program_that_is_killed_fails_the_member(
         processes = below(os.getpid())
         (leash if victim == "leash" else leash.children()[0]).send_signal(signal.SIGKILL)
         message = "together with what watches over it" if victim == "leash" else "signal 9"
-        with pytest.raises(SolverFailed, match=message):
+        with pytest.raises(SolverKilled, match=message):
             list(snapshots)
         assert_gone(processes)
 

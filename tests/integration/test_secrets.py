@@ -130,9 +130,9 @@ def test_a_folder_for_ray_that_others_can_write_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert cluster._private_folder().stat().st_mode & 0o777 == 0o700
-    cluster._private_folder().chmod(0o755)
-    assert cluster._private_folder().stat().st_mode & 0o777 == 0o700
-    cluster._private_folder().chmod(0o777)
+    assert cluster.private_folder().stat().st_mode & 0o777 == 0o700
+    cluster.private_folder().chmod(0o755)
+    assert cluster.private_folder().stat().st_mode & 0o777 == 0o700
+    cluster.private_folder().chmod(0o777)
     with pytest.raises(ConfigError, match=r"need a folder of mode 700 .* RAY_TMPDIR"):
-        cluster._private_folder()
+        cluster.private_folder()

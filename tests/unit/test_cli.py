@@ -125,6 +125,7 @@ def test_help_says_how_to_start() -> None:
         "describe",
         "simulate",
         "compare",
+        "drill",
         "init",
         "clean",
         "slurm",

@@ -9,7 +9,7 @@ from ray.exceptions import RayTaskError
 from deploy.launch import MAX_STORIES, say_failures
 from deploy.report import failures, write_report
 from pipeline.failures import MAX_DETAIL_CHARACTERS, failure_of
-from solvers.base import SolverBug, SolverFailed
+from solvers.base import SolverBug, SolverFailed, SolverKilled
 
 
 def raised(cause: Exception) -> RayTaskError:
@@ -35,6 +35,11 @@ def test_a_bug_is_final_unless_it_may_pass(passing: bool) -> None:
     failure = failure_of(raised(bug))
     assert (failure.reason, failure.details) == ("Cavity raised: KeyError", "line 3, in run")
     assert failure.final is not passing
+
+
+def test_what_was_killed_is_tried_again() -> None:
+    failure = failure_of(raised(SolverKilled("program failed: signal 9. Its last lines:\n  one")))
+    assert (failure.details, failure.final) == ("  one", False)
 
 
 def test_any_other_exception_is_tried_again() -> None:

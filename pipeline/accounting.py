@@ -1,0 +1,154 @@
+"""What a run directory says of every sample and member: missing, there once, or twice.
+
+It reads what was stored (the bits and rows of a checkpoint, the lines of the journal), not what was
+counted, wherever there is a choice.
+
+1. A sample is twice in a checkpoint when two ranks know it as stored, when two slots hold it, or
+   when a rank has counted more insertions than samples that it knows.
+2. A member is finished once: in the checkpoint that the last part began with, or by a line of that
+   part; what earlier parts finished beyond their checkpoint was undone with them.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import zarr
+from jaxtyping import Int64
+
+from pipeline.config import StudyConfig
+from pipeline.reservoir_store import read_stored, store_path
+from pipeline.resuming import CHECKPOINTS, given_up
+from trainers.checkpoint_files import newest_valid
+
+_TRIES: Final = 5  # the study removes old checkpoints while they are read
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SampleAccount:
+    """What a checkpoint knows of the samples.
+
+    Attributes:
+        train_step: Of the checkpoint.
+        stored: Training and validation samples that were ever stored, each counted once.
+        twice: Those that are there twice.
+    """
+
+    train_step: int
+    stored: int
+    twice: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemberAccount:
+    """What the journal says of the members.
+
+    Attributes:
+        finished: Those that have ended well, each counted once.
+        twice: Further endings of the same members.
+    """
+
+    finished: int
+    twice: int
+
+
+def samples_of(run_directory: Path) -> SampleAccount | None:
+    """The account of the newest valid checkpoint; None where there is none."""
+    for _ in range(_TRIES):
+        checkpoint, _ = newest_valid(run_directory / CHECKPOINTS)
+        if checkpoint is None:
+            return None
+        try:
+            return _account(checkpoint.folder, checkpoint.train_step, checkpoint.facts["ranks"])
+        except (OSError, KeyError, ValueError):
+            if checkpoint.folder.exists():
+                raise
+    return None
+
+
+def recorded_twice(run_directory: Path) -> int | None:
+    """Samples that the record holds twice; None where the study keeps no record."""
+    del run_directory  # studies keep none so far
+    return None
+
+
+def members_of(events: Iterable[Mapping[str, Any]]) -> MemberAccount:
+    """Who has finished, by the lines of a journal."""
+    taken_over, finished = 0, Counter[int]()
+    for event in events:
+        if event["event"] == "resumed":
+            taken_over = int(event["completed"])
+            finished.clear()
+        elif event["event"] == "completed":
+            finished[int(event["member"])] += 1
+    return MemberAccount(
+        finished=taken_over + len(finished), twice=finished.total() - len(finished)
+    )
+
+
+def samples_due(events: Iterable[Mapping[str, Any]], study: StudyConfig) -> int:
+    """Training samples of all members that are not given up.
+
+    A member whose report went with a killed driver has as many as the study says.
+    """
+    lines = list(events)
+    validation, each = study.ensemble.validation, study.samples_per_member
+    due = dict.fromkeys(range(validation, validation + study.ensemble.members), each)
+    for event in lines:
+        member = int(event.get("member", 0))
+        if member >= validation:
+            due[member] = int(event.get("samples", due.get(member, each)))
+    for failed in given_up(lines, study.ensemble.max_attempts):
+        due.pop(failed.member, None)
+    return sum(due.values())
+
+
+def _account(folder: Path, train_step: int, ranks: int) -> SampleAccount:
+    roots = [zarr.open_group(store_path(folder, rank), mode="r") for rank in range(ranks)]
+    stored = twice = 0
+    for name in ("training", "validation"):
+        groups = [_group(root, name) for root in roots]
+        once, more = _by_bits(groups)
+        stored, twice = stored + once, twice + more + _by_rows(groups)
+    for root in roots:
+        known = sum(int(bits.sum()) for _, bits in read_stored(_group(root, "training")))
+        twice += max(0, int(str(root.attrs["inserted"])) - known)
+    return SampleAccount(train_step=train_step, stored=stored, twice=twice)
+
+
+def _group(root: zarr.Group, name: str) -> zarr.Group:
+    found = root[name]
+    assert isinstance(found, zarr.Group)
+    return found
+
+
+def _by_bits(groups: Iterable[zarr.Group]) -> tuple[int, int]:
+    """Samples that any rank knows, and how often another knows one of them as well."""
+    known: dict[int, Int64[np.ndarray, " sample"]] = {}
+    for group in groups:
+        for member, bits in read_stored(group):
+            before = known.get(member, np.zeros(0, np.int64))
+            count = np.zeros(max(bits.size, before.size), np.int64)
+            count[: before.size] += before
+            count[: bits.size] += bits
+            known[member] = count
+    once = sum(int((count > 0).sum()) for count in known.values())
+    return once, sum(int(count.sum()) for count in known.values()) - once
+
+
+def _by_rows(groups: Iterable[zarr.Group]) -> int:
+    """How many slots hold what another one holds, too."""
+    held: Counter[tuple[int, int]] = Counter()
+    for group in groups:
+        if "member" in group:
+            held.update(zip(_numbers(group, "member"), _numbers(group, "sample"), strict=True))
+    return held.total() - len(held)
+
+
+def _numbers(group: zarr.Group, name: str) -> list[int]:
+    found = group[name]
+    assert isinstance(found, zarr.Array)
+    return [int(number) for number in np.asarray(found[:])]
