@@ -150,6 +150,7 @@ def _account(asked: Drill, course: Course) -> Account:
     path = out / "journal.jsonl"
     events = list(journal.read(path)) if path.exists() else []
     members, samples = accounting.members_of(events), accounting.samples_of(out)
+    record = accounting.record_of(out)
     validation = study.ensemble.validation
     summary: dict[str, Any] = {}
     if course.watch.has_ended:
@@ -163,10 +164,18 @@ def _account(asked: Drill, course: Course) -> Account:
         samples_stored=int(summary.get("samples_inserted", 0)),
         checkpoint_stored=0 if samples is None else samples.stored,
         checkpoint_twice=0 if samples is None else samples.twice,
-        recorded_twice=accounting.recorded_twice(out),
+        recorded=record.recorded if record is not None and _is_of_all(study, record) else None,
+        recorded_twice=None if record is None else record.twice,
         left_behind=tuple(left),
         error=summary.get("validation_mse"),
     )
+
+
+def _is_of_all(study: StudyConfig, record: accounting.RecordAccount) -> bool:
+    """Whether every sample must be in the record."""
+    kept = study.record
+    share = kept is not None and kept.what == "inserted" and kept.fraction == kept.every == 1
+    return share and record.complete
 
 
 def _files_left(out: Path, name: str) -> Iterator[str]:

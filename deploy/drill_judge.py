@@ -65,7 +65,8 @@ class Account:
         samples_stored: As the study has counted them.
         checkpoint_stored: Samples that the last checkpoint knows, validation included.
         checkpoint_twice: Of those, there twice.
-        recorded_twice: In the record; None without one.
+        recorded: Training samples in the record; None without a complete one of all of them.
+        recorded_twice: Further rows of the same samples in it; None without one.
         left_behind: Processes and files.
         error: Mean squared error on validation members, in the field's unit squared.
     """
@@ -78,6 +79,7 @@ class Account:
     samples_stored: int
     checkpoint_stored: int
     checkpoint_twice: int
+    recorded: int | None
     recorded_twice: int | None
     left_behind: tuple[str, ...] = ()
     error: float | None = None
@@ -95,7 +97,10 @@ class Account:
     @property
     def samples_lost(self) -> int:
         """Of finished members, and not stored at the end."""
-        return max(0, self.samples_due - self.samples_stored)
+        known = self.samples_stored
+        if self.recorded is not None:
+            known = min(known, self.recorded)
+        return max(0, self.samples_due - known)
 
     @property
     def stored_twice(self) -> int:
@@ -194,7 +199,8 @@ def _checked(account: Account) -> str:
     last = f"the last checkpoint knows {account.checkpoint_stored}, validation included"
     if account.recorded_twice is None:
         return f"checked by bits and rows of checkpoints and the journal; {last}; no record kept"
-    return f"checked in the record; {last}"
+    rows = "not all" if account.recorded is None else f"{account.recorded}"
+    return f"checked in the record, which has {rows} of them; {last}"
 
 
 def _compared(error: float, references: Sequence[Reference]) -> str:

@@ -110,7 +110,7 @@ def settings(study: StudyConfig, faults: int) -> list[str]:
     """What is changed for the drill, as ``--set`` takes it.
 
     Checkpoints are taken often, a member may be hit by every fault without being given up for it,
-    and what hangs is noticed.
+    and what hangs is noticed. A record says what was stored.
     """
     every, timeout = study.checkpoint.every_seconds, study.ensemble.member_timeout
     attempts = max(study.ensemble.max_attempts, faults + 1)
@@ -119,6 +119,8 @@ def settings(study: StudyConfig, faults: int) -> list[str]:
         changed.append(f"checkpoint.every_seconds={CHECKPOINT_SECONDS}")
     if timeout is None:
         changed.append(f"ensemble.member_timeout={MEMBER_SECONDS}")
+    if study.record is None:
+        changed.append("record={}")
     return changed
 
 

@@ -20,6 +20,8 @@ import zarr
 from jaxtyping import Int64
 
 from pipeline.config import StudyConfig
+from pipeline.errors import ConfigError
+from pipeline.record import Part, parts_of
 from pipeline.reservoir_store import read_stored, store_path
 from pipeline.resuming import CHECKPOINTS, given_up
 from trainers.checkpoint_files import newest_valid
@@ -40,6 +42,21 @@ class SampleAccount:
     train_step: int
     stored: int
     twice: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordAccount:
+    """What the record holds of the samples.
+
+    Attributes:
+        recorded: Training samples, each counted once.
+        twice: Further rows of the same ones.
+        complete: Nothing was dropped, and the disk has never failed.
+    """
+
+    recorded: int
+    twice: int
+    complete: bool
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -69,10 +86,23 @@ def samples_of(run_directory: Path) -> SampleAccount | None:
     return None
 
 
-def recorded_twice(run_directory: Path) -> int | None:
-    """Samples that the record holds twice; None where the study keeps no record."""
-    del run_directory  # studies keep none so far
-    return None
+def record_of(run_directory: Path) -> RecordAccount | None:
+    """The account of the record; None where the study has kept none."""
+    try:
+        parts = parts_of(run_directory)
+    except ConfigError:
+        return None
+    pairs = [np.stack([_column(part, "member"), _column(part, "number")]) for part in parts]
+    found = np.concatenate(pairs, axis=1)
+    once = np.unique(found, axis=1).shape[1]
+    whole = all(part.attributes["complete"] for part in parts)
+    return RecordAccount(recorded=once, twice=found.shape[1] - once, complete=whole)
+
+
+def _column(part: Part, name: str) -> Int64[np.ndarray, " row"]:
+    found = zarr.open_group(part.path, mode="r")[name]
+    assert isinstance(found, zarr.Array)
+    return np.asarray(found[:], np.int64)
 
 
 def members_of(events: Iterable[Mapping[str, Any]]) -> MemberAccount:

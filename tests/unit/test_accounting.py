@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.accounting import members_of, recorded_twice, samples_due, samples_of
+from pipeline.accounting import RecordAccount, members_of, record_of, samples_due, samples_of
 from pipeline.layout import SampleLayout
 from pipeline.reservoir_state import Counters, HeldRows, ReservoirState
 from pipeline.reservoir_store import Snapshot, store_path, write
 from pipeline.slots import Slots
+from tests.record_rig import add, open_rank
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
 from trainers.checkpoint_files import final_folder, list_files, partial_folder, seal
 
@@ -91,8 +92,16 @@ def test_the_newest_valid_checkpoint_counts(tmp_path: Path) -> None:
     assert (account.train_step, account.stored) == (9, 3)
 
 
-def test_a_study_without_a_record_has_nothing_twice_in_it(tmp_path: Path) -> None:
-    assert recorded_twice(tmp_path) is None
+def test_the_rows_of_a_record_are_counted(tmp_path: Path) -> None:
+    assert record_of(tmp_path) is None
+    record = open_rank(tmp_path)
+    add(record, [(3, 0), (3, 1), (4, 0)])
+    record.close(complete=True)
+    assert record_of(tmp_path) == RecordAccount(recorded=3, twice=0, complete=True)
+    record = open_rank(tmp_path, keep=3)
+    add(record, [(3, 1), (5, 0)])
+    record.close()
+    assert record_of(tmp_path) == RecordAccount(recorded=4, twice=1, complete=False)
 
 
 def completed(member: int, samples: int = STEPS) -> dict[str, Any]:

@@ -27,7 +27,8 @@ GOOD = Account(
     samples_stored=1400,
     checkpoint_stored=1470,
     checkpoint_twice=0,
-    recorded_twice=None,
+    recorded=1400,
+    recorded_twice=0,
     error=10.5,
 )
 REFERENCES = [Reference(seed=3 + i, error=e, wall_seconds=40.0) for i, e in enumerate((9, 12, 10))]
@@ -58,6 +59,7 @@ def test_a_drill_in_which_nothing_was_lost_is_passed() -> None:
         ({"members_finished": 38}, "1 member(s) counted twice"),
         ({"members_twice": 3}, "3 member(s) counted twice"),
         ({"samples_stored": 1399}, "1 sample(s) lost"),
+        ({"recorded": 1390}, "10 sample(s) lost"),
         ({"samples_stored": 1402}, "2 sample(s) stored twice"),
         ({"checkpoint_twice": 4}, "4 sample(s) stored twice"),
         ({"recorded_twice": 5}, "5 sample(s) stored twice"),
@@ -141,4 +143,4 @@ def test_each_fault_is_told_when_it_is_over() -> None:
 
 def test_all_of_it_is_plain_json() -> None:
     assert as_json(FAULTS[1])["samples_lost"] == 1234
-    assert as_json(GOOD)["recorded_twice"] is None
+    assert as_json(GOOD)["recorded_twice"] == 0

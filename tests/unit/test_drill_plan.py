@@ -84,9 +84,12 @@ def test_a_study_is_changed_only_where_it_must_be() -> None:
         "ensemble.max_attempts": "11",
         "checkpoint.every_seconds": str(CHECKPOINT_SECONDS),
         "ensemble.member_timeout": "20.0",
+        "record": "{}",
     }
     ready = small_study(
-        ensemble={"max_attempts": 30, "member_timeout": 5.0}, checkpoint={"every_seconds": 0.3}
+        ensemble={"max_attempts": 30, "member_timeout": 5.0},
+        checkpoint={"every_seconds": 0.3},
+        record={},
     )
     assert changed(ready, 10) == {"ensemble.max_attempts": "30"}
     never = small_study(checkpoint={"every_seconds": None})
