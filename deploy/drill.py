@@ -124,7 +124,8 @@ def _reference(asked: Drill, seed: int, nodes: Nodes | None) -> Reference:
     child = Child(asked.arguments(name, f"seed={seed}"), asked.out / f"{name}.txt", nodes)
     try:
         child.start()
-        if (status := child.wait()) != 0:
+        status = child.wait()
+        if status:
             _refuse(status, child, "the undisturbed run failed")
     finally:
         child.end()

@@ -4,6 +4,7 @@
 2. Every descendant that was ever seen is remembered, so that what outlives the command is found.
 """
 
+import math
 import subprocess
 import sys
 import time
@@ -99,9 +100,10 @@ class Child:
         data = self._log.read_bytes() if self._log.exists() else b""
         return data[-_STORY_BYTES:].decode(errors="replace").strip()
 
-    def wait(self) -> int:
-        """Until it ends by itself; its exit code."""
-        while (status := self.status()) is None:
+    def wait(self, seconds: float = math.inf) -> int | None:
+        """Until it ends by itself; its exit code, None where it does not in time."""
+        deadline = time.monotonic() + seconds
+        while (status := self.status()) is None and time.monotonic() < deadline:
             self.remember()
             time.sleep(_POLL_SECONDS)
         return status

@@ -99,7 +99,16 @@ class Course:
                     raise _DoesNotComeBackError(f"it has stood still for {WELL_SECONDS:g} s")
                 self._look()
                 time.sleep(_LOOK_SECONDS)
-        self.child.wait()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Let a command whose study has ended say so, and end.
+
+        Raises:
+            _DoesNotComeBackError: It does not.
+        """
+        if self.child.wait(WELL_SECONDS) is None:
+            raise _DoesNotComeBackError(f"it has not ended {WELL_SECONDS:g} s after its result")
 
     def _progress(self) -> tuple[object, ...]:
         seen = self.watch.seen
@@ -140,7 +149,7 @@ class Course:
         deadline = time.monotonic() + seconds
         while not condition(self._look()):
             if self.watch.has_ended:
-                self.child.wait()
+                self._leave()
                 return False
             if time.monotonic() > deadline:
                 raise _DoesNotComeBackError(f"nothing came of it in {seconds:g} s")

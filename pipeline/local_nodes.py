@@ -27,7 +27,7 @@ def main(cpus: Sequence[int]) -> None:
         return {"num_cpus": number, "object_store_memory": OBJECT_STORE_BYTES}
 
     head = node(cpus[0]) | {
-        "include_dashboard": False, "temp_dir": str(private_folder() / "ray"),
+        "include_dashboard": False, "temp_dir": os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray"),
     }  # fmt: skip
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
