@@ -17,7 +17,7 @@ demo: setup  ## train a surrogate of the heat equation from live simulations (tw
 test: lint  ## what must pass before every commit (at most ten minutes)
 	pytest -m "not slow and not studies" $(ARGS)
 
-test-studies: setup  ## every example as a whole study, end to end (five minutes)
+test-studies: setup  ## whole studies: every example, kills, drills (twenty minutes)
 	pytest -m "studies and not slow" $(ARGS)
 
 test-slow: setup  ## the tests that take longer
