@@ -85,6 +85,8 @@ class Nodes:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
 
     def _tell(self, word: str) -> None:
         assert self._process.stdin is not None

@@ -26,9 +26,8 @@ def main(cpus: Sequence[int]) -> None:
     def node(number: int) -> dict[str, Any]:
         return {"num_cpus": number, "object_store_memory": OBJECT_STORE_BYTES}
 
-    head = node(cpus[0]) | {
-        "include_dashboard": False, "temp_dir": os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray"),
-    }  # fmt: skip
+    folder = os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray")
+    head = node(cpus[0]) | {"include_dashboard": False, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         more = [cluster.add_node(**node(number)) for number in cpus[1:]]
