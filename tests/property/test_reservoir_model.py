@@ -48,6 +48,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.policy, self.capacity, self.watermark, self.batch = policy, capacity, watermark, batch
         self.subject = self.empty(seed)
         self.highest = -math.inf  # surplus after draws were taken back
+        self.lowest = 0.0  # surplus of a state that was kept after the end, when nothing bounds it
         self.first: dict[int, list[int]] = {}  # lease -> samples drawn for the first time in it
         self.passed: set[int] = set()  # samples that were drained before a restart
         self.content: dict[int, int] = {}  # slot -> sample
@@ -248,6 +249,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.undrained = set()
         if self.reuse is not None:
             self.highest = self.inserted * self.reuse - self.drawn
+            self.lowest = min(0.0, self.highest)
         self.batches = 0
         self.subject = self.empty(seed)
         self.subject.restore(state)
@@ -285,7 +287,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         if self.reuse is None or self.ended:
             return
         surplus = self.inserted * self.reuse - self.drawn
-        assert surplus >= 0
+        assert surplus >= self.lowest
         assert self.max_surplus is None or surplus <= max(self.max_surplus, self.highest)
 
     def teardown(self) -> None:

@@ -1,5 +1,7 @@
 """Offline batches: passes, shuffling, time limits, and the training loop on files."""
 
+import gc
+import multiprocessing
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -172,12 +174,18 @@ def test_what_goes_wrong_while_reading_is_raised_by_lease(tmp_path: Path) -> Non
 
 
 def test_closing_ends_the_thread_and_the_workers(tmp_path: Path) -> None:
-    before = threading.active_count()
     source = source_of(tmp_path, passes=None, workers=2)
     source.lease(1, timeout=5.0)
+    workers = multiprocessing.active_children()
+    assert len(workers) >= 2
     source.close()
     source.close()
-    assert threading.active_count() == before
+    assert "offline" not in [thread.name for thread in threading.enumerate()]
+    del source
+    gc.collect()
+    for worker in workers:
+        worker.join(30.0)
+        assert worker.exitcode is not None
 
 
 def test_no_samples_are_refused(tmp_path: Path) -> None:
