@@ -44,6 +44,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
     return {one["method"]: one for one in told["outcomes"]}
 
 
+@pytest.mark.studies
 def test_the_same_members_online_and_from_files(tmp_path: Path) -> None:
     result = compared(tmp_path, "--methods", "firo,npz:6,zarr@disk:1", "--disk", "50kB")
     assert result.returncode == 0, result.stdout

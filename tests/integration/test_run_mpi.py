@@ -32,6 +32,7 @@ def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.studies
 def test_killed_mpi_ranks_and_actors_cost_attempts_and_no_sample(tmp_run: Path) -> None:
     """Every sample is stored once, whatever was killed, and nothing of a group is left."""
     killed: list[str] = []
