@@ -10,7 +10,7 @@ from pipeline.record import open_record
 from pipeline.run import StudyResult, run
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
 
-pytestmark = pytest.mark.cluster
+pytestmark = [pytest.mark.cluster, pytest.mark.studies]
 
 STUDY = small_study(record={"what": "inserted", "when_full": "wait"})
 
