@@ -5,7 +5,8 @@
 3. ``flush`` returns when every row that was added before can be read and survives a crash.
 4. Whole chunks only: rows of a block that is not full are written with it, and again when it is.
 5. A disk that fails ends the record, not the study: ``problem`` says why, and all else is dropped.
-6. After ``Record(..., keep=position)`` the rows from ``position`` on are gone, and only those.
+6. After ``Record(..., keep=position)`` the rows from ``position`` on are gone, and only those; what
+   was ``dropped`` before counts, so that a record with a gap is never called complete.
 7. One process writes at a time: another waits for a reservoir that outlives its killed driver.
 """
 
@@ -82,6 +83,7 @@ class Record:
         attributes: Mapping[str, Any],
         compression: Compression,
         keep: int | None = None,
+        dropped: int = 0,
         queue_bytes: int = QUEUE_BYTES,
         least_rows: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
@@ -95,6 +97,7 @@ class Record:
             attributes: Of the group, besides those of the layout.
             compression: Of its chunks.
             keep: None for a new group; else rows of the group that is there, later ones are cut.
+            dropped: Samples that it should have from an earlier life, and has not.
             queue_bytes: Memory for samples that are not written yet.
             least_rows: So many must fit into it, however large they are.
             commit_seconds: From one commit to the next while samples come.
@@ -136,7 +139,7 @@ class Record:
         self._draws = np.zeros(max(1024, 2 * self._group.rows), np.int32)
         self._dirty: set[int] = set()  # chunks of draws
         self._rows = self._group.rows
-        self._recorded = self._dropped = 0
+        self._recorded, self._dropped = 0, dropped
         self._problem: str | None = None
         self._changed = threading.Condition()
         self._asked = self._done = 0  # flushes

@@ -154,6 +154,7 @@ class Recorder:
         again = np.bincount(held.undone, minlength=self._draws.size)
         return Recorded(
             position=self._record.rows,
+            dropped=self._record.stats().record_dropped,
             rows=self._rows[slots],
             draws=self._draws[slots] - again[slots],
             inputs=self._inputs[slots],
@@ -164,7 +165,11 @@ class Recorder:
 
         Called without the lock.
         """
-        return replace(state, position=min(state.position, self._record.flush()))
+        rows = self._record.flush()
+        if rows >= state.position:
+            return state
+        # The disk has failed, and the record has ended with it: all since then is dropped.
+        return replace(state, position=rows, dropped=self._record.stats().record_dropped)
 
     def restore(self, state: Recorded, samples: Slots) -> None:
         """Take over what is known of the samples in slots 0, 1, ... now.

@@ -67,12 +67,14 @@ class Recorded:
 
     Attributes:
         position: Rows it had.
+        dropped: Samples that it should have had, and had not.
         rows: Row of each held sample; -1: it is not in the record.
         draws: How often each was drawn.
         inputs: Parameters and times of each as they were sent.
     """
 
     position: int
+    dropped: int
     rows: Int64[np.ndarray, " row"]
     draws: Int64[np.ndarray, " row"]
     inputs: Float64[np.ndarray, " row inputs"]

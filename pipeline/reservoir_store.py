@@ -265,7 +265,7 @@ def _write_order(group: zarr.Group, order: Order) -> None:
 
 
 def _write_recorded(group: zarr.Group, recorded: Recorded) -> None:
-    group.attrs["position"] = recorded.position
+    group.attrs.update(position=recorded.position, dropped=recorded.dropped)
     _small(group, "row", recorded.rows)
     _small(group, "draws", recorded.draws)
     inputs = recorded.inputs
@@ -308,10 +308,13 @@ def _order(root: zarr.Group) -> Order | None:
     )
 
 
-def recorded_rows(checkpoint: Path, rank: int) -> int | None:
-    """Rows that the record of a rank had; None where there was none."""
+def recorded_rows(checkpoint: Path, rank: int) -> tuple[int | None, int]:
+    """Rows that the record of a rank had, None where there was none, and samples it had dropped."""
     root = zarr.open_group(store_path(checkpoint, rank), mode="r")
-    return int(str(_group(root, "record").attrs["position"])) if "record" in root else None
+    if "record" not in root:
+        return None, 0
+    attributes = _group(root, "record").attrs
+    return int(str(attributes["position"])), int(str(attributes["dropped"]))
 
 
 def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
@@ -320,6 +323,7 @@ def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
     group = _group(root, "record")
     return Recorded(
         position=int(str(group.attrs["position"])),
+        dropped=int(str(group.attrs["dropped"])),
         rows=_values(group, "row")[keep],
         draws=_values(group, "draws")[keep],
         inputs=np.asarray(_array(group, "inputs")[:])[keep],

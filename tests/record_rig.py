@@ -160,7 +160,7 @@ class Rank:
             other.drawn = drawn
             return other
 
-        self.position = recorded.position
+        self.kept = {"keep": recorded.position, "dropped": recorded.dropped}
         return resume
 
     def lease_and_lose(self, batches: int, batch: int) -> None:

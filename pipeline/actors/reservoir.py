@@ -389,12 +389,16 @@ class _ReservoirHost:
     ) -> tuple[Record, Recorder] | tuple[None, None]:
         if study.record is None or folder is None:
             return None, None
+        keep, dropped = None, 0
+        if resume is not None:
+            keep, dropped = recorded_rows(Path(resume[0]), self._rank)
         record = Record(
             folder / rank_group(self._rank),
             layout=record_layout(study),
             attributes=record_attributes(study, self._rank),
             compression=study.record.compression,
-            keep=None if resume is None else recorded_rows(Path(resume[0]), self._rank),
+            keep=keep,
+            dropped=dropped,
             least_rows=2 * study.trainer.batch,  # one batch always fits, when all else is written
             on_room=lambda: self._receiver.wake(),
         )

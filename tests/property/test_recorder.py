@@ -15,6 +15,7 @@ from pipeline.record import open_record
 from pipeline.recorder import kept
 from pipeline.sections import RecordConfig
 from pipeline.wire import Box
+from pipeline.zarr_rows import RowGroup
 from tests.record_rig import Rank, check_content, hold_the_disk, open_rank, pairs_in
 
 SAMPLES = st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True).map(sorted)
@@ -236,7 +237,7 @@ def test_what_came_after_a_checkpoint_is_gone_from_a_resumed_record(
         resume = rank.checkpoint()
         play(rank, lost)
         record.close()
-        record = open_rank(Path(folder), keep=rank.position)
+        record = open_rank(Path(folder), **rank.kept)
         rank = resume(record)
         stored |= play(rank, after)
         rank.book.end_production()
@@ -253,3 +254,25 @@ def test_what_came_after_a_checkpoint_is_gone_from_a_resumed_record(
         if what != "drawn":  # what was leased only has its row, and waits for its draw
             assert set(found) == pairs
         check_content(dataset)
+
+
+def test_rows_that_a_full_disk_has_swallowed_count_as_dropped_after_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = open_rank(tmp_path)
+    rank = Rank(record, what="inserted")
+    rank.insert(1, [0, 1, 2, 3, 4])
+    assert record.flush() == 5
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RowGroup, "write_chunk", full)
+    rank.insert(2, [0, 1, 2, 3, 4])
+    rank.checkpoint()
+    assert rank.kept == {"keep": 5, "dropped": 5}
+    record.close()
+    monkeypatch.undo()
+    record = open_rank(tmp_path, **rank.kept)
+    record.close(complete=True)
+    assert open_record(tmp_path).attrs["complete"] is False

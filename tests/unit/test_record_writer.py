@@ -190,3 +190,14 @@ def test_chunks_are_whole_and_metadata_plain_json(tmp_path: Path) -> None:
     assert sizes == {4 * 2 * 3 * 5 * 4}
     assert json.loads((group / "temperature" / "zarr.json").read_text())["shape"] == [10, 2, 3, 5]
     assert parts_of(tmp_path)[0].rows == 10
+
+
+def test_what_an_earlier_life_has_dropped_is_never_forgotten(tmp_path: Path) -> None:
+    record = open_rank(tmp_path)
+    add(record, FEW)
+    record.close()
+    record = open_rank(tmp_path, keep=len(FEW), dropped=3)
+    assert record.stats().record_dropped == 3
+    record.close(complete=True)
+    attributes = open_record(tmp_path).attrs
+    assert (attributes["complete"], attributes["dropped"]) == (False, 3)
