@@ -39,6 +39,7 @@ def run() -> list[Figure]:
         [
             "trainer.ranks=1",
             "trainer.log_every=50",
+            "ensemble.members=1000000",  # a receiver takes no others, and the senders do not stop
             f"reservoir.capacity={CAPACITY}",
             f"reservoir.watermark={CAPACITY // 2}",
             "reservoir.max_reuse=8",

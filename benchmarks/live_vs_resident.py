@@ -50,6 +50,7 @@ def run() -> list[Figure]:
     study = load(
         PROJECT / "examples" / "heat.yaml",
         [
+            "ensemble.members=1000000",  # a receiver takes no others, and the senders do not stop
             "trainer.ranks=1",
             "trainer.log_every=50",
             f"reservoir.capacity={CAPACITY}",
