@@ -1,5 +1,6 @@
 import json
 import math
+import threading
 import time
 from pathlib import Path
 
@@ -116,6 +117,9 @@ def test_a_training_that_was_killed_goes_on_to_the_same_weights(tmp_path: Path) 
             part.checkpoints = tmp_path / "parts" / "checkpoints"
             stats = run(part, tmp_path / "parts")
         except Killed:
+            for thread in threading.enumerate():
+                if thread.name == "checkpoint":  # a kill would have ended it, too
+                    thread.join()
             first = newest(tmp_path / "parts")
             resumed_at.append(first)
     assert 0 < resumed_at[0] <= 17
