@@ -251,12 +251,13 @@ class Controller:
         for member in sorted(failed):
             if self._is_redrawn(member):
                 self._redrawn += 1
-                if member + self.total not in over:
-                    self._waiting.append(_Waiting(self._instead_of(member), float("-inf")))
+                again = self._instead_of(member)
+                if again.member not in over:
+                    self._waiting.append(_Waiting(again, float("-inf")))
         if self.ordered:
             redrawn = {member for member in failed if self._is_redrawn(member)}
             self._again = [
-                Pass(member, member + self.total if member in redrawn else None)
+                Pass(member, self._instead_of(member).member if member in redrawn else None)
                 for member in sorted(over)
             ]
         self._completed = len(self.completed)

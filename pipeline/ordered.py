@@ -27,7 +27,7 @@ from jaxtyping import Int64
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
 from pipeline.policies import NONE, SlotSet, make_policy
-from pipeline.reservoir import ReservoirCounts
+from pipeline.reservoir import ReservoirCounts, require_replayable
 from pipeline.reservoir_state import Counters, HeldRows, Order, ReservoirState
 from trainers.base import Lease
 
@@ -241,13 +241,7 @@ class OrderedReservoir:
         Raises:
             StudyFailed: No sample ever arrived here, so there is nothing to draw again.
         """
-        if not self._ended:
-            raise ValueError("replay before the end of production: lease instead")
-        if len(self._filled) == 0:
-            raise StudyFailed(
-                "this rank received no sample at all, so it cannot keep step with the others: "
-                "have at least as many samples per member as ranks, or lower trainer.ranks"
-            )
+        require_replayable(ended=self._ended, filled=len(self._filled))
         # One by one: how many are asked for at once depends on timing.
         again = [self._filled.draw(batch, self._draws) for _ in range(batches)]
         granted = [_Batch(each, np.unique(each), 0) for each in again]

@@ -57,6 +57,21 @@ class ReservoirCounts:
     production_ended: bool
 
 
+def require_replayable(*, ended: bool, filled: int) -> None:
+    """Refuse to draw again where nothing may be, or can be.
+
+    Raises:
+        StudyFailed: No sample ever arrived here, so there is nothing to draw again.
+    """
+    if not ended:
+        raise ValueError("replay before the end of production: lease instead")
+    if filled == 0:
+        raise StudyFailed(
+            "this rank received no sample at all, so it cannot keep step with the others: "
+            "have at least as many samples per member as ranks, or lower trainer.ranks"
+        )
+
+
 class _Open(NamedTuple):
     """A lease that was not given back."""
 
@@ -227,13 +242,7 @@ class Reservoir:
         Raises:
             StudyFailed: No sample ever arrived here, so there is nothing to draw again.
         """
-        if not self._ended:
-            raise ValueError("replay before the end of production: lease instead")
-        if len(self._filled) == 0:
-            raise StudyFailed(
-                "this rank received no sample at all, so it cannot keep step with the others: "
-                "have at least as many samples per member as ranks, or lower trainer.ranks"
-            )
+        require_replayable(ended=self._ended, filled=len(self._filled))
         slots = self._filled.draw(batches * batch, self._rng)
         return self._grant(slots.reshape(batches, batch))
 
