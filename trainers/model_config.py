@@ -22,6 +22,7 @@ class Section(BaseModel):
 _Width = Annotated[int, Field(ge=1, le=65_536)]
 _Widths = tuple[_Width, ...]
 _Modes = Annotated[int, Field(ge=1, le=65_536)]
+_Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Activation = Literal["relu", "gelu", "silu", "tanh"]
 Conditioning = Literal["channels", "film"]
 
@@ -29,6 +30,7 @@ _CONDITIONING = (
     "how parameters and time enter: channels of constant value, or film, a scale and shift of the "
     "features after every block"
 )
+_PADDING = "zeros behind each axis, as a fraction of its points, where fields are not periodic"
 _N_MODES = (
     "Fourier modes kept along each axis, both signs counted: a number, of which an axis with fewer "
     "points keeps all it has, or one number per axis"
@@ -66,13 +68,7 @@ class FnoConfig(Section):
     n_modes: _Modes | tuple[_Modes, ...] = Field(default=16, description=_N_MODES)
     channels: _Width = Field(default=32, description="features at each point")
     layers: int = Field(default=4, ge=1, le=64, description="Fourier layers")
-    domain_padding: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=1.0,
-        description="zeros behind each axis, as a fraction of its points, where fields are not "
-        "periodic",
-    )
+    domain_padding: _Share = Field(default=0.0, description=_PADDING)
     conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
 
 
@@ -86,13 +82,7 @@ class TfnoConfig(Section):
     rank: float = Field(
         default=0.1, gt=0.0, le=1.0, description="spectral weights, as a fraction of those of fno"
     )
-    domain_padding: float = Field(
-        default=0.0,
-        ge=0.0,
-        le=1.0,
-        description="zeros behind each axis, as a fraction of its points, where fields are not "
-        "periodic",
-    )
+    domain_padding: _Share = Field(default=0.0, description=_PADDING)
     conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
 
 
