@@ -87,11 +87,17 @@ def _rate(source: BatchSource, study: StudyConfig) -> float:
 
 @final
 class Turn:
-    """A source that ends after so many batches and notes when the rank reports."""
+    """A source that ends after so many batches.
+
+    Attributes:
+        seen: Train step and time of each report of the rank.
+        began: When each checkpoint was begun.
+    """
 
     def __init__(self, source: BatchSource, batches: int) -> None:
         self._source, self._left = source, batches
         self.seen: list[tuple[int, float]] = []
+        self.began: list[float] = []
 
     @property
     def fields(self) -> Float32[np.ndarray, " slot window channel *grid"]:
@@ -139,7 +145,8 @@ class Turn:
         return self._source.stop_asked
 
     def begin_checkpoint(self, folder: Path, train_step: int) -> None:
-        """As the source."""
+        """As the source; note the time."""
+        self.began.append(time.perf_counter())
         self._source.begin_checkpoint(folder, train_step)
 
     def checkpoint_done(self) -> bool:

@@ -193,10 +193,11 @@ def _problems(study: StudyConfig, seconds: float | None) -> list[str]:
             f"ensemble.design={ensemble.design}: with --seconds nobody knows how many members "
             f"there will be. Choose one of {', '.join(ENDLESS_DESIGNS)}"
         )
-    if seconds is not None and study.trainer.schedule.kind != "constant":
+    if seconds is not None and study.trainer.schedule.kind not in ("constant", "plateau"):
         found.append(
             f"trainer.schedule.kind={study.trainer.schedule.kind}: with --seconds nobody knows how "
-            "many train steps there will be. Use --set 'trainer.schedule={kind: constant}'"
+            "many train steps there will be. Use --set 'trainer.schedule={kind: constant}', or "
+            "plateau"
         )
     return found + machine.problems(
         ranks=study.trainer.ranks,

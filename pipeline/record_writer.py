@@ -23,6 +23,7 @@ from typing import Any, Final, final
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Shaped
 
+from pipeline import direct_file
 from pipeline.record_layout import RecordLayout
 from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup
 from trainers.checkpoint_files import sole_writer
@@ -55,17 +56,48 @@ class RecordStats:
     record_problem: str | None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Recordable:
+    """What a record keeps of samples, by slot.
+
+    Attributes:
+        fields: Samples.
+        members: Member of each.
+        samples: Its number within its member.
+        steps: Solver step of its first snapshot.
+        inputs: Parameters, then times.
+    """
+
+    fields: Float[np.ndarray, " slot window channel *grid"]
+    members: Int64[np.ndarray, " slot"]
+    samples: Int64[np.ndarray, " slot"]
+    steps: Int64[np.ndarray, " slot"]
+    inputs: Float64[np.ndarray, " slot inputs"]
+
+
 class _Block:
     """Samples of one chunk."""
 
     def __init__(self, layout: RecordLayout) -> None:
         rows, sample = layout.block_rows, layout.sample
-        self.fields = np.empty((sample.channels, rows, sample.window, *sample.grid), sample.dtype)
+        shape = (rows, sample.window, *sample.grid)
+        self.fields = [direct_file.aligned(shape, sample.dtype) for _ in range(sample.channels)]
         self.numbers = np.empty((3, rows), np.int64)  # member, number, step
         self.inputs = np.empty((rows, sample.num_inputs), np.float64)  # parameters, times
         self.filled = 0
         self.copied = 0  # rows whose numbers and inputs the writer has taken
         self.first = 0  # row of the group
+
+    def take(self, held: Recordable, slots: Index, count: int) -> None:
+        """Copy samples behind those that are there, which does not count them yet."""
+        into = slice(self.filled, self.filled + count)
+        fields = held.fields[slots]
+        for channel, own in enumerate(self.fields):
+            own[into] = fields[:, :, channel]
+        self.numbers[0, into] = held.members[slots]
+        self.numbers[1, into] = held.samples[slots]
+        self.numbers[2, into] = held.steps[slots]
+        self.inputs[into] = held.inputs[slots]
 
 
 @final
@@ -166,37 +198,25 @@ class Record:
             left = 0 if self._current is None else self._block_rows - self._current.filled
             return left + self._block_rows * (len(self._free) + self._spare)
 
-    def add(
-        self,
-        fields: Float[np.ndarray, " slot window channel *grid"],
-        index: Index,
-        *,
-        numbers: Int64[np.ndarray, " 3 k"],
-        inputs: Float64[np.ndarray, " k inputs"],
-    ) -> Int64[np.ndarray, " k"]:
-        """Copy samples in; the row of each, or -1 where it was dropped.
+    def add(self, held: Recordable, slots: Index, count: int) -> int:
+        """Copy samples in, in their order; they get the rows from ``rows`` on.
 
         Args:
-            fields: Slots.
-            index: Which of them, ``k`` of them.
-            numbers: Member, number in the member, solver step.
-            inputs: Parameters, then times.
+            held: Arrays of all slots.
+            slots: Which of them.
+            count: How many these are.
+
+        Returns:
+            How many found room, the first ones; the others are dropped.
         """
-        count = numbers.shape[1]
-        rows = np.full(count, -1, np.int64)
         done = 0
         while done < count and self._problem is None and not self._closing:
             block = self._block()
             if block is None:
                 break
             taken = min(count - done, self._block_rows - block.filled)
-            into = slice(block.filled, block.filled + taken)
-            chosen = fields[_part(index, done, done + taken)]
-            block.fields[:, into] = np.moveaxis(chosen, 2, 0)
-            block.numbers[:, into] = numbers[:, done : done + taken]
-            block.inputs[into] = inputs[done : done + taken]
+            block.take(held, _part(slots, done, done + taken), taken)
             with self._changed:
-                rows[done : done + taken] = np.arange(self._rows, self._rows + taken)
                 block.filled += taken
                 self._extend(taken)
                 if block.filled == self._block_rows:
@@ -206,7 +226,7 @@ class Record:
             done += taken
         self._recorded += done
         self._dropped += count - done
-        return rows
+        return done
 
     def count_draws(
         self, rows: Int64[np.ndarray, " row"], counts: Int64[np.ndarray, " row"]
@@ -293,7 +313,8 @@ class Record:
                     return
                 self._spare -= 1
                 block = _Block(self._layout)
-                block.fields.fill(0)
+                for own in block.fields:
+                    own.fill(0)
                 self._free.append(block)
 
     def _write_until_closed(self) -> None:
@@ -345,8 +366,8 @@ class Record:
         """Its chunk of each field; nobody reads rows after ``filled``, which may change."""
         if block.copied == filled:
             return
-        for channel, column in enumerate(self._fields):
-            self._group.write_chunk(column, block.first // self._block_rows, block.fields[channel])
+        for column, values in zip(self._fields, block.fields, strict=True):
+            self._group.write_chunk(column, block.first // self._block_rows, values)
         self._take_short(block, filled)
 
     def _take_short(self, block: _Block, filled: int) -> None:
@@ -455,9 +476,8 @@ class Record:
             block = self._current = _Block(self._layout)
             block.first = rows - filled
             block.filled = block.copied = filled
-            for channel, column in enumerate(self._fields):
-                chunk = self._group.read_chunk(column, block.first // self._block_rows)
-                block.fields[channel] = chunk
+            for column, own in zip(self._fields, block.fields, strict=True):
+                own[:] = self._group.read_chunk(column, block.first // self._block_rows)
 
 
 def _part(index: Index, start: int, stop: int) -> Index:

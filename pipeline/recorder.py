@@ -21,7 +21,7 @@ from jaxtyping import Bool, Int64, UInt64
 
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Rows, SlotArrays, Slots, span
-from pipeline.record_writer import Record
+from pipeline.record_writer import Record, Recordable
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Recorded, ReservoirState
 from pipeline.sections import RecordConfig
@@ -67,11 +67,15 @@ class Recorder:
         seed: int,
     ) -> None:
         self._book, self._record, self._settings, self._seed = book, record, settings, seed
-        self._fields = np.asarray(slots.fields)
-        self._members, self._steps = np.asarray(slots.members), np.asarray(slots.steps)
+        self._all = settings.every == 1 and settings.fraction == 1.0
         capacity, inputs = slots.inputs.shape
-        self._samples = np.zeros(capacity, np.int64)
-        self._inputs = np.zeros((capacity, inputs), np.float64)
+        self._held = Recordable(
+            fields=np.asarray(slots.fields),
+            members=np.asarray(slots.members),
+            samples=np.zeros(capacity, np.int64),
+            steps=np.asarray(slots.steps),
+            inputs=np.zeros((capacity, inputs), np.float64),
+        )
         self._rows = np.full(capacity, -1, np.int64)  # of the record; -1: not in it
         self._draws = np.zeros(capacity, np.int64)
         self._promised = 0  # reserved slots that will need room in the record
@@ -89,9 +93,9 @@ class Recorder:
     def describe(self, rows: Rows, message: Message, source: Rows) -> None:
         """What the slots ``rows`` are filled with: samples ``source`` of a message."""
         parameters = message.parameters.size
-        self._samples[rows] = message.samples[source]
-        self._inputs[rows, :parameters] = message.parameters
-        self._inputs[rows, parameters:] = message.times[source]
+        self._held.samples[rows] = message.samples[source]
+        self._held.inputs[rows, :parameters] = message.parameters
+        self._held.inputs[rows, parameters:] = message.times[source]
 
     def commit(self, slots: Slots) -> object:
         """The samples in these slots are complete."""
@@ -157,7 +161,7 @@ class Recorder:
             dropped=self._record.stats().record_dropped,
             rows=self._rows[slots],
             draws=self._draws[slots] - again[slots],
-            inputs=self._inputs[slots],
+            inputs=self._held.inputs[slots],
         )
 
     def durable(self, state: Recorded) -> Recorded:
@@ -180,7 +184,7 @@ class Recorder:
         count, rows = state.rows.size, state.rows
         rows = np.where(rows < state.position, rows, -1)  # a disk may have failed
         self._rows[:count], self._draws[:count] = rows, state.draws
-        self._inputs[:count], self._samples[:count] = state.inputs, samples
+        self._held.inputs[:count], self._held.samples[:count] = state.inputs, samples
         known = rows >= 0
         self._record.set_draws(rows[known], state.draws[known])
 
@@ -188,14 +192,10 @@ class Recorder:
         return self._settings.when_full == "wait" and self._settings.what == what
 
     def _add(self, slots: Slots) -> None:
-        members, samples = self._members[slots], self._samples[slots]
-        wanted = kept(self._seed, members, samples, self._settings)
-        if not wanted.all():
-            slots, members, samples = slots[wanted], members[wanted], samples[wanted]
+        if not self._all:
+            members, samples = self._held.members[slots], self._held.samples[slots]
+            slots = slots[kept(self._seed, members, samples, self._settings)]
         if slots.size:
-            self._rows[slots] = self._record.add(
-                self._fields,
-                span(slots),
-                numbers=np.stack([members, samples, self._steps[slots]]),
-                inputs=self._inputs[slots],
-            )
+            first = self._record.rows
+            taken = self._record.add(self._held, span(slots), slots.size)
+            self._rows[slots[:taken]] = np.arange(first, first + taken)

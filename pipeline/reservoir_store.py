@@ -1,7 +1,7 @@
 """A reservoir's part of a checkpoint: its samples and its bookkeeping as one Zarr v3 store.
 
 1. What is written is what the slots held when the snapshot was taken; a block's slots are let go as
-   soon as it is written.
+   soon as they are copied.
 2. Memory is bounded by one block, whatever the reservoir holds.
 3. What was written by any number of ranks can be read by any other number: each sample, and what is
    known of it, goes to the rank that its sender would send it to.
@@ -19,6 +19,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Shaped
 
+from pipeline import direct_file
 from pipeline.placing import SlotArrays
 from pipeline.reservoir_state import (
     Counters,
@@ -32,6 +33,7 @@ from pipeline.reservoir_state import (
     home,
     share_of,
 )
+from trainers.checkpoint_files import Digest, digest_of
 
 STORE: Final = "reservoir.zarr"
 BLOCK_BYTES: Final = 8 << 20
@@ -100,16 +102,19 @@ def write(
     *,
     training: SlotArrays,
     validation: SlotArrays | None,
-    written: Callable[[Numbers], object],
-) -> None:
+    copied: Callable[[Numbers], object],
+) -> dict[Path, Digest]:
     """Write a new store.
 
     Args:
         path: Its folder.
         snapshot: What to write.
-        training: The slots, which keep the content of ``snapshot`` until they are ``written``.
+        training: The slots, which keep the content of ``snapshot`` until they are ``copied``.
         validation: The append-only store.
-        written: Told of slots whose content is on its way to the disk.
+        copied: Told of slots whose content is not needed any more.
+
+    Returns:
+        Digests of its large files.
     """
     root = zarr.open_group(path, mode="w", zarr_format=3)
     held, counters = snapshot.state.held, snapshot.state.counters
@@ -132,13 +137,14 @@ def write(
         ("passed", held.passed),
     ):
         _small(group, name, values)
-    _write_slots(group, training, held.slots, written)
+    digests = _write_slots(path, group, training, held.slots, copied)
     _write_stored(group, snapshot.stored)
     group = root.create_group("validation")
     _small(group, "sample", snapshot.validation_samples)
     if validation is not None:
-        _write_slots(group, validation, snapshot.validation, None)
+        digests |= _write_slots(path, group, validation, snapshot.validation, None)
     _write_stored(group, snapshot.validation_stored)
+    return digests
 
 
 def read(
@@ -223,30 +229,44 @@ def _create(
         dtype=dtype,
         chunks=(rows, *(max(1, length) for length in shape[1:])),
         compressors=None,
+        chunk_key_encoding={"name": "default", "separator": "."},  # files, not folders of folders
         config={"write_empty_chunks": True},  # every chunk has a file, and so a digest
     )
 
 
 def _write_slots(
+    path: Path,
     group: zarr.Group,
     arrays: SlotArrays,
     slots: Numbers,
-    written: Callable[[Numbers], object] | None,
-) -> None:
-    names = ("member", "step", "input", "fields")
-    sources = (arrays.members, arrays.steps, arrays.inputs, np.asarray(arrays.fields))
-    row_bytes = max(1, prod(sources[3].shape[1:]) * sources[3].itemsize)
+    copied: Callable[[Numbers], object] | None,
+) -> dict[Path, Digest]:
+    names, fields = ("member", "step", "input"), np.asarray(arrays.fields)
+    sources = (arrays.members, arrays.steps, arrays.inputs)
+    row_bytes = max(1, prod(fields.shape[1:]) * fields.itemsize)
     rows = max(1, min(BLOCK_BYTES // row_bytes, max(1, slots.size)))
     targets = [
         _create(group, name, (slots.size, *source.shape[1:]), str(source.dtype), rows)
         for name, source in zip(names, sources, strict=True)
     ]
-    for start in range(0, slots.size, rows):
+    large = _create(group, "fields", (slots.size, *fields.shape[1:]), str(fields.dtype), rows)
+    buffer = direct_file.aligned(large.chunks, str(fields.dtype))
+    digests: dict[Path, Digest] = {}
+    for number, start in enumerate(range(0, slots.size, rows)):
         block = slots[start : start + rows]
         for target, source in zip(targets, sources, strict=True):
             target[start : start + rows] = source[block]
-        if written is not None:
-            written(block)
+        np.take(fields, block, axis=0, out=buffer[: block.size], mode="clip")
+        if copied is not None:
+            copied(block)
+        buffer[block.size :] = 0  # a chunk is written whole
+        # What zarr itself would write, without its copies.
+        file = (
+            path / large.path / large.metadata.encode_chunk_key((number, *[0] * (large.ndim - 1)))
+        )
+        digests[file] = digest_of(buffer.data)
+        direct_file.write(file, buffer.data)
+    return digests
 
 
 def _write_stored(group: zarr.Group, stored: Stored) -> None:

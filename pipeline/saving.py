@@ -132,14 +132,14 @@ class Saving:
             if self._recorder is not None and snapshot.recorded is not None:
                 recorded = self._recorder.durable(snapshot.recorded)
                 snapshot = replace(snapshot, recorded=recorded)
-            write(
+            known = write(
                 path,
                 snapshot,
                 training=self._training[0],
                 validation=None if self._validation is None else self._validation[0],
-                written=self._unpin,
+                copied=self._unpin,
             )
-            list_files(folder, f"reservoir{self._rank}", [path])
+            list_files(folder, f"reservoir{self._rank}", [path], known)
         except Exception as error:  # noqa: BLE001 - a full disk must not end the study
             self._failure = f"{type(error).__name__}: {error}"
         finally:

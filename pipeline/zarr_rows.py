@@ -24,6 +24,8 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from jaxtyping import Shaped
 
+from pipeline import direct_file
+
 Compression = Literal["none", "zstd"]
 
 METADATA: Final = "zarr.json"
@@ -210,13 +212,11 @@ class RowGroup:
     def _write(self, path: Path, content: bytes | memoryview) -> None:
         part = path.with_name(path.name + _PART)
         try:
-            file = part.open("wb")
-        except FileNotFoundError:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = part.open("wb")
-        try:
-            with file:
-                file.write(content)
+            try:
+                direct_file.write(part, content)
+            except FileNotFoundError:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                direct_file.write(part, content)
             os.replace(part, path)
         except OSError:
             part.unlink(missing_ok=True)

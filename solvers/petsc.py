@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar, final, runtime_checkable
 
 import numpy as np
 import petsc4py
-from jaxtyping import Float64
+from jaxtyping import Float, Float64
 
 from solvers.base import SolverFailed
 
@@ -271,9 +271,7 @@ def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, tim
     return int(ksp.getIterationNumber())
 
 
-def require_finite(
-    values: Float64[np.ndarray, " channel *grid"], *, step: int, time: float
-) -> None:
+def require_finite(values: Float[np.ndarray, " channel *grid"], *, step: int, time: float) -> None:
     """Refuse NaN, infinity, and what a float32 snapshot could not hold.
 
     Raises:

@@ -131,8 +131,10 @@ def snapshot(
     # All mpi_ranks stop, or none: the others would wait for this one in the next step.
     if state.comm.size > 1:
         require_finite_everywhere(state, values, step=step, time=time)
-    require_finite(values, step=step, time=time)
-    return Snapshot(step, time, values.astype(np.float32, order="C"), *effort)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        fields = values.astype(np.float32, order="C")
+    require_finite(fields, step=step, time=time)
+    return Snapshot(step, time, fields, *effort)
 
 
 def fields_of(da: PETSc.DMDA, state: PETSc.Vec) -> Float64[np.ndarray, " channel *grid"]:

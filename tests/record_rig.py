@@ -13,7 +13,7 @@ from pipeline.flow import FlowControl
 from pipeline.layout import SampleLayout
 from pipeline.placing import Placing
 from pipeline.record_layout import RecordLayout
-from pipeline.record_writer import Record
+from pipeline.record_writer import Record, Recordable
 from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.sections import RecordConfig
@@ -54,13 +54,19 @@ def open_rank(folder: Path, **options: Any) -> Record:
 
 
 def add(record: Record, pairs: list[tuple[int, int]]) -> np.ndarray:
-    """Record these (member, number)."""
-    return record.add(
-        np.stack([fields_of(*pair) for pair in pairs]),
-        slice(0, len(pairs)),
-        numbers=np.array([[m, n, 10 * n] for m, n in pairs]).T,
+    """Record these (member, number); the row of each, -1 where it was dropped."""
+    members, numbers = np.array(pairs).T
+    held = Recordable(
+        fields=np.stack([fields_of(*pair) for pair in pairs]),
+        members=members,
+        samples=numbers,
+        steps=10 * numbers,
         inputs=np.stack([inputs_of(*pair) for pair in pairs]),
     )
+    rows, first = np.full(len(pairs), -1), record.rows
+    taken = record.add(held, slice(0, len(pairs)), len(pairs))
+    rows[:taken] = np.arange(first, first + taken)
+    return rows
 
 
 def pairs_in(dataset: xr.Dataset) -> list[tuple[int, int]]:

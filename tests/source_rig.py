@@ -10,7 +10,7 @@ from jaxtyping import Float32
 from pipeline.config import StudyConfig
 from pipeline.design import design_of
 from pipeline.record_layout import FOLDER, rank_group, record_attributes, record_layout
-from pipeline.record_writer import Record
+from pipeline.record_writer import Record, Recordable
 from pipeline.recorder import kept
 from tests.small_study import small_study
 
@@ -63,12 +63,14 @@ def _add(
     first = start + number * every * study.trainer.task.stride
     steps = [first + every * place for place in range(study.window)]
     fields = np.stack([snapshot_of(study, member, step) for step in steps])
-    record.add(
-        fields[None],
-        slice(0, 1),
-        numbers=np.array([[member], [number], [first]]),
+    held = Recordable(
+        fields=fields[None],
+        members=np.array([member]),
+        samples=np.array([number]),
+        steps=np.array([first]),
         inputs=np.array([[*parameters, *(DT * step for step in steps)]]),
     )
+    assert record.add(held, slice(0, 1), 1) == 1
 
 
 def second_tree(folder: Path, **sections: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,7 @@ _BROKEN: Final = ".broken"
 _LISTING: Final = ".listing-"
 _LOOK_AGAIN_SECONDS: Final = 0.1
 _CHUNK: Final = 4 << 20
+Digest = dict[str, int | str]  # size and SHA-256
 LOCK_SECONDS: Final = 120.0  # longest that the ranks of a killed study live on
 
 
@@ -90,18 +91,27 @@ def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[No
         os.close(descriptor)
 
 
-def list_files(folder: Path, part: str, paths: Iterable[Path]) -> None:
+def digest_of(content: memoryview) -> Digest:
+    """Of a file that has this content, contiguous."""
+    return {"bytes": content.nbytes, "sha256": hashlib.sha256(content.cast("B")).hexdigest()}
+
+
+def list_files(
+    folder: Path, part: str, paths: Iterable[Path], known: Mapping[Path, Digest] | None = None
+) -> None:
     """Bring a writer's files to the disk, and say in its listing what they are.
 
     Args:
         folder: The partial checkpoint.
         part: Name of the writer, of its own.
         paths: Files, and folders with all that is in them.
+        known: Of files that need not be read again.
     """
-    files = [inner for path in paths for inner in _files_in(path)]
-    listed = {str(path.relative_to(folder)): _digest(path) for path in files}
-    for parent in {path.parent for path in files}:
-        _sync_folder(parent)
+    files, known = [inner for path in paths for inner in _files_in(path)], known or {}
+    folders = {each for path in files for each in path.parents if each.is_relative_to(folder)}
+    for path in (*files, *folders):
+        _sync(path)
+    listed = {str(path.relative_to(folder)): known.get(path) or _digest(path) for path in files}
     _write(folder / f"{_LISTING}{part}.json", _text(listed))
 
 
@@ -121,9 +131,9 @@ def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     for listing in listings:
         listing.unlink()
     _write(partial / MANIFEST, _manifest(content))
-    _sync_folder(partial)
+    _sync(partial)
     os.rename(partial, final)
-    _sync_folder(final.parent)
+    _sync(final.parent)
 
 
 def verify(folder: Path) -> str | None:
@@ -150,7 +160,7 @@ def verify(folder: Path) -> str | None:
             return f"{name} is missing"
         if size != digest["bytes"]:
             return f"{name} has {size} bytes, {digest['bytes']} were written"
-        if _digest(path, sync=False) != digest:
+        if _digest(path) != digest:
             return f"{name} has another content than was written"
     return None
 
@@ -231,12 +241,9 @@ def _files_in(path: Path) -> list[Path]:
     return [path]
 
 
-def _digest(path: Path, *, sync: bool = True) -> dict[str, Any]:
-    """Size and SHA-256 of a file, which is brought to the disk."""
+def _digest(path: Path) -> Digest:
     sha, size = hashlib.sha256(), 0
     with path.open("rb") as file:
-        if sync:
-            os.fsync(file.fileno())
         while block := file.read(_CHUNK):
             sha.update(block)
             size += len(block)
@@ -262,8 +269,9 @@ def _write(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+def _sync(path: Path) -> None:
+    """Bring a file, or the names in a folder, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

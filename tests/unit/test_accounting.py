@@ -48,7 +48,7 @@ def checkpoint(run: Path, ranks: Sequence[tuple[Pairs, Pairs, int]], train_step:
         with Slots.create(run / f"headrace-{rank}", capacity=9, layout=LAYOUT) as slots:
             write(
                 store_path(partial, rank), snapshot(slots, stored, held, inserted),
-                training=slots, validation=None, written=lambda _: None,
+                training=slots, validation=None, copied=lambda _: None,
             )  # fmt: skip
         list_files(partial, f"rank{rank}", [store_path(partial, rank)])
     seal(partial, final_folder(run / "checkpoints", train_step), {"ranks": len(ranks)})

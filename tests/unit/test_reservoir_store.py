@@ -92,7 +92,7 @@ def save(checkpoint: Path, slots: tuple[Slots, Slots], rank: int, ranks: int) ->
         snapshot,
         training=slots[0],
         validation=slots[1],
-        written=lambda block: told.extend(block.tolist()),
+        copied=lambda block: told.extend(block.tolist()),
     )
     assert told == where.tolist()
     return snapshot
