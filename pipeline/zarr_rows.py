@@ -15,7 +15,6 @@ and xarray read; other programs read that of each array, which is written just b
 
 import json
 import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,7 +68,7 @@ class Column:
                 "name": "regular",
                 "configuration": {"chunk_shape": [self.chunk_rows, *self.row]},
             },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
             "fill_value": _FILL[np.dtype(self.dtype).kind],
             "codecs": codecs,
             "attributes": dict(self.attributes),
@@ -78,8 +77,11 @@ class Column:
         }
 
     def chunk(self, index: int) -> str:
-        """Where a chunk lies in the group; all axes but the first have one chunk."""
-        return "/".join([self.name, "c", str(index), *("0" for _ in self.row)])
+        """Where a chunk lies in the group; all axes but the first have one chunk.
+
+        One folder for all of them: making four for each costs as much as writing it.
+        """
+        return f"{self.name}/c.{index}{'.0' * len(self.row)}"
 
 
 @final
@@ -205,9 +207,9 @@ class RowGroup:
         self.commit(rows)
         for column in self.columns:
             kept = -(-rows // column.chunk_rows)
-            for chunk in (self.path / column.name / "c").glob("*"):
-                if chunk.name.isdigit() and int(chunk.name) >= kept:
-                    shutil.rmtree(chunk) if chunk.is_dir() else chunk.unlink()
+            for chunk in (self.path / column.name).glob("c.*"):
+                if int(chunk.name.split(".")[1]) >= kept:
+                    chunk.unlink()
 
     def _write(self, path: Path, content: bytes | memoryview) -> None:
         part = path.with_name(path.name + _PART)

@@ -185,9 +185,9 @@ def test_chunks_are_whole_and_metadata_plain_json(tmp_path: Path) -> None:
     add(record, FEW)
     record.close()
     group = tmp_path / "record.zarr" / "rank0"
-    chunks = sorted((group / "temperature" / "c").rglob("*"))
-    sizes = {path.stat().st_size for path in chunks if path.is_file()}
-    assert sizes == {4 * 2 * 3 * 5 * 4}
+    chunks = sorted((group / "temperature").glob("c.*"))
+    assert [path.name for path in chunks] == ["c.0.0.0.0", "c.1.0.0.0", "c.2.0.0.0"]
+    assert {path.stat().st_size for path in chunks} == {4 * 2 * 3 * 5 * 4}
     assert json.loads((group / "temperature" / "zarr.json").read_text())["shape"] == [10, 2, 3, 5]
     assert parts_of(tmp_path)[0].rows == 10
 
