@@ -140,7 +140,12 @@ parameters:
   east:    {{uniform: [100, 500]}}
   south:   {{uniform: [100, 500]}}
   north:   {{uniform: [100, 500]}}
-ensemble: {{members: {members}, validation: 4, concurrent: 2, member_timeout: 10.0}}
+ensemble:
+  members: {members}
+  validation: 4
+  concurrent: 2
+  member_timeout: 10.0
+  max_failed_fraction: 0.0    # none may be given up
 stream: {{coarsen: 12}}
 reservoir:
   policy: reservoir

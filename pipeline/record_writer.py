@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Any, Final, final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
-from pipeline import direct_file
+from pipeline.record_block import Block, Index, Recordable
 from pipeline.record_layout import RecordLayout
 from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup
 from trainers.checkpoint_files import sole_writer
@@ -33,8 +33,6 @@ _log = logging.getLogger(__name__)
 QUEUE_BYTES: Final = 128 << 20
 _PREPARED: Final = 16  # blocks: all of them, unless samples are tiny
 COMMIT_SECONDS: Final = 5.0  # what a crash of the machine costs at most
-
-Index = slice | Int64[np.ndarray, " _"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,50 +52,6 @@ class RecordStats:
     record_bytes: int
     record_queue_bytes: int
     record_problem: str | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recordable:
-    """What a record keeps of samples, by slot.
-
-    Attributes:
-        fields: Samples.
-        members: Member of each.
-        samples: Its number within its member.
-        steps: Solver step of its first snapshot.
-        inputs: Parameters, then times.
-    """
-
-    fields: Float[np.ndarray, " slot window channel *grid"]
-    members: Int64[np.ndarray, " slot"]
-    samples: Int64[np.ndarray, " slot"]
-    steps: Int64[np.ndarray, " slot"]
-    inputs: Float64[np.ndarray, " slot inputs"]
-
-
-class _Block:
-    """Samples of one chunk."""
-
-    def __init__(self, layout: RecordLayout) -> None:
-        rows, sample = layout.block_rows, layout.sample
-        shape = (rows, sample.window, *sample.grid)
-        self.fields = [direct_file.aligned(shape, sample.dtype) for _ in range(sample.channels)]
-        self.numbers = np.empty((3, rows), np.int64)  # member, number, step
-        self.inputs = np.empty((rows, sample.num_inputs), np.float64)  # parameters, times
-        self.filled = 0
-        self.copied = 0  # rows whose numbers and inputs the writer has taken
-        self.first = 0  # row of the group
-
-    def take(self, held: Recordable, slots: Index, count: int) -> None:
-        """Copy samples behind those that are there, which does not count them yet."""
-        into = slice(self.filled, self.filled + count)
-        fields = held.fields[slots]
-        for channel, own in enumerate(self.fields):
-            own[into] = fields[:, :, channel]
-        self.numbers[0, into] = held.members[slots]
-        self.numbers[1, into] = held.samples[slots]
-        self.numbers[2, into] = held.steps[slots]
-        self.inputs[into] = held.inputs[slots]
 
 
 @final
@@ -166,8 +120,8 @@ class Record:
         one = self._block_rows * layout.row_bytes
         needed = 2 + -(-least_rows // self._block_rows)  # one is filled, one is written
         self._spare = max(needed, queue_bytes // one)  # blocks that may still be allocated
-        self._free: list[_Block] = []
-        self._full: deque[_Block] = deque()
+        self._free: list[Block] = []
+        self._full: deque[Block] = deque()
         self._draws = np.zeros(max(1024, 2 * self._group.rows), np.int32)
         self._dirty: set[int] = set()  # chunks of draws
         self._rows = self._group.rows
@@ -176,7 +130,7 @@ class Record:
         self._changed = threading.Condition()
         self._asked = self._done = 0  # flushes
         self._closing = False
-        self._current: _Block | None = None
+        self._current: Block | None = None
         if self._rows:
             self._restore()
         self._thread = threading.Thread(target=self._run, name="headrace-record", daemon=True)
@@ -312,7 +266,7 @@ class Record:
                 if not self._spare or self._closing:
                     return
                 self._spare -= 1
-                block = _Block(self._layout)
+                block = Block(self._layout)
                 for own in block.fields:
                     own.fill(0)
                 self._free.append(block)
@@ -362,15 +316,16 @@ class Record:
             self._group.write_chunk(self._draws_column, index, values)
         self._group.commit(rows)
 
-    def _write_block(self, block: _Block, filled: int) -> None:
-        """Its chunk of each field; nobody reads rows after ``filled``, which may change."""
+    def _write_block(self, block: Block, filled: int) -> None:
+        """Its chunk of each field; nobody reads rows after ``filled``."""
         if block.copied == filled:
             return
-        for column, values in zip(self._fields, block.fields, strict=True):
+        for channel, column in enumerate(self._fields):
+            values = block.stable(channel, filled)
             self._group.write_chunk(column, block.first // self._block_rows, values)
         self._take_short(block, filled)
 
-    def _take_short(self, block: _Block, filled: int) -> None:
+    def _take_short(self, block: Block, filled: int) -> None:
         at = block.first + block.copied
         parameters = self._layout.sample.num_parameters
         rows = slice(block.copied, filled)
@@ -400,7 +355,7 @@ class Record:
                 index = rows // column.chunk_rows
                 self._group.write_chunk(column, index, self._tails[column.name])
 
-    def _recycle(self, block: _Block) -> None:
+    def _recycle(self, block: Block) -> None:
         with self._changed:
             self._full.remove(block)
             block.filled = block.copied = 0
@@ -429,7 +384,7 @@ class Record:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _block(self) -> _Block | None:
+    def _block(self) -> Block | None:
         """The block that is being filled, a new one where there is none."""
         with self._changed:
             if self._current is None:
@@ -437,7 +392,7 @@ class Record:
                     self._current = self._free.pop()
                 elif self._spare:
                     self._spare -= 1
-                    self._current = _Block(self._layout)
+                    self._current = Block(self._layout)
                 else:
                     return None
                 self._current.first = self._rows
@@ -473,7 +428,7 @@ class Record:
         filled = rows % self._block_rows
         if filled:
             self._spare -= 1
-            block = self._current = _Block(self._layout)
+            block = self._current = Block(self._layout)
             block.first = rows - filled
             block.filled = block.copied = filled
             for column, own in zip(self._fields, block.fields, strict=True):

@@ -21,7 +21,8 @@ from jaxtyping import Bool, Int64, UInt64
 
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Rows, SlotArrays, Slots, span
-from pipeline.record_writer import Record, Recordable
+from pipeline.record_block import Recordable
+from pipeline.record_writer import Record
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Recorded, ReservoirState
 from pipeline.sections import RecordConfig

@@ -12,8 +12,9 @@ import xarray as xr
 from pipeline.flow import FlowControl
 from pipeline.layout import SampleLayout
 from pipeline.placing import Placing
+from pipeline.record_block import Recordable
 from pipeline.record_layout import RecordLayout
-from pipeline.record_writer import Record, Recordable
+from pipeline.record_writer import Record
 from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.sections import RecordConfig

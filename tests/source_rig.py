@@ -9,8 +9,9 @@ from jaxtyping import Float32
 
 from pipeline.config import StudyConfig
 from pipeline.design import design_of
+from pipeline.record_block import Recordable
 from pipeline.record_layout import FOLDER, rank_group, record_attributes, record_layout
-from pipeline.record_writer import Record, Recordable
+from pipeline.record_writer import Record
 from pipeline.recorder import kept
 from tests.small_study import small_study
 

@@ -98,7 +98,7 @@ def test_a_study_is_changed_only_where_it_must_be() -> None:
 
 def test_the_built_in_study_can_be_run_and_grows_with_the_faults() -> None:
     short, long = (parse(yaml.safe_load(built_in(faults))) for faults in (1, 60))
-    assert short.warnings() == []
+    assert short.warnings() == long.warnings() == []
     assert short.ensemble.members == 2 * MEMBERS_FOR_A_FAULT
     assert long.ensemble.members == 61 * MEMBERS_FOR_A_FAULT
     assert short.ensemble.validation >= short.trainer.ranks

@@ -192,6 +192,19 @@ def test_chunks_are_whole_and_metadata_plain_json(tmp_path: Path) -> None:
     assert parts_of(tmp_path)[0].rows == 10
 
 
+def test_a_chunk_that_is_not_full_ends_with_zeros(tmp_path: Path) -> None:
+    record = open_rank(tmp_path, queue_bytes=1)  # three blocks of four, which take turns
+    add(record, [(1, number) for number in range(12)])
+    record.flush()
+    add(record, [(1, 12)])
+    record.flush()
+    chunk = tmp_path / "record.zarr" / "rank0" / "temperature" / "c.3.0.0.0"
+    values = np.fromfile(chunk, np.float32).reshape(4, 2, 3, 5)
+    assert values[0].any()
+    assert not values[1:].any()
+    record.close()
+
+
 def test_what_an_earlier_life_has_dropped_is_never_forgotten(tmp_path: Path) -> None:
     record = open_rank(tmp_path)
     add(record, FEW)
