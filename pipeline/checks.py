@@ -112,9 +112,9 @@ def sample_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerCon
 
 
 def slot_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Shared memory of one slot: the fields, the inputs, member and step."""
+    """Shared memory of one slot: the fields, the inputs, member, number and step."""
     inputs = len(solver.parameters()) + trainer.task.window
-    return sample_bytes(solver, stream, trainer) + 4 * inputs + 2 * 8
+    return sample_bytes(solver, stream, trainer) + 4 * inputs + 3 * 8
 
 
 def _stream_problems(solver: SolverConfig, stream: StreamConfig) -> list[str]:

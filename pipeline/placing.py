@@ -47,6 +47,11 @@ class SlotArrays(Protocol):
         ...
 
     @property
+    def samples(self) -> Int64[np.ndarray, " capacity"]:
+        """Its number within its member."""
+        ...
+
+    @property
     def steps(self) -> Int64[np.ndarray, " capacity"]:
         """Solver step of each sample's first snapshot."""
         ...
@@ -103,6 +108,7 @@ class Placing:
         self._fields = np.asarray(slots.fields)
         self._inputs = np.asarray(slots.inputs)
         self._members = np.asarray(slots.members)
+        self._samples = np.asarray(slots.samples)
         self._steps = np.asarray(slots.steps)
         wanted = (layout.window, *layout.sample_shape)
         if self._fields.shape[1:] != wanted or self._inputs.shape[1] != layout.num_inputs:
@@ -112,7 +118,6 @@ class Placing:
             )
         self._book, self._layout, self.turn, self._tell = book, layout, turn, describe
         self._points = prod(layout.grid)
-        self._samples = np.zeros(len(self._members), np.int64)  # of each slot, within its member
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
         self._failed_attempts: dict[int, int] = {}  # the last one of a member
@@ -162,11 +167,6 @@ class Placing:
                 self.turn.back(len(slots))
         return len(slots)
 
-    def samples_in(self, slots: Slots) -> Slots:
-        """Number within its member of the sample in each of these slots."""
-        numbers: Slots = self._samples[slots]
-        return numbers
-
     def stored(self) -> dict[int, Bool[np.ndarray, " sample"]]:
         """Of each member, which samples were stored; a copy."""
         return {member: known.copy() for member, known in self._stored.items()}
@@ -176,22 +176,17 @@ class Placing:
         return None if self.turn is None else self.turn.state(unfinished=len(self._growing))
 
     def restore(
-        self,
-        stored: Mapping[int, Bool[np.ndarray, " sample"]],
-        samples: Slots,
-        turn: Mapping[str, Any] | None,
+        self, stored: Mapping[int, Bool[np.ndarray, " sample"]], turn: Mapping[str, Any] | None
     ) -> None:
         """Recognise what was stored in an earlier life.
 
         Args:
             stored: As ``stored`` gave it.
-            samples: Of the slots 0, 1, ..., as ``samples_in`` gave it.
             turn: As ``turn_state`` gave it.
         """
         if self.turn is not None and turn is not None:
             self.turn.restore(turn)
         self._stored = {member: known.copy() for member, known in stored.items()}
-        self._samples[: samples.size] = samples
         self.samples = sum(int(known.sum()) for known in stored.values())
         self.bytes_stored = self.samples * self._layout.nbytes
 

@@ -73,7 +73,7 @@ class Recorder:
         self._held = Recordable(
             fields=np.asarray(slots.fields),
             members=np.asarray(slots.members),
-            samples=np.zeros(capacity, np.int64),
+            samples=np.asarray(slots.samples),
             steps=np.asarray(slots.steps),
             inputs=np.zeros((capacity, inputs), np.float64),
         )
@@ -94,7 +94,6 @@ class Recorder:
     def describe(self, rows: Rows, message: Message, source: Rows) -> None:
         """What the slots ``rows`` are filled with: samples ``source`` of a message."""
         parameters = message.parameters.size
-        self._held.samples[rows] = message.samples[source]
         self._held.inputs[rows, :parameters] = message.parameters
         self._held.inputs[rows, parameters:] = message.times[source]
 
@@ -176,7 +175,7 @@ class Recorder:
         # The disk has failed, and the record has ended with it: all since then is dropped.
         return replace(state, position=rows, dropped=self._record.stats().record_dropped)
 
-    def restore(self, state: Recorded, samples: Slots) -> None:
+    def restore(self, state: Recorded) -> None:
         """Take over what is known of the samples in slots 0, 1, ... now.
 
         Draws since the checkpoint are forgotten, in the record too: only of what was held then
@@ -185,7 +184,7 @@ class Recorder:
         count, rows = state.rows.size, state.rows
         rows = np.where(rows < state.position, rows, -1)  # a disk may have failed
         self._rows[:count], self._draws[:count] = rows, state.draws
-        self._held.inputs[:count], self._held.samples[:count] = state.inputs, samples
+        self._held.inputs[:count] = state.inputs
         known = rows >= 0
         self._record.set_draws(rows[known], state.draws[known])
 

@@ -47,9 +47,7 @@ class Snapshot:
 
     Attributes:
         state: The bookkeeping.
-        samples: Number within its member of each held sample.
         validation: Slots of the validation store that hold a sample.
-        validation_samples: Likewise of each of these.
         stored: Which training samples of each member were ever stored here.
         validation_stored: Likewise for validation members.
         turns: Whose turn it is in both stores, in a deterministic study.
@@ -57,9 +55,7 @@ class Snapshot:
     """
 
     state: ReservoirState
-    samples: Numbers
     validation: Numbers
-    validation_samples: Numbers
     stored: Stored
     validation_stored: Stored
     turns: tuple[Turn, Turn] = (None, None)
@@ -72,9 +68,8 @@ class Restored:
 
     Attributes:
         state: For the bookkeeping.
-        samples: Number within its member of each held sample.
         stored: Which training samples of each member are not to be stored again.
-        validation_samples: As ``samples``, for the validation store.
+        validation_held: Samples in the validation store.
         validation_stored: As ``stored``, for validation members.
         recorded: As in the snapshot.
         turn: Whose it is, in a deterministic study.
@@ -82,9 +77,8 @@ class Restored:
     """
 
     state: ReservoirState
-    samples: Numbers
     stored: Stored
-    validation_samples: Numbers
+    validation_held: int
     validation_stored: Stored
     recorded: Recorded | None = None
     turn: Turn = None
@@ -131,16 +125,11 @@ def write(
     if snapshot.recorded is not None:
         _write_recorded(root.create_group("record"), snapshot.recorded)
     group = root.create_group("training")
-    for name, values in (
-        ("sample", snapshot.samples),
-        ("seen", held.seen),
-        ("passed", held.passed),
-    ):
-        _small(group, name, values)
+    _small(group, "seen", held.seen)
+    _small(group, "passed", held.passed)
     digests = _write_slots(path, group, training, held.slots, copied)
     _write_stored(group, snapshot.stored)
     group = root.create_group("validation")
-    _small(group, "sample", snapshot.validation_samples)
     if validation is not None:
         digests |= _write_slots(path, group, validation, snapshot.validation, None)
     _write_stored(group, snapshot.validation_stored)
@@ -181,8 +170,7 @@ def read(
     kept_checks = [_group(root, "validation") for root in roots]
     validation_rows = [_own_rows(group, rank, ranks, validation=True) for group in kept_checks]
     if validation is not None:
-        count = sum(map(len, validation_rows))
-        _fill(validation, kept_checks, validation_rows, np.arange(count))
+        _fill(validation, kept_checks, validation_rows, np.arange(sum(map(len, validation_rows))))
     same = ranks == old_ranks
     counters = parts[0] if same else share_of(parts, inserted=_inserted(stored, ranks), rank=rank)
     rng = json.loads(str(roots[0].attrs["rng"])) if same else None
@@ -190,9 +178,8 @@ def read(
     order = _order(roots[0]) if same else None
     return Restored(
         state=ReservoirState(held=chosen(held, keep), counters=counters, rng=rng, order=order),
-        samples=_of_rows(groups, "sample", rows)[keep],
         stored=_own(stored, rank, ranks, validation=False),
-        validation_samples=_of_rows(kept_checks, "sample", validation_rows),
+        validation_held=sum(map(len, validation_rows)),
         validation_stored=_own(_all_stored(kept_checks), rank, ranks, validation=True),
         recorded=_recorded(roots[0], keep) if same else None,
         turn=turns[0],
@@ -241,20 +228,19 @@ def _write_slots(
     slots: Numbers,
     copied: Callable[[Numbers], object] | None,
 ) -> dict[Path, Digest]:
-    names, fields = ("member", "step", "input"), np.asarray(arrays.fields)
-    sources = (arrays.members, arrays.steps, arrays.inputs)
+    fields, sources = np.asarray(arrays.fields), _short(arrays)
     row_bytes = max(1, prod(fields.shape[1:]) * fields.itemsize)
     rows = max(1, min(BLOCK_BYTES // row_bytes, max(1, slots.size)))
     targets = [
         _create(group, name, (slots.size, *source.shape[1:]), str(source.dtype), rows)
-        for name, source in zip(names, sources, strict=True)
+        for name, source in sources.items()
     ]
     large = _create(group, "fields", (slots.size, *fields.shape[1:]), str(fields.dtype), rows)
     buffer = direct_file.aligned(large.chunks, str(fields.dtype))
     digests: dict[Path, Digest] = {}
     for number, start in enumerate(range(0, slots.size, rows)):
         block = slots[start : start + rows]
-        for target, source in zip(targets, sources, strict=True):
+        for target, source in zip(targets, sources.values(), strict=True):
             target[start : start + rows] = source[block]
         np.take(fields, block, axis=0, out=buffer[: block.size], mode="clip")
         if copied is not None:
@@ -267,6 +253,16 @@ def _write_slots(
         digests[file] = digest_of(buffer.data)
         direct_file.write(file, buffer.data)
     return digests
+
+
+def _short(arrays: SlotArrays) -> dict[str, Shaped[np.ndarray, " slot ..."]]:
+    """What is known of each sample, by its name in the store."""
+    return {
+        "member": arrays.members,
+        "sample": arrays.samples,
+        "step": arrays.steps,
+        "input": arrays.inputs,
+    }
 
 
 def _write_stored(group: zarr.Group, stored: Stored) -> None:
@@ -378,19 +374,20 @@ def _fill(
     keep: Numbers,
 ) -> None:
     """Copy the rows ``keep`` of all groups together into slots 0, 1, ..., a block at a time."""
-    targets = (arrays.members, arrays.steps, arrays.inputs, np.asarray(arrays.fields))
+    targets = _short(arrays) | {"fields": np.asarray(arrays.fields)}
     slot, begin = 0, 0
     for group, own in zip(groups, rows, strict=True):
         mine = own[keep[(keep >= begin) & (keep < begin + own.size)] - begin]
         begin += own.size
         if mine.size == 0:
             continue
-        sources = [_array(group, name) for name in ("member", "step", "input", "fields")]
-        for start, block in _blocks(mine, sources[3].chunks[0]):
+        sources = {name: _array(group, name) for name in targets}
+        rows_of_block = sources["fields"].chunks[0]
+        for start, block in _blocks(mine, rows_of_block):
             end = slot + block.size
-            for target, source in zip(targets, sources, strict=True):
-                lines = np.asarray(source[start : start + sources[3].chunks[0]])
-                target[slot:end] = lines[block - start]
+            for name, source in sources.items():
+                lines = np.asarray(source[start : start + rows_of_block])
+                targets[name][slot:end] = lines[block - start]
             slot = end
 
 

@@ -13,8 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-import numpy as np
-
 from pipeline.appended import Appended
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing, SlotArrays
@@ -74,14 +72,12 @@ class Saving:
             validation=None if self._validation is None else self._validation[0],
         )
         self._book.restore(restored.state)
-        placing.restore(restored.stored, restored.samples, restored.turn)
+        placing.restore(restored.stored, restored.turn)
         if self._recorder is not None and restored.recorded is not None:
-            self._recorder.restore(restored.recorded, restored.samples)
+            self._recorder.restore(restored.recorded)
         if self._validation is not None:
-            self._validation[1].restore(
-                restored.validation_stored, restored.validation_samples, restored.validation_turn
-            )
-            self._appended.restore(restored.validation_samples.size)
+            self._validation[1].restore(restored.validation_stored, restored.validation_turn)
+            self._appended.restore(restored.validation_held)
 
     def begin(self, folder: Path, batches: int) -> None:
         """Begin to write into a partial checkpoint.
@@ -108,14 +104,11 @@ class Saving:
         return over, self._failure if over else None
 
     def _snapshot(self, batches: int) -> Snapshot:
-        state, appended = self._book.state(batches), self._appended.filled()
+        state = self._book.state(batches)
         validation = None if self._validation is None else self._validation[1]
-        none = np.empty(0, np.int64)
         return Snapshot(
             state=state,
-            samples=self._training[1].samples_in(state.held.slots),
-            validation=appended,
-            validation_samples=none if validation is None else validation.samples_in(appended),
+            validation=self._appended.filled(),
             stored=self._training[1].stored(),
             recorded=None if self._recorder is None else self._recorder.state(state),
             turns=(

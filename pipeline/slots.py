@@ -9,7 +9,7 @@ a file that does not fit is an error at the start, no SIGBUS later (``pipeline/s
 
 ::
 
-    members int64 | steps int64 | inputs float32 | fields
+    members int64 | samples int64 | steps int64 | inputs float32 | fields
 """
 
 import ctypes
@@ -72,9 +72,10 @@ class SlotsDescription:
 
 @final
 class Slots:
-    """Fields, inputs, member and step of every sample, one row per slot."""
+    """Fields, inputs, member, number and step of every sample, one row per slot."""
 
     members: Int64[np.ndarray, " slot"]
+    samples: Int64[np.ndarray, " slot"]
     steps: Int64[np.ndarray, " slot"]
     inputs: Float32[np.ndarray, " slot inputs"]
     fields: Float[np.ndarray, " slot window channel *grid"]
@@ -167,7 +168,7 @@ class Slots:
         else:
             os.close(self._fd)
         self._fd = self._memory = None
-        arrays = (self.members, self.steps, self.inputs, self.fields)
+        arrays = (self.members, self.samples, self.steps, self.inputs, self.fields)
         self._map(*(np.empty((0, *array.shape[1:]), array.dtype) for array in arrays))
 
     def __enter__(self) -> Self:
@@ -179,11 +180,13 @@ class Slots:
     def _map(
         self,
         members: Int64[np.ndarray, " slot"],
+        samples: Int64[np.ndarray, " slot"],
         steps: Int64[np.ndarray, " slot"],
         inputs: Float32[np.ndarray, " slot inputs"],
         fields: Float[np.ndarray, " slot window channel *grid"],
     ) -> None:
-        self.members, self.steps, self.inputs, self.fields = members, steps, inputs, fields
+        self.members, self.samples, self.steps = members, samples, steps
+        self.inputs, self.fields = inputs, fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -205,6 +208,7 @@ class _Region:
 
 def _regions(capacity: int, layout: SampleLayout) -> list[_Region]:
     rows: list[tuple[tuple[int, ...], str]] = [
+        ((), "int64"),
         ((), "int64"),
         ((), "int64"),
         ((layout.num_inputs,), "float32"),

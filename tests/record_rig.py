@@ -110,6 +110,7 @@ class Arrays:
         self.fields = np.zeros((capacity, SAMPLE.window, *SAMPLE.sample_shape), np.float32)
         self.inputs = np.zeros((capacity, SAMPLE.num_inputs), np.float32)
         self.members = np.full(capacity, -1)
+        self.samples = np.full(capacity, -1)
         self.steps = np.full(capacity, -1)
 
 
@@ -154,16 +155,15 @@ class Rank:
         recorded = self.recorder.durable(self.recorder.state(state))
         slots = state.held.slots
         content = {name: values[slots] for name, values in vars(self._arrays).items()}
-        stored, samples = self.placing.stored(), self.placing.samples_in(slots)
-        drawn = dict(self.drawn)
+        stored, drawn = self.placing.stored(), dict(self.drawn)
 
         def resume(record: Record) -> Rank:
             other = Rank(record, capacity=self._capacity, **self._settings)
             for name, values in content.items():
                 getattr(other._arrays, name)[: slots.size] = values
             other.book.restore(state)
-            other.placing.restore(stored, samples, None)
-            other.recorder.restore(recorded, samples)
+            other.placing.restore(stored, None)
+            other.recorder.restore(recorded)
             other.drawn = drawn
             return other
 

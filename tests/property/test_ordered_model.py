@@ -53,6 +53,7 @@ class Rank:
             fields=np.zeros((setup.capacity, 1, *LAYOUT.sample_shape), np.float32),
             inputs=np.zeros((setup.capacity, LAYOUT.num_inputs), np.float32),
             members=np.full(setup.capacity, -1),
+            samples=np.full(setup.capacity, -1),
             steps=np.full(setup.capacity, -1),
         )
         self.book = OrderedReservoir(
@@ -105,7 +106,7 @@ class Rank:
         for name, values in vars(self.arrays).items():
             getattr(other.arrays, name)[: kept.size] = values[kept]
         turn = json.loads(json.dumps(self.placing.turn_state()))
-        other.placing.restore(self.placing.stored(), self.placing.samples_in(kept), turn)
+        other.placing.restore(self.placing.stored(), turn)
         other.book.restore(state)
         other.read, other.first = self.read, self.first
         return other

@@ -24,6 +24,7 @@ def snapshot(slots: Slots, stored: Pairs, held: Pairs, inserted: int) -> Snapsho
     """A rank that knows some samples, of which it holds some."""
     where = np.arange(len(held))
     slots.members[where] = [member for member, _ in held]
+    slots.samples[where] = [sample for _, sample in held]
     bits: dict[int, np.ndarray] = {}
     for member, sample in stored:
         bits.setdefault(member, np.zeros(11, np.bool_))[sample] = True
@@ -34,9 +35,7 @@ def snapshot(slots: Slots, stored: Pairs, held: Pairs, inserted: int) -> Snapsho
             counters=Counters(inserted=inserted, drawn=0),
             rng=dict(np.random.default_rng(5).bit_generator.state),
         ),
-        samples=np.array([sample for _, sample in held], np.int64),
         validation=nothing,
-        validation_samples=nothing,
         stored=bits,
         validation_stored={},
     )  # fmt: skip

@@ -68,6 +68,7 @@ class Rig:
             fields=np.zeros((CAPACITY, 1, *LAYOUT.sample_shape), np.float32),
             inputs=np.zeros((CAPACITY, LAYOUT.num_inputs), np.float32),
             members=np.full(CAPACITY, -1),
+            samples=np.full(CAPACITY, -1),
             steps=np.full(CAPACITY, -1),
         )
 

@@ -18,6 +18,7 @@ class Arrays:
         self.fields = np.zeros((capacity, LAYOUT.window, *LAYOUT.sample_shape), np.float32)
         self.inputs = np.zeros((capacity, LAYOUT.num_inputs), np.float32)
         self.members = np.full(capacity, -1)
+        self.samples = np.full(capacity, -1)
         self.steps = np.full(capacity, -1)
 
 

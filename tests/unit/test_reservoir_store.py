@@ -47,7 +47,8 @@ def slots(tmp_path: Path) -> Iterator[tuple[Slots, Slots]]:
 
 
 def fill(slots: Slots, where: np.ndarray, members: np.ndarray, samples: np.ndarray) -> None:
-    slots.members[where], slots.steps[where] = members, 10 * samples
+    slots.members[where], slots.samples[where] = members, samples
+    slots.steps[where] = 10 * samples
     slots.inputs[where] = value_of(members, samples)[:, None]
     slots.fields[where] = value_of(members, samples)[:, None, None, None, None]
 
@@ -77,9 +78,7 @@ def save(checkpoint: Path, slots: tuple[Slots, Slots], rank: int, ranks: int) ->
     seen = np.arange(members.size) < 5
     snapshot = Snapshot(
         state=_state(where, seen, inserted),
-        samples=samples,
         validation=kept,
-        validation_samples=kept_samples,
         stored=stored,
         validation_stored={
             int(member): np.isin(np.arange(128), kept_samples[kept_members == member])
@@ -110,7 +109,8 @@ def restore(
     checkpoint: Path, slots: tuple[Slots, Slots], rank: int, ranks: int, old_ranks: int
 ) -> Restored:
     for each in slots:
-        each.fields[:], each.members[:], each.inputs[:], each.steps[:] = -1.0, -1, -1.0, -1
+        each.fields[:], each.inputs[:] = -1.0, -1.0
+        each.members[:], each.samples[:], each.steps[:] = -1, -1, -1
     return read(
         checkpoint,
         rank=rank,
@@ -138,7 +138,7 @@ def test_every_sample_and_what_is_known_of_it_goes_where_its_sender_sends_it(
     for rank in range(ranks):
         restored = restore(tmp_path, slots, rank, ranks, old_ranks)
         count = len(restored.state.held.seen)
-        members, samples = slots[0].members[:count].copy(), restored.samples
+        members, samples = slots[0].members[:count].copy(), slots[0].samples[:count].copy()
         assert (home(members, samples, validation=False, ranks=ranks) == rank).all()
         expected = value_of(members, samples)
         assert (slots[0].fields[:count] == expected[:, None, None, None, None]).all()
@@ -152,7 +152,8 @@ def test_every_sample_and_what_is_known_of_it_goes_where_its_sender_sends_it(
         assert restored.state.counters.drawn <= 3 * own[0].size
         drawn += restored.state.counters.drawn
         checks = of_rank(rank, ranks, members=range(2), validation=True)
-        assert sorted(restored.validation_samples.tolist()) == sorted(checks[1].tolist())
+        assert restored.validation_held == checks[1].size
+        assert sorted(slots[1].samples[: checks[1].size].tolist()) == sorted(checks[1].tolist())
         assert set(slots[1].members[: checks[0].size]) == set(checks[0].tolist())
     lost = 4 * old_ranks
     unseen = sum(int((~each.state.held.seen).sum()) for each in saved)

@@ -38,9 +38,11 @@ def test_a_reader_sees_what_the_owner_writes(tmp_path: Path) -> None:
         inputs = rng.normal(size=owner.inputs.shape).astype(np.float32)
         owner.fields[:], owner.inputs[:] = fields, inputs
         owner.members[:], owner.steps[:] = np.arange(11), np.arange(11) * -3
+        owner.samples[:] = np.arange(11) + 70
         np.testing.assert_array_equal(reader.fields, fields)
         np.testing.assert_array_equal(reader.inputs, inputs)
         assert reader.members.tolist() == list(range(11))
+        assert reader.samples.tolist() == list(range(70, 81))
         assert reader.steps.tolist() == list(range(0, -33, -3))
         reader.close()
         assert Path(owner.description.path).exists(), "a reader removed the owner's file"
@@ -49,7 +51,7 @@ def test_a_reader_sees_what_the_owner_writes(tmp_path: Path) -> None:
 def test_a_reader_cannot_write(tmp_path: Path) -> None:
     with make(tmp_path) as owner:
         reader = Slots.attach(owner.description)
-        for array in (reader.fields, reader.inputs, reader.members, reader.steps):
+        for array in (reader.fields, reader.inputs, reader.members, reader.samples, reader.steps):
             with pytest.raises(ValueError, match="read-only"):
                 array[0] = 1
         reader.close()
@@ -57,7 +59,7 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 
 def test_regions_are_aligned_and_fill_the_file(tmp_path: Path) -> None:
     with make(tmp_path) as owner:
-        arrays = (owner.members, owner.steps, owner.inputs, owner.fields)
+        arrays = (owner.members, owner.samples, owner.steps, owner.inputs, owner.fields)
         starts = [array.ctypes.data for array in arrays]
         assert all(start % 64 == 0 for start in starts)
         ends = [start + array.nbytes for start, array in zip(starts, arrays, strict=True)]

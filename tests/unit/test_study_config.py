@@ -326,7 +326,7 @@ def test_sizes_follow_from_the_study() -> None:
     assert study.expected_samples == 390
     assert study.sample_bytes == 24 * 40 * 4
     # 120 slots of 3 ranks and 3 x 30 validation samples; 6 inputs, member and step beside each.
-    assert study.slots_bytes == (3 * 120 + 90) * (24 * 40 * 4 + 6 * 4 + 16)
+    assert study.slots_bytes == (3 * 120 + 90) * (24 * 40 * 4 + 6 * 4 + 24)
     assert study.max_train_steps == 109  # 390 * 5 / (3 * 6), rounded up
     layout = study.sample_layout()
     assert (layout.window, layout.sample_shape, layout.num_parameters) == (1, (1, 24, 40), 5)
