@@ -4,10 +4,9 @@ Through the page cache a gigabyte costs 0.3 s of a core, and several where the k
 the memory first; past it 0.05 s, and nothing else is driven out.
 
 1. The file holds exactly the content, whatever its length.
-2. A file system without O_DIRECT, and memory that is not ``aligned``, get an ordinary write.
+2. Memory that is not ``aligned``, and a file system that refuses, get an ordinary write.
 """
 
-import errno
 import mmap
 import os
 from math import prod
@@ -18,7 +17,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 LARGE: Final = 1 << 20  # bytes; what is smaller costs as little either way
-_BLOCK: Final = mmap.PAGESIZE  # no file system asks for more
+_BLOCK: Final = mmap.PAGESIZE  # hardly a file system asks for more
 
 
 def aligned(shape: tuple[int, ...], dtype: str) -> Shaped[np.ndarray, " ..."]:
@@ -36,12 +35,13 @@ def write(path: Path, content: bytes | memoryview) -> None:
         content: Bytes, contiguous.
     """
     raw = memoryview(content).cast("B")
-    if len(raw) >= LARGE:
+    if len(raw) >= LARGE and np.frombuffer(raw, np.uint8).ctypes.data % _BLOCK == 0:
         try:
             _write(path, raw, os.O_DIRECT)
-        except OSError as error:
-            if error.errno != errno.EINVAL:
-                raise
+        except FileNotFoundError:
+            raise
+        except OSError:
+            pass  # one that has nothing to do with O_DIRECT comes again
         else:
             return
     _write(path, raw, 0)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.record_layout import FOLDER, VERSION
+from pipeline.record_layout import FOLDER, VERSION, require_version
 from pipeline.zarr_rows import METADATA, replace_durably
 
 if TYPE_CHECKING:
@@ -134,11 +134,7 @@ def _state(parts: Sequence[Part]) -> dict[str, Any]:
 def _part(group: Path) -> Part:
     found = json.loads((group / METADATA).read_text(encoding="utf-8"))
     attributes = found["attributes"]
-    version = attributes.get("headrace_record")
-    if version != VERSION:
-        remedy = "Read it with the headrace that wrote it"
-        line = f"{group}: record version {version}, this headrace reads {VERSION}. {remedy}"
-        raise ConfigError([line])
+    require_version(group, attributes)
     arrays = found["consolidated_metadata"]["metadata"]
     return Part(
         path=group, rows=int(arrays["member"]["shape"][0]), attributes=attributes, arrays=arrays

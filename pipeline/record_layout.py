@@ -8,12 +8,14 @@
 One group per rank, ``rank0``, ``rank1``, ..., so that no two writers share a file.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
+from pipeline.errors import ConfigError
 from pipeline.layout import SampleLayout
 from pipeline.zarr_rows import Column
 from solvers.base import FieldSpec, Parameter
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.config import StudyConfig
 
 FOLDER: Final = "record.zarr"
-VERSION: Final = 1
+VERSION: Final = 2
 AXES: Final = ("z", "y", "x")
 # Samples of one block: this many bytes, so that a chunk is neither tiny nor slow to replace.
 BLOCK_BYTES: Final = 8 << 20
@@ -40,6 +42,19 @@ TIME: Final = "time"
 DRAWS: Final = "draws"
 MADE_FROM: Final = "made_from"  # attribute: sections of the study that another one takes up
 RESERVED: Final = (_ROW, "snapshot", *AXES, *(name for name, _, _ in _COORDINATES), TIME, DRAWS)
+
+
+def require_version(group: Path, attributes: Mapping[str, Any]) -> None:
+    """Refuse the group of a record that was written by another version.
+
+    Raises:
+        ConfigError: It was.
+    """
+    version = attributes.get("headrace_record")
+    if version != VERSION:
+        remedy = "Read it with the headrace that wrote it"
+        line = f"{group}: record version {version}, this headrace has {VERSION}. {remedy}"
+        raise ConfigError([line])
 
 
 def rank_group(rank: int) -> str:

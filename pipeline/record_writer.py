@@ -1,10 +1,11 @@
 """Writes samples of one rank into a Zarr group, on a thread of its own, from a bounded queue.
 
 1. ``add`` copies what fits and returns at once; what does not fit is dropped, and counted.
-2. Memory is bounded: ``queue_bytes``, or three blocks where that is more.
+2. Memory is bounded: ``queue_bytes``, or ``least_rows`` and two blocks where that is more.
 3. ``flush`` returns when every row that was added before can be read and survives a crash.
 4. Whole chunks only: rows of a block that is not full are written with it, and again when it is.
-5. A disk that fails ends the record, not the study: ``problem`` says why, and all else is dropped.
+5. A disk that fails later ends the record, not the study: ``problem`` says why, and all else is
+   dropped.
 6. After ``Record(..., keep=position)`` the rows from ``position`` on are gone, and only those; what
    was ``dropped`` before counts, so that a record with a gap is never called complete.
 7. One process writes at a time: another waits for a reservoir that outlives its killed driver.
@@ -24,8 +25,8 @@ import numpy as np
 from jaxtyping import Int64, Shaped
 
 from pipeline.record_block import Block, Index, Recordable
-from pipeline.record_layout import RecordLayout
-from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup
+from pipeline.record_layout import RecordLayout, require_version
+from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup, attributes_of
 from trainers.checkpoint_files import sole_writer
 
 _log = logging.getLogger(__name__)
@@ -88,6 +89,11 @@ class Record:
             least_rows: So many must fit into it, however large they are.
             commit_seconds: From one commit to the next while samples come.
             on_room: Called by the writer when ``room`` has grown.
+
+        Raises:
+            ConfigError: Another version has written the group that is there.
+            OSError: The disk.
+            ValueError: It was written for other samples.
         """
         self._layout, self._on_room, self._commit_seconds = layout, on_room, commit_seconds
         self._fields = layout.fields()
@@ -106,8 +112,9 @@ class Record:
                 compression=compression,
             )
         else:
-            (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks
+            require_version(path, attributes_of(path))
             self._group = RowGroup.reopen(path, columns=columns, compression=compression)
+            (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks
             self._group.attributes |= {"complete": False, "problem": None}
             self._group.cut(keep)
         if keep is None:
@@ -164,22 +171,25 @@ class Record:
             How many found room, the first ones; the others are dropped.
         """
         done = 0
-        while done < count and self._problem is None and not self._closing:
+        while done < count and not self._ended():
             block = self._block()
             if block is None:
                 break
             taken = min(count - done, self._block_rows - block.filled)
             block.take(held, _part(slots, done, done + taken), taken)
             with self._changed:
+                if self._ended():
+                    break
                 block.filled += taken
+                self._recorded += taken
                 self._extend(taken)
                 if block.filled == self._block_rows:
                     self._full.append(block)
                     self._current = None
                     self._changed.notify_all()
             done += taken
-        self._recorded += done
-        self._dropped += count - done
+        with self._changed:
+            self._dropped += count - done
         return done
 
     def count_draws(
@@ -363,12 +373,12 @@ class Record:
         self._on_room()
 
     def _fail(self, reason: str) -> None:
-        self._problem = reason
         _log.error(
             "the record has stopped, the study goes on: %s. %d of %d samples can be read",
             reason, self._group.rows, self._rows,
         )  # fmt: skip
         with self._changed:
+            self._problem = reason
             self._dropped += self._rows - self._group.rows
             self._recorded -= self._rows - self._group.rows
             self._full.clear()
@@ -377,6 +387,7 @@ class Record:
             self._changed.notify_all()
         self._group.attributes |= {"complete": False, "problem": reason, "dropped": self._dropped}
         try:
+            self._group.discard()
             self._group.commit(self._group.rows)  # says why, if the disk lets it
         except OSError:
             _log.warning("%s cannot say so itself", self._group.path / METADATA)
@@ -397,6 +408,9 @@ class Record:
                     return None
                 self._current.first = self._rows
             return self._current
+
+    def _ended(self) -> bool:
+        return self._problem is not None or self._closing
 
     def _extend(self, taken: int) -> None:
         """Room for the draws of new rows, and zeros on the disk."""

@@ -1,7 +1,7 @@
 """Writes a reservoir's part of a checkpoint on a thread, beside those that fill and draw.
 
 1. The bookkeeping is copied under the reservoir's lock; what lies in the slots then is what is
-   written, because they are pinned until it is.
+   written, because they are pinned until they are copied.
 2. However the writing ends, every slot is let go.
 3. One checkpoint at a time.
 """

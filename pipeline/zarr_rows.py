@@ -5,7 +5,8 @@ codecs ``bytes`` and ``zstd``): a chunk that is not compressed is its values, li
 
 1. A row can be read only once ``commit`` has put it into the group's metadata, for all arrays at
    once: one file, replaced in one step, after every chunk is on the disk.
-2. A chunk file is replaced as a whole, and the new one holds every committed row of the old one.
+2. A chunk file is replaced as a whole, by one that is on the disk already and holds every committed
+   row of the old one.
 3. ``cut`` makes rows unreadable before it touches their chunks.
 4. One writer per group.
 
@@ -101,7 +102,7 @@ class RowGroup:
         self.attributes = dict(attributes)
         self.bytes_written = 0
         self._compression = compression
-        self._unsynced: set[Path] = set()
+        self._written: set[Path] = set()  # since the last commit; they still lie beside their place
         self._fixed: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -179,14 +180,16 @@ class RowGroup:
 
     def commit(self, rows: int) -> None:
         """Everything up to ``rows`` can be read from now on, and survives a loss of power."""
-        for path in self._unsynced:
-            _sync(path)
-        for folder in {path.parent for path in self._unsynced}:
+        for path in self._written:
+            _sync(_part_of(path))
+        for path in self._written:
+            os.replace(_part_of(path), path)
+        for folder in {path.parent for path in self._written}:
             _sync(folder)
-        self._unsynced.clear()
+        self._written.clear()
         arrays = {column.name: column.metadata(rows, self._compression) for column in self.columns}
         for name, metadata in arrays.items():
-            self._write(self.path / name / METADATA, _json(metadata))
+            replace_durably(self.path / name / METADATA, _json(metadata))
         whole = {
             "zarr_format": 3,
             "node_type": "group",
@@ -200,6 +203,12 @@ class RowGroup:
         replace_durably(self.path / METADATA, _json(whole))
         self.rows = rows
 
+    def discard(self) -> None:
+        """Take back what was written since the last commit: the disk may have lost some of it."""
+        for path in self._written:
+            _part_of(path).unlink(missing_ok=True)
+        self._written.clear()
+
     def cut(self, rows: int) -> None:
         """Take back the rows from ``rows`` on."""
         if not 0 <= rows <= self.rows:
@@ -212,19 +221,26 @@ class RowGroup:
                     chunk.unlink()
 
     def _write(self, path: Path, content: bytes | memoryview) -> None:
-        part = path.with_name(path.name + _PART)
+        """What will lie at ``path`` after the next commit."""
+        part = _part_of(path)
         try:
             try:
                 direct_file.write(part, content)
             except FileNotFoundError:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 direct_file.write(part, content)
-            os.replace(part, path)
         except OSError:
+            self._written.discard(path)
             part.unlink(missing_ok=True)
             raise
-        self._unsynced.add(path)
+        self._written.add(path)
         self.bytes_written += len(content)
+
+
+def attributes_of(path: Path) -> dict[str, Any]:
+    """What is said of a group."""
+    found: dict[str, Any] = json.loads((path / METADATA).read_text(encoding="utf-8"))["attributes"]
+    return found
 
 
 def read_chunk(
@@ -246,13 +262,18 @@ def read_chunk(
 
 def replace_durably(path: Path, content: bytes) -> None:
     """Put ``content`` in the place of a file in one step that survives a loss of power."""
-    part = path.with_name(path.name + _PART)
+    part = _part_of(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
     _sync(path.parent)
+
+
+def _part_of(path: Path) -> Path:
+    return path.with_name(path.name + _PART)
 
 
 def _json(content: Mapping[str, Any]) -> bytes:

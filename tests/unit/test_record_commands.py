@@ -97,9 +97,9 @@ def test_a_folder_without_a_record_is_refused(tmp_path: Path) -> None:
 
 def test_a_record_of_another_version_is_refused(run_dir: Path) -> None:
     file = run_dir / "record.zarr" / "rank0" / "zarr.json"
-    file.write_text(file.read_text().replace('"headrace_record": 1', '"headrace_record": 7'))
+    file.write_text(file.read_text().replace('"headrace_record": 2', '"headrace_record": 7'))
     code, text = headrace("record", "info", run_dir)
-    assert (code, "record version 7, this headrace reads 1" in text) == (2, True)
+    assert (code, "record version 7, this headrace has 2" in text) == (2, True)
 
 
 def test_nothing_to_compute_from_no_sample(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import xarray as xr
 import zarr
 
+from pipeline.errors import ConfigError
 from pipeline.record import open_record, parts_of
 from pipeline.zarr_rows import RowGroup
 from tests.record_rig import LAYOUT, add, check_content, hold_the_disk, open_rank, pairs_in
@@ -190,6 +191,41 @@ def test_chunks_are_whole_and_metadata_plain_json(tmp_path: Path) -> None:
     assert {path.stat().st_size for path in chunks} == {4 * 2 * 3 * 5 * 4}
     assert json.loads((group / "temperature" / "zarr.json").read_text())["shape"] == [10, 2, 3, 5]
     assert parts_of(tmp_path)[0].rows == 10
+
+
+def test_no_chunk_is_replaced_before_the_new_one_is_on_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record = open_rank(tmp_path)
+    rows = add(record, FEW[:3])
+    record.count_draws(rows, np.array([1, 2, 3]))
+    assert record.flush() == 3
+    arrays = tmp_path / "record.zarr" / "rank0"
+    before = {path: path.read_bytes() for path in arrays.glob("*/c.*")}
+    synchronised = os.fsync
+
+    def broken(file: int) -> None:
+        if "/c." in os.readlink(f"/proc/self/fd/{file}"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        synchronised(file)
+
+    monkeypatch.setattr(os, "fsync", broken)
+    record.count_draws(add(record, FEW[3:]), np.full(7, 5))
+    assert record.flush() == 3
+    record.close()
+    assert {path: path.read_bytes() for path in before} == before
+    dataset = open_record(tmp_path, sort=False)
+    assert pairs_in(dataset) == FEW[:3]
+    assert dataset["draws"].values.tolist() == [1, 2, 3]
+    assert "Input/output error" in dataset.attrs["problem"]
+
+
+def test_a_record_of_another_version_is_not_gone_on_with(tmp_path: Path) -> None:
+    open_rank(tmp_path).close()
+    file = tmp_path / "record.zarr" / "rank0" / "zarr.json"
+    file.write_text(file.read_text().replace('"headrace_record": 2', '"headrace_record": 1'))
+    with pytest.raises(ConfigError, match="record version 1, this headrace has 2"):
+        open_rank(tmp_path, keep=0)
 
 
 def test_a_chunk_that_is_not_full_ends_with_zeros(tmp_path: Path) -> None:
