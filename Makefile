@@ -11,7 +11,7 @@ help:  ## what there is
 setup:  ## bring everything into .venv (about five minutes, once)
 	@tools/setup.sh
 
-demo: setup  ## train a surrogate of the heat equation from live simulations (two minutes)
+demo: setup  ## train a surrogate of the heat equation from live simulations (a minute)
 	headrace run examples/heat.yaml $(ARGS)
 
 test: lint  ## what must pass before every commit (at most ten minutes)

@@ -506,6 +506,7 @@ def write_slurm(
                 partition=partition,
                 account=account,
                 setup=tuple(setup or ()),
+                requeue=out is not None,
             )
         except ValueError as error:
             raise ConfigError([f"--{error}"]) from None

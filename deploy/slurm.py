@@ -44,6 +44,7 @@ class SlurmOptions:
         bin_dir: Folder of the ``headrace``, ``ray`` and ``python`` to use, first on the path.
         temp_dir: A folder on each node's own disk, for Ray's sockets and logs.
         setup: Shell lines to run first, e.g. ``("module load cuda",)``.
+        requeue: Whether Slurm may start the job again: the command goes on where it was.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SlurmOptions:
     bin_dir: Path = field(default_factory=lambda: Path(sys.executable).parent)
     temp_dir: str = "/tmp"
     setup: tuple[str, ...] = ()
+    requeue: bool = False
 
     def __post_init__(self) -> None:
         for name, value, low in (
@@ -134,8 +136,8 @@ def _headers(options: SlurmOptions) -> list[str]:
         f"time={options.time}",
         # To the script alone (B:), which passes it on to the study and then takes Ray down.
         f"signal=B:TERM@{options.grace_seconds}",
-        # A run directory holds one study: a second start in it would be refused.
-        "no-requeue",
+        # A second start in a run directory is refused, unless the study goes on from a checkpoint.
+        "requeue" if options.requeue else "no-requeue",
     ]
     if options.gpus_per_node:
         lines.append(f"gres=gpu:{options.gpus_per_node}")

@@ -81,7 +81,7 @@ def warnings(sections: Mapping[str, Any]) -> list[str]:
     """What is allowed between the sections, but probably not meant."""
     checks: list[_Check] = [
         (("solver", "parameters"), _range_warnings),
-        (("solver", "parameters", "stream"), _seed_warnings),
+        (("solver", "parameters", "stream", "trainer"), _seed_warnings),
         (("parameters", "ensemble", "source"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
@@ -420,8 +420,13 @@ def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistributi
 
 
 def _seed_warnings(
-    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], stream: StreamConfig
+    solver: SolverConfig,
+    parameters: Mapping[str, AnyDistribution],
+    stream: StreamConfig,
+    trainer: TrainerConfig,
 ) -> list[str]:
+    if trainer.task.kind not in ("direct", "operator"):
+        return []  # it sees earlier snapshots, which show what was drawn
     spec = streamed.streamed_spec(solver.spec(), stream)
     names = [parameter.name for parameter in solver.parameters() if parameter.seed]
     return [

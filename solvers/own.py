@@ -15,7 +15,7 @@ Behaviour:   a snapshot of another shape, out of order or not finite ends the me
              exception, which is shown with its line in your file; the same parameters would raise
              it again, so there is no second attempt, but for OSError and MemoryError.
 Good values: steps so that snapshots differ by more than a rounding.
-Source:      docs/own_solver.md; section 6 of DESIGN.md.
+Source:      docs/own_solver.md.
 """
 
 from collections.abc import Iterator, Mapping

@@ -22,7 +22,7 @@ Behaviour:   every member is a new process in a working folder of its own. The p
              Nothing of it is left after any end of headrace, killed processes included. A member
              whose program somebody else has killed is tried again.
 Good values: every, so that snapshots differ by more than a rounding; step_timeout, ten slow steps.
-Source:      PETSc manual, "Viewers: Looking at PETSc Objects"; section 6 of DESIGN.md.
+Source:      PETSc manual, "Viewers: Looking at PETSc Objects"; docs/program.md.
 
 A step that TS repeats at the same time, because an event rolled it back, is counted, not yielded.
 """

@@ -556,7 +556,8 @@ def test_slurm_writes_a_script_that_runs_the_study(study: Path) -> None:
     out = study.parent / "results"
     for words in (
         f"headrace run {study} --set seed=9 --out {out} --resume", "#SBATCH --nodes=2",
-        "#SBATCH --time=00:20:00", "#SBATCH --partition=short", "module load cuda",
+        "#SBATCH --time=00:20:00", "#SBATCH --partition=short", "#SBATCH --requeue",
+        "module load cuda",
     ):  # fmt: skip
         assert words in script
     assert "next: sbatch heat-2d.sbatch" in result.stderr
@@ -566,6 +567,7 @@ def test_slurm_can_print_the_script(study: Path) -> None:
     result = headrace("slurm", str(study), "--script", "-")
     assert result.exit_code == 0
     assert result.stdout.startswith("#!")
+    assert "#SBATCH --no-requeue" in result.stdout  # without --out there is nothing to go on from
     assert list(study.parent.glob("*.sbatch")) == []
 
 

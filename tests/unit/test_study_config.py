@@ -694,3 +694,12 @@ def test_a_seed_that_no_network_can_see_is_warned_of() -> None:
     assert "stream.input_fields" in line
     study["stream"] = {"input_fields": ["u"]}
     assert not any("seed" in each for each in parse(study).warnings())
+
+
+@pytest.mark.parametrize("kind", ["next", "delta", "derivative", "bundle"])
+def test_a_seed_shows_in_the_snapshots_that_a_stepping_network_is_given(kind: str) -> None:
+    study = tree()
+    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [64], "steps": 30, "dt": 0.4}
+    study["parameters"] = {"amplitude": {"constant": 1}, "seed": {"uniform": [0, 1000]}}
+    study["trainer"]["task"] = {"kind": kind}
+    assert not any("seed" in each for each in parse(study).warnings())
