@@ -8,12 +8,10 @@
 """
 
 import contextlib
-import multiprocessing
 import os
 import resource
 import socket
 import struct
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -26,7 +24,8 @@ from typing import Final
 import numpy as np
 import zmq
 
-from benchmarks.stream_rig import fifo
+from benchmarks.processes import CONTEXT, reporting
+from benchmarks.store_rig import fifo, turning
 from pipeline.frames import HEAD, Control, Kind, decode_control, encode_control
 from pipeline.intake import Bounds, Intake
 from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
@@ -198,7 +197,7 @@ def measure(attack: Attack, *, quiet_seconds: float, pause: float = 0.0) -> Outc
         stack.callback(receiver.close)
         endpoint = receiver.start()
         stack.enter_context(_many_files())
-        stack.enter_context(_auditing(auditor, receiver))
+        stack.enter_context(turning(auditor.turn, receiver))
         finish = stack.enter_context(_honest(endpoint, keys, pause))
         _wait_for(lambda: auditor.stored > 0, receiver)
         with _attackers(attack, endpoint, keys) as (ended, go, over):
@@ -258,35 +257,16 @@ def _many_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
-@contextmanager
-def _auditing(auditor: Auditor, receiver: ReceiverThread) -> Iterator[None]:
-    stop = threading.Event()
-
-    def draw() -> None:
-        while not stop.wait(0.002):
-            auditor.turn()
-            receiver.wake()
-
-    thread = threading.Thread(target=draw, name="auditing", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
 # --- the honest senders ---------------------------------------------------------------------------
 
 
 @contextmanager
 def _honest(endpoint: Endpoint, keys: StudyKeys, pause: float) -> Iterator[Callable[[], int]]:
     """Senders in processes of their own; the function ends them and says what they have sent."""
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
+    stop = CONTEXT.Event()
     with ExitStack() as stack:
         ends = [
-            stack.enter_context(_process(_send, (endpoint, keys, rank, pause, stop)))
+            stack.enter_context(reporting(_send, endpoint, keys, rank, pause, stop))
             for rank in range(SENDERS)
         ]
 
@@ -328,20 +308,17 @@ def _attackers(
     attack: Attack, endpoint: Endpoint, keys: StudyKeys
 ) -> Iterator[tuple[list[Connection], Event, Event]]:
     """Processes; one end of a pipe for each, on which it speaks when it is through."""
-    context = multiprocessing.get_context("spawn")
-    go, over, ready = context.Event(), context.Event(), context.Barrier(attack.peers + 2)
+    go, over, ready = CONTEXT.Event(), CONTEXT.Event(), CONTEXT.Barrier(attack.peers + 2)
+    frames = attack.frames // attack.peers
     with ExitStack() as stack:
         ends = [
             stack.enter_context(
-                _process(
-                    _member_of_the_study,
-                    (endpoint, keys, attack.frames // attack.peers, n, ready, go),
-                )
+                reporting(_member_of_the_study, endpoint, keys, frames, n, ready, go)
             )
             for n in range(attack.peers)
         ]
         ends.append(
-            stack.enter_context(_process(_outsider, (endpoint, keys, attack, ready, go, over)))
+            stack.enter_context(reporting(_outsider, endpoint, keys, attack, ready, go, over))
         )
         ready.wait(_TIMEOUT_SECONDS)
         yield ends, go, over
@@ -539,25 +516,6 @@ def _knock(endpoint: Endpoint, keys: StudyKeys) -> None:
         for _ in range(10):
             raw.send(b"HDRC")
         raw.poll(5)
-
-
-# --- processes ------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _process(target: Callable[..., None], arguments: tuple[object, ...]) -> Iterator[Connection]:
-    """A process that says one thing at its end; killed when the block is left."""
-    context = multiprocessing.get_context("spawn")
-    here, there = context.Pipe(duplex=False)
-    process = context.Process(target=target, args=(*arguments, there), daemon=True)
-    process.start()
-    there.close()
-    try:
-        yield here
-    finally:
-        process.join(1.0)
-        process.kill()
-        process.join()
 
 
 def _answer(end: Connection) -> int:

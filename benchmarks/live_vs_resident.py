@@ -9,11 +9,9 @@ that a change of the machine's speed meets both of them.
 3. The clock runs from the first report of a turn to its last: no start-up, no validation.
 """
 
-import multiprocessing
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from multiprocessing.synchronize import Event
 from pathlib import Path
 from statistics import median
 from typing import Final, final
@@ -22,15 +20,16 @@ import numpy as np
 import ray
 from jaxtyping import Float32
 
+from benchmarks.endless_sender import send_until
 from benchmarks.figures import Figure
+from benchmarks.processes import running_until_left
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir, problem_of
 from pipeline.batches import ArraySource, ReservoirSource
 from pipeline.cluster import Actor, close_all, cluster
 from pipeline.config import StudyConfig, load
-from pipeline.sender import Sender
 from pipeline.slots import Slots
-from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+from pipeline.wire import StudyKeys
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
 from trainers.distributed import World
 from trainers.trainer import train
@@ -183,35 +182,7 @@ def live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
         batch=study.trainer.batch,
     )
     stack.callback(source.close)
-    context = multiprocessing.get_context("spawn")
-    stop = context.Event()
-    sender = context.Process(
-        target=_send,
-        args=(ray.get(actor.endpoint.remote()), keys, study.sample_layout(), stop),
-        daemon=True,
-    )
-    sender.start()
-    stack.callback(_end, sender, stop)
+    endpoint = ray.get(actor.endpoint.remote())
+    sending = running_until_left(send_until, endpoint, keys, study.sample_layout())
+    stack.enter_context(sending)
     return source
-
-
-def _end(process: multiprocessing.process.BaseProcess, stop: Event) -> None:
-    stop.set()
-    process.join(2.0)  # it may wait for credit that nobody gives any more
-    process.kill()
-    process.join()
-
-
-def _send(endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, stop: Event) -> None:
-    """One member after another, as fast as the reservoir takes them."""
-    sender = Sender([endpoint], layout=layout, keys=keys)
-    rng = np.random.default_rng(1)
-    fields = rng.random((16, layout.window, *layout.sample_shape), np.float32)
-    member = 0
-    while not stop.is_set():
-        parameters = rng.random(layout.num_parameters)
-        sender.open(member=member, attempt=1, parameters=parameters, validation=False)
-        for step in range(100):
-            times = np.full(layout.window, 0.01 * step)
-            sender.send(sample=step, step=step, times=times, fields=fields[step % 16])
-        member += 1

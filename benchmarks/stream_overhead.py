@@ -7,23 +7,18 @@
    the ratio of their best times.
 """
 
-import multiprocessing
 import os
 import statistics
 import time
-from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from typing import Final
 
 from benchmarks.figures import Figure
-from benchmarks.stream_rig import drawing, fifo
+from benchmarks.processes import reporting
+from benchmarks.store_rig import drawing, fifo, store
 from pipeline.controller import Assignment
-from pipeline.intake import Intake
 from pipeline.members import run_member
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.sender import Sender
-from pipeline.slots import Slots, slots_path
 from pipeline.wire import Endpoint, SampleLayout, StudyKeys
 
 GRIDS: Final = (64, 128, 256)
@@ -43,34 +38,17 @@ def run() -> list[Figure]:
 
 
 def _ratio(points: int) -> float:
-    keys = StudyKeys.generate()
     layout = SampleLayout(window=1, sample_shape=(1, points, points), num_parameters=5)
-    with ExitStack() as stack:
-        path = slots_path(f"bench{keys.study:x}", 0, "train")
-        capacity = SLOT_BYTES // layout.nbytes
-        slots = stack.enter_context(Slots.create(path, capacity=capacity, layout=layout))
-        slots.populate()
-        lock, book = Turnstile(), fifo(capacity)
-        placing = Placing(slots=slots, book=book, layout=layout)
-        intake = Intake(layout=layout, study=keys.study, training=placing)
-        receiver = ReceiverThread(intake=intake, lock=lock, bind="ipc", keys=keys)
-        stack.callback(receiver.close)
-        endpoint = receiver.start()
-        stack.enter_context(drawing(book, lock, receiver))
-        # As Ray sets it for an actor with one CPU; it has to be there before NumPy is imported.
-        os.environ["OMP_NUM_THREADS"] = "1"
-        context = multiprocessing.get_context("spawn")
-        here, there = context.Pipe()
-        solver = context.Process(
-            target=_take_turns, args=(points, endpoint, keys, layout, there), daemon=True
-        )
-        solver.start()
-        stack.callback(solver.kill)
-        if not here.poll(_TIMEOUT_SECONDS):
+    # As Ray sets it for an actor with one CPU; it has to be there before NumPy is imported.
+    os.environ["OMP_NUM_THREADS"] = "1"
+    with (
+        store(layout, fifo(SLOT_BYTES // layout.nbytes)) as stored,
+        drawing(stored),
+        reporting(_take_turns, points, stored.endpoint, stored.keys, layout) as solver,
+    ):
+        if not solver.poll(_TIMEOUT_SECONDS):
             raise TimeoutError(f"no result within {_TIMEOUT_SECONDS} s")
-        ratio = float(here.recv())
-        solver.join(_TIMEOUT_SECONDS)
-    return ratio
+        return float(solver.recv())
 
 
 def _take_turns(

@@ -6,8 +6,6 @@
 3. The clock runs from the moment all senders may start until the last sample is stored.
 """
 
-import multiprocessing
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -18,19 +16,13 @@ from typing import Final, Literal
 
 import numpy as np
 
-from pipeline.flow import FlowControl
-from pipeline.intake import Intake
+from benchmarks.processes import CONTEXT, running
+from benchmarks.store_rig import drawing, fifo, store
 from pipeline.layout import Box
 from pipeline.link import BlockPool
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.record_layout import RecordLayout
 from pipeline.record_writer import Record
-from pipeline.recorder import Recorder
-from pipeline.reservoir import Reservoir
-from pipeline.sections import RecordConfig
 from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
-from pipeline.slots import Slots, slots_path
 from pipeline.wire import Endpoint, SampleLayout, StudyKeys
 from solvers.base import FieldSpec, Parameter
 
@@ -38,7 +30,6 @@ Transport = Literal["ipc", "curve"]
 
 SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
 SAMPLES_PER_MEMBER: Final = 100
-_BATCH: Final = 32
 _LAG: Final = 3  # members
 _TIMEOUT_SECONDS: Final = 120.0
 
@@ -103,93 +94,29 @@ def recording(path: Path, load: Load) -> Iterator[Record]:
 
 def measure(load: Load, transport: Transport, record: Record | None = None) -> float:
     """Samples stored per second, and recorded if that is asked for."""
-    layout, keys = load.layout, StudyKeys.generate()
+    bind = "ipc" if transport == "ipc" else "tcp://127.0.0.1"
+    book = fifo(SLOT_BYTES // load.layout.nbytes)
+    barrier = CONTEXT.Barrier(load.processes + 1)
     with ExitStack() as stack:
-        slots = stack.enter_context(
-            Slots.create(
-                slots_path(f"bench{keys.study:x}", 0, "train"),
-                capacity=SLOT_BYTES // layout.nbytes,
-                layout=layout,
-            )
-        )
-        slots.populate()
-        lock, book = Turnstile(), fifo(slots.capacity)
-        placing = Placing(slots=slots, book=book, layout=layout)
-        if record is not None:
-            recorder = Recorder(
-                book=book, slots=slots, record=record, settings=RecordConfig(), seed=3
-            )
-            placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
-        receiver = ReceiverThread(
-            intake=(intake := Intake(layout=layout, study=keys.study, training=placing)),
-            lock=lock,
-            bind="ipc" if transport == "ipc" else "tcp://127.0.0.1",
-            keys=keys,
-        )
-        stack.callback(receiver.close)
-        endpoint = receiver.start()
-        stack.enter_context(drawing(book, lock, receiver))
-        barrier = stack.enter_context(_senders(load, endpoint, keys))
+        stored = stack.enter_context(store(load.layout, book, bind=bind, record=record))
+        stack.enter_context(drawing(stored))
+        for rank in range(load.processes):
+            sending = running(_send, load, rank, stored.endpoint, stored.keys, barrier)
+            stack.enter_context(sending)
         barrier.wait(_TIMEOUT_SECONDS)
         warm = load.senders // load.mpi_ranks * SAMPLES_PER_MEMBER
         started = time.perf_counter()
-        while placing.samples < warm + load.samples:
-            receiver.check()
+        while stored.placing.samples < warm + load.samples:
+            stored.receiver.check()
             time.sleep(0.002)
             if time.perf_counter() - started > _TIMEOUT_SECONDS:
-                raise TimeoutError(f"{intake.stats(time.monotonic())} after {_TIMEOUT_SECONDS} s")
+                stats = stored.intake.stats(time.monotonic())
+                raise TimeoutError(f"{stats} after {_TIMEOUT_SECONDS} s")
         seconds = time.perf_counter() - started
-        stats = intake.stats(time.monotonic())
+        stats = stored.intake.stats(time.monotonic())
     if (stats.samples, stats.duplicates, stats.refused) != (warm + load.samples, 0, 0):
         raise RuntimeError(f"the stream is not exact: {stats}, expected {warm + load.samples}")
     return load.samples / seconds
-
-
-def fifo(capacity: int) -> Reservoir:
-    """The bookkeeping of a reservoir that draws each sample once."""
-    flow = FlowControl(max_reuse=None, max_surplus=None, watermark=_BATCH)
-    return Reservoir(policy="fifo", capacity=capacity, flow=flow, rng=np.random.default_rng(3))
-
-
-@contextmanager
-def drawing(book: Reservoir, lock: Turnstile, receiver: ReceiverThread) -> Iterator[None]:
-    """Lease all there is and give it back, so that slots become free: the rank's bookkeeping."""
-    stop = threading.Event()
-
-    def draw() -> None:
-        while not stop.wait(0.002):
-            with lock:
-                book.give_back(book.lease(64, _BATCH).id)
-            receiver.wake()
-
-    thread = threading.Thread(target=draw, name="drawing", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
-
-
-@contextmanager
-def _senders(load: Load, endpoint: Endpoint, keys: StudyKeys) -> Iterator[Barrier]:
-    """Processes that stand ready to send when this one has passed the barrier too."""
-    context = multiprocessing.get_context("spawn")
-    barrier = context.Barrier(load.processes + 1)
-    processes = [
-        context.Process(target=_send, args=(load, rank, endpoint, keys, barrier), daemon=True)
-        for rank in range(load.processes)
-    ]
-    for process in processes:
-        process.start()
-    try:
-        yield barrier
-        for process in processes:
-            process.join(_TIMEOUT_SECONDS)
-    finally:
-        for process in processes:
-            process.kill()
-            process.join()
 
 
 def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: Barrier) -> None:

@@ -1,0 +1,98 @@
+"""The receiving side of a benchmark: slots in shared memory, their bookkeeping, the receiver.
+
+1. The memory of the slots is there before the first sample comes.
+2. The receiver has stopped before its slots are removed.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from pipeline.flow import FlowControl
+from pipeline.intake import Intake
+from pipeline.layout import Endpoint, SampleLayout, StudyKeys
+from pipeline.placing import Placing
+from pipeline.receiver import ReceiverThread, Turnstile
+from pipeline.record_writer import Record
+from pipeline.recorder import Recorder
+from pipeline.reservoir import Reservoir
+from pipeline.sections import RecordConfig
+from pipeline.slots import Slots, slots_path
+
+_BATCH: Final = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """What a stream goes into, and where senders find it."""
+
+    slots: Slots
+    book: Reservoir
+    lock: Turnstile
+    placing: Placing
+    intake: Intake
+    receiver: ReceiverThread
+    endpoint: Endpoint
+    keys: StudyKeys
+
+
+@contextmanager
+def store(
+    layout: SampleLayout, book: Reservoir, *, bind: str = "ipc", record: Record | None = None
+) -> Iterator[Store]:
+    """A receiver that fills as many slots as ``book`` has, and records what it stores if told."""
+    keys, lock = StudyKeys.generate(), Turnstile()
+    path, capacity = slots_path(f"bench{keys.study:x}", 0, "train"), book.stats().capacity
+    with Slots.create(path, capacity=capacity, layout=layout) as slots:
+        slots.populate()
+        placing = Placing(slots=slots, book=book, layout=layout)
+        if record is not None:
+            recorder = Recorder(
+                book=book, slots=slots, record=record, settings=RecordConfig(), seed=3
+            )
+            placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
+        intake = Intake(layout=layout, study=keys.study, training=placing)
+        with closing(ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)) as receiver:
+            yield Store(
+                slots=slots, book=book, lock=lock, placing=placing, intake=intake,
+                receiver=receiver, endpoint=receiver.start(), keys=keys,
+            )  # fmt: skip
+
+
+def fifo(capacity: int) -> Reservoir:
+    """The bookkeeping of a reservoir that draws each sample once."""
+    flow = FlowControl(max_reuse=None, max_surplus=None, watermark=_BATCH)
+    return Reservoir(policy="fifo", capacity=capacity, flow=flow, rng=np.random.default_rng(3))
+
+
+def drawing(stored: Store) -> AbstractContextManager[None]:
+    """Lease all there is and give it back, so that slots become free: the rank's bookkeeping."""
+
+    def turn() -> None:
+        with stored.lock:
+            stored.book.give_back(stored.book.lease(64, _BATCH).id)
+
+    return turning(turn, stored.receiver)
+
+
+@contextmanager
+def turning(turn: Callable[[], None], receiver: ReceiverThread) -> Iterator[None]:
+    """Take turns in a thread; the receiver is told after each that slots may be free."""
+    stop = threading.Event()
+
+    def run() -> None:
+        while not stop.wait(0.002):
+            turn()
+            receiver.wake()
+
+    thread = threading.Thread(target=run, name="drawing", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
