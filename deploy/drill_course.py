@@ -30,6 +30,7 @@ FULL_SECONDS: Final = 60.0  # until a checkpoint has failed
 VICTIM_SECONDS: Final = 60.0  # until there is somebody to be hit
 MAX_RESTARTS: Final = 5  # of one fault
 TOO_LATE: Final = "the study had ended: give it more members (--set ensemble.members=...)"
+_ON_NODES: Final[tuple[Kind, ...]] = ("solver", "reservoir", "trainer_rank")
 _LOOK_SECONDS: Final = 0.05
 
 
@@ -207,8 +208,9 @@ class Course:
         """
         before = self.watch.look()
         troubles, busy, parts = before.troubles, len(before.running), before.parts
-        self._hit(fault)
-        if not self._until(lambda s: s.troubles > troubles or s.parts > parts, WELL_SECONDS):
+        if self._hit(fault) and not self._until(
+            lambda s: s.troubles > troubles or s.parts > parts, WELL_SECONDS
+        ):
             raise _TooLateError(TOO_LATE)
         noticed, furthest = time.monotonic() - began, self.watch.seen.furthest
         lasting = fault.kind in ("driver", "reservoir", "trainer_rank")
@@ -223,8 +225,10 @@ class Course:
             self._nodes.add()
         return round(noticed, 2), round(time.monotonic() - began, 2)
 
-    def _hit(self, fault: Fault) -> None:
-        """Look for a victim until there is one.
+    def _hit(self, fault: Fault) -> bool:
+        """Look for a victim until there is one; whether the study can notice.
+
+        Nothing of it may run on a node, where what was killed before was started on the first one.
 
         Raises:
             _TooLateError: There is none.
@@ -233,15 +237,16 @@ class Course:
         while not self.watch.has_ended:
             if fault.kind == "driver":
                 self.child.kill()
-                return
+                return True
             if fault.kind == "node":
                 assert self._nodes is not None
+                there = running(self._nodes.on_the_last())
                 self._nodes.lose()
-                return
+                return any(victims(kind, there) for kind in _ON_NODES)
             targets = self._targets(fault.kind)
             if targets:
                 hit(fault.kind, targets[fault.chosen(len(targets))])
-                return
+                return True
             if time.monotonic() > deadline:
                 raise _TooLateError("there is no such process on this node")
             self._look()

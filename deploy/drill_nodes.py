@@ -67,6 +67,10 @@ class Nodes:
         """All that runs on them."""
         return descendants(self._process.pid)
 
+    def on_the_last(self) -> list[psutil.Process]:
+        """What Ray has started on the last node."""
+        return descendants(int(self._tell("last")))
+
     def lose(self) -> None:
         """Kill the last node."""
         self._tell("lose")
@@ -88,12 +92,14 @@ class Nodes:
         if self._process.stdout is not None:
             self._process.stdout.close()
 
-    def _tell(self, word: str) -> None:
+    def _tell(self, word: str) -> str:
         assert self._process.stdin is not None
         self._process.stdin.write(f"{word}\n")
         self._process.stdin.flush()
-        if not self._answer():
-            raise StudyFailed(f"the nodes of the drill have ended when told to {word} one")
+        answer = self._answer()
+        if not answer:
+            raise StudyFailed(f"the nodes of the drill have ended when told: {word}")
+        return answer
 
     def _answer(self) -> str:
         assert self._process.stdout is not None

@@ -2,8 +2,9 @@
 
     python -m pipeline.local_nodes CPUS CPUS...
 
-It writes the cluster's address, and then a line for each line that it was told: ``lose`` kills the
-last node, ``add`` starts it again.
+It writes the cluster's address, and then a line for each line that it was told: ``last`` asks for
+the process to which the workers of the last node belong, ``lose`` kills that node, ``add`` starts
+it again.
 
 1. When its standard input ends, which the death of who started it does too, all nodes end.
 2. Who has no token cannot join: it is in the environment of whoever may (``RAY_AUTH_TOKEN``).
@@ -34,11 +35,14 @@ def main(cpus: Sequence[int]) -> None:
         sys.stdout.write(f"{cluster.address}\n")
         sys.stdout.flush()
         for line in sys.stdin:
-            if line.strip() == "lose":
+            answer = "done"
+            if line.strip() == "last":
+                answer = str(more[-1].all_processes["raylet"][0].process.pid)
+            elif line.strip() == "lose":
                 cluster.remove_node(more.pop(), allow_graceful=False)
             else:
                 more.append(cluster.add_node(**node(cpus[-1])))
-            sys.stdout.write("done\n")
+            sys.stdout.write(f"{answer}\n")
             sys.stdout.flush()
     finally:
         cluster.shutdown()  # type: ignore[no-untyped-call]

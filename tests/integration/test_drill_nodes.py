@@ -38,7 +38,11 @@ def test_only_who_has_the_token_joins_and_a_lost_node_is_lost(tmp_path: Path) ->
         stranger = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"}
         wrong = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0" * 64}
         assert not joined(nodes, stranger | wrong, alive=2)
+        there = {each.pid for each in nodes.on_the_last()}
+        assert there
+        assert there < {each.pid for each in nodes.processes()}
         nodes.lose()
+        assert not there & {each.pid for each in nodes.processes()}
         assert joined(nodes, nodes.environment, alive=1)
         nodes.add()
         assert joined(nodes, nodes.environment, alive=2)
