@@ -90,13 +90,13 @@ def check(folder: Path, result: Result, kinds: tuple[Kind, ...], faults: int, se
 def test_four_faults_of_a_study_with_mpi_ranks(tmp_path: Path) -> None:
     kinds: tuple[Kind, ...] = ("solver", "hung", "mpi_rank", "disk")
     options = ("--faults", "4", "--seed", "2", "--references", "0", "--kinds", ",".join(kinds))
-    check(tmp_path, drilled(tmp_path, mpi_study(60), *options), kinds, 4, 2)
+    check(tmp_path, drilled(tmp_path, mpi_study(400), *options), kinds, 4, 2)
 
 
 def test_four_faults_of_a_study_with_foreign_programs(tmp_path: Path, project: Path) -> None:
     kinds: tuple[Kind, ...] = ("solver", "program")
     options = ("--faults", "4", "--seed", "3", "--references", "0", "--kinds", ",".join(kinds))
-    check(tmp_path, drilled(tmp_path, program_study(40, project), *options), kinds, 4, 3)
+    check(tmp_path, drilled(tmp_path, program_study(150, project), *options), kinds, 4, 3)
 
 
 @pytest.mark.slow
