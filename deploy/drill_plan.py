@@ -31,7 +31,7 @@ MEANING: Final[Mapping[Kind, str]] = {
 MAX_PAUSE_SECONDS: Final = 1.0
 CHECKPOINT_SECONDS: Final = 1.0
 MEMBER_SECONDS: Final = 20.0  # a hung member is noticed after this long, where the study says none
-MEMBERS_FOR_A_FAULT: Final = 48  # of the built-in study, about half a second each
+MEMBERS_FOR_A_FAULT: Final = 72  # of the built-in study, about half a second each
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
