@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import StudyConfig
+from pipeline.config import StudyConfig, parse
 from pipeline.journal import read
 from pipeline.record import open_record
 from pipeline.shared_files import remove_stale
@@ -114,7 +114,8 @@ def check_the_end(out: Path, members: int) -> None:
     assert broken == {}
     assert not list((out / "checkpoints").glob(".*"))
     assert not list(Path("/dev/shm").glob(f"{PREFIX}*"))
-    check_the_record(out, members, summary["samples_drawn"])
+    if (out / "record.zarr").exists():
+        check_the_record(out, members, summary["samples_drawn"])
 
 
 def check_the_record(out: Path, members: int, drawn: int) -> None:
@@ -144,6 +145,7 @@ def killed_often(folder: Path, times: int, members: int) -> int:
     finally:
         study.end()
     check_the_end(study.out, members)
+    assert (study.out / "record.zarr").exists()
     resumed = [e for e in read(study.out / "journal.jsonl") if e["event"] == "resumed"]
     assert all(event["train_step"] > 0 for event in resumed)
     steps = [event["train_step"] for event in resumed]
@@ -201,7 +203,7 @@ def losses_of(out: Path) -> dict[tuple[int, int], float]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("times", "members"), [(3, 300), (20, 1500)])
+@pytest.mark.parametrize(("times", "members"), [(3, 200), (20, 600)])
 def test_a_study_whose_driver_is_killed_again_and_again_reaches_its_end(
     folder: Path, times: int, members: int
 ) -> None:
@@ -213,7 +215,8 @@ def test_a_study_whose_driver_is_killed_again_and_again_reaches_its_end(
 def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
     folder: Path, before: int, after: int
 ) -> None:
-    study = Killed(folder, study_of(120, ranks=before))
+    # A study with a record keeps its ranks.
+    study = Killed(folder, parse(study_of(120, ranks=before).as_json() | {"record": None}))
     try:
         study.start()
         assert study.wait_for_new_checkpoint()
