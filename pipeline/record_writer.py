@@ -101,8 +101,6 @@ class Record:
         self._draws_column = layout.draws()
         columns = [*self._fields, *self._short, self._draws_column]
         self._alone = ExitStack()
-        if keep is not None:
-            self._alone.enter_context(sole_writer(path))
         if keep is None:
             self._group = RowGroup.create(
                 path,
@@ -111,14 +109,14 @@ class Record:
                 attributes={**layout.attributes(), **attributes, "complete": False},
                 compression=compression,
             )
+            self._alone.enter_context(sole_writer(path))
         else:
+            self._alone.enter_context(sole_writer(path))
             require_version(path, attributes_of(path))
             self._group = RowGroup.reopen(path, columns=columns, compression=compression)
             (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks
             self._group.attributes |= {"complete": False, "problem": None}
             self._group.cut(keep)
-        if keep is None:
-            self._alone.enter_context(sole_writer(path))
         self._tails = {
             column.name: np.zeros((column.chunk_rows, *column.row), column.dtype)
             for column in self._short

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from pipeline import direct_file
+from trainers.checkpoint_files import synchronise
 
 Compression = Literal["none", "zstd"]
 
@@ -181,11 +182,11 @@ class RowGroup:
     def commit(self, rows: int) -> None:
         """Everything up to ``rows`` can be read from now on, and survives a loss of power."""
         for path in self._written:
-            _sync(_part_of(path))
+            synchronise(_part_of(path))
         for path in self._written:
             os.replace(_part_of(path), path)
         for folder in {path.parent for path in self._written}:
-            _sync(folder)
+            synchronise(folder)
         self._written.clear()
         arrays = {column.name: column.metadata(rows, self._compression) for column in self.columns}
         for name, metadata in arrays.items():
@@ -269,7 +270,7 @@ def replace_durably(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
-    _sync(path.parent)
+    synchronise(path.parent)
 
 
 def _part_of(path: Path) -> Path:
@@ -278,11 +279,3 @@ def _part_of(path: Path) -> Path:
 
 def _json(content: Mapping[str, Any]) -> bytes:
     return json.dumps(content).encode()
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

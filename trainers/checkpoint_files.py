@@ -110,7 +110,7 @@ def list_files(
     files, known = [inner for path in paths for inner in _files_in(path)], known or {}
     folders = {each for path in files for each in path.parents if each.is_relative_to(folder)}
     for path in (*files, *folders):
-        _sync(path)
+        synchronise(path)
     listed = {str(path.relative_to(folder)): known.get(path) or _digest(path) for path in files}
     _write(folder / f"{_LISTING}{part}.json", _text(listed))
 
@@ -131,9 +131,9 @@ def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     for listing in listings:
         listing.unlink()
     _write(partial / MANIFEST, _manifest(content))
-    _sync(partial)
+    synchronise(partial)
     os.rename(partial, final)
-    _sync(final.parent)
+    synchronise(final.parent)
 
 
 def verify(folder: Path) -> str | None:
@@ -269,7 +269,7 @@ def _write(path: Path, text: str) -> None:
     os.replace(part, path)
 
 
-def _sync(path: Path) -> None:
+def synchronise(path: Path) -> None:
     """Bring a file, or the names in a folder, to the disk."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
