@@ -17,6 +17,7 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.store_rig import turning
 from pipeline import mpiexec
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
@@ -102,24 +103,14 @@ class Traces:
         assert not [path for path in self.files if path.exists()]
 
 
-@contextlib.contextmanager
-def trainer(node: Node) -> Iterator[None]:
+def trainer(node: Node) -> contextlib.AbstractContextManager[None]:
     """Draws, so that slots can be used again."""
-    stop = threading.Event()
 
     def draw() -> None:
-        while not stop.wait(0.005):
-            with node.lock:
-                node.book.give_back(node.book.lease(2, 5).id)
-            node.receiver.wake()
+        with node.lock:
+            node.book.give_back(node.book.lease(2, 5).id)
 
-    thread = threading.Thread(target=draw)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    return turning(draw, node.receiver)
 
 
 def check_whole(node: Node, of: StudyConfig, member: int) -> None:
