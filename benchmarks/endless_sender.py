@@ -4,8 +4,9 @@ from multiprocessing.synchronize import Event
 
 import numpy as np
 
-from pipeline.layout import Endpoint, SampleLayout, StudyKeys
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.sender import Sender
+from pipeline.slots.layout import SampleLayout
 
 
 def send_until(endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, stop: Event) -> None:

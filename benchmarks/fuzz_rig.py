@@ -26,14 +26,15 @@ import zmq
 
 from benchmarks.processes import CONTEXT, reporting
 from benchmarks.store_rig import fifo, turning
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.frames import HEAD, Control, Kind, decode_control, encode_control
 from pipeline.intake import Bounds, Intake
-from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.link import largest_message
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
-from pipeline.slots import Slots, slots_path
+from pipeline.slots.layout import Box, SampleLayout
+from pipeline.slots.memory import Slots, slots_path
 from pipeline.wire import HEADER_BYTES, Canvas, Stamp, message_bytes
 
 LAYOUT: Final = SampleLayout(window=1, sample_shape=(1, 64, 64), num_parameters=2)  # 16 KB

@@ -28,7 +28,7 @@ from pipeline.actors.trainer import RayReservoir, problem_of
 from pipeline.batches import ArraySource, ReservoirSource
 from pipeline.cluster import Actor, close_all, cluster
 from pipeline.config import StudyConfig, load
-from pipeline.slots import Slots
+from pipeline.slots.memory import Slots
 from pipeline.wire import StudyKeys
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
 from trainers.distributed import World

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, final
 from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import Store
 from pipeline.batches import HeldState, Returned
-from pipeline.slots import SlotsDescription
+from pipeline.slots.memory import SlotsDescription
 from trainers.base import Lease, TrainStats
 
 T = TypeVar("T")

@@ -12,16 +12,17 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.flow import FlowControl
 from pipeline.intake import Intake
-from pipeline.layout import Endpoint, SampleLayout, StudyKeys
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.record_writer import Record
 from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.sections import RecordConfig
-from pipeline.slots import Slots, slots_path
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots, slots_path
 
 _BATCH: Final = 32
 

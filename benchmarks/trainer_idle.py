@@ -23,9 +23,9 @@ from benchmarks.rank_rig import PipeClient, on_rank
 from benchmarks.store_rig import store
 from pipeline.batches import ReservoirSource
 from pipeline.flow import FlowControl
-from pipeline.layout import SampleLayout
 from pipeline.reservoir import Reservoir
-from pipeline.slots import Slots, SlotsDescription
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots, SlotsDescription
 from trainers.base import Input, Problem
 
 KINDS: Final = ("mlp", "unet", "fno")

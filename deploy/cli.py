@@ -20,7 +20,7 @@ from deploy.speaking import FAILED, exit_codes, say, write_new
 from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
-from pipeline.shared_files import remove_stale
+from pipeline.slots.shared_files import remove_stale
 
 app = typer.Typer(
     name="headrace",

@@ -27,7 +27,7 @@ from deploy.speaking import BAD_INPUT, Terminated, say
 from pipeline import accounting, journal, rundir
 from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError, StudyFailed
-from pipeline.shared_files import PREFIX, SHARED_MEMORY, remove_stale
+from pipeline.slots.shared_files import PREFIX, SHARED_MEMORY, remove_stale
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

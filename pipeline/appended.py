@@ -10,9 +10,8 @@ import heapq
 from typing import final
 
 import numpy as np
-from jaxtyping import Int64
 
-Slots = Int64[np.ndarray, " slot"]
+from pipeline.slots.memory import SlotNumbers
 
 
 @final
@@ -25,7 +24,7 @@ class Appended:
         self._given_up: list[int] = []
         self.complete = 0
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled; fewer when the store is full."""
         again = [heapq.heappop(self._given_up) for _ in range(min(count, len(self._given_up)))]
         fresh = min(count - len(again), self._filled.size - self._next)
@@ -33,13 +32,13 @@ class Appended:
         self._next += fresh
         return slots
 
-    def commit(self, slots: Slots) -> None:
+    def commit(self, slots: SlotNumbers) -> None:
         """The samples in these slots are complete."""
         self._filled[slots] = True
         while self.complete < self._filled.size and self._filled[self.complete]:
             self.complete += 1
 
-    def filled(self) -> Slots:
+    def filled(self) -> SlotNumbers:
         """Slots that hold a sample, ascending."""
         return np.flatnonzero(self._filled)
 
@@ -48,7 +47,7 @@ class Appended:
         self._filled[:count] = True
         self._next = self.complete = count
 
-    def cancel(self, slots: Slots) -> None:
+    def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled."""
         for slot in slots.tolist():
             heapq.heappush(self._given_up, slot)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from pipeline.moments import moments_of
-from pipeline.slots import Slots
+from pipeline.slots.memory import Slots
 from trainers.base import Held, Lease, Moments, TrainStats
 
 Losses = list[Float32[np.ndarray, " batch"]]

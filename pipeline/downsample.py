@@ -15,8 +15,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from pipeline.layout import Box
 from pipeline.sections import StreamConfig
+from pipeline.slots.layout import Box
 from pipeline.streamed import coarse_grid, kept_channels, streamed_spec
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 

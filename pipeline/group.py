@@ -15,8 +15,8 @@ from typing import Final, final
 
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import GroupFailed
-from pipeline.layout import Endpoint, StudyKeys
 from pipeline.members import merged
 from pipeline.mpiexec import START_SECONDS, Processes
 from pipeline.rank_lines import Failed, Failing, Message, Run, Setup

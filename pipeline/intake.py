@@ -36,8 +36,8 @@ from pipeline.frames import (
     peek,
     ranges_of,
 )
-from pipeline.layout import SampleLayout
 from pipeline.placing import Placing
+from pipeline.slots.layout import SampleLayout
 from pipeline.wire import Message, decode
 
 _LARGEST: Final = float(np.finfo(np.float32).max)  # inputs lie in the slots as float32

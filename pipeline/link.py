@@ -14,10 +14,11 @@ import numpy as np
 import zmq
 from jaxtyping import Float64
 
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.frames import MAX_CONTROL_BYTES, Control, Kind, decode_control, encode_control
-from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.outbox import Outbox
+from pipeline.slots.layout import Box, SampleLayout
 from pipeline.wire import MAX_COUNT, Canvas, Stamp, message_bytes
 
 MAX_PIECE_BYTES: Final = 4 << 20

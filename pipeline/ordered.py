@@ -22,22 +22,21 @@ from collections.abc import Callable
 from typing import Final, NamedTuple, final
 
 import numpy as np
-from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
 from pipeline.policies import NONE, SlotSet, make_policy
 from pipeline.reservoir import ReservoirCounts, require_replayable
 from pipeline.reservoir_state import Counters, HeldRows, Order, ReservoirState
+from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
-Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
 _TRIES: Final = 64  # at random, before all slots are looked at
 
 
 class _Batch(NamedTuple):
-    indices: Slots
-    slots: Slots  # each once
+    indices: SlotNumbers
+    slots: SlotNumbers  # each once
     fresh: int  # drawn for the first time
 
 
@@ -110,7 +109,7 @@ class OrderedReservoir:
 
     # --- solvers' side ----------------------------------------------------------------------------
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots for the next samples, none while others are being filled."""
         if self._ended or self._outstanding:
             return NONE
@@ -125,7 +124,7 @@ class OrderedReservoir:
         self._outstanding = slots
         return np.array(slots, np.int64) if slots else NONE
 
-    def commit(self, slots: Slots) -> int:
+    def commit(self, slots: SlotNumbers) -> int:
         """The samples in these reserved slots are complete; how many were admitted."""
         self._take_back(slots)
         if self._ended:
@@ -139,12 +138,12 @@ class OrderedReservoir:
             self._plan(self._policy.draw(self._batch))
         return int(slots.size)
 
-    def cancel(self, slots: Slots) -> None:
+    def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled; the next samples get them."""
         self._take_back(slots)
         self._cancelled.extend(slots.tolist())
 
-    def _take_back(self, slots: Slots) -> None:
+    def _take_back(self, slots: SlotNumbers) -> None:
         for slot in slots.tolist():
             self._outstanding.remove(slot)
 
@@ -196,7 +195,7 @@ class OrderedReservoir:
         # None only where more members have failed than the capacity was made for.
         return int(self._evictions.choice(allowed if allowed.size else seen))
 
-    def _plan(self, indices: Slots) -> None:
+    def _plan(self, indices: SlotNumbers) -> None:
         slots = np.unique(indices)
         fresh = slots[~self._is_seen[slots]]
         self._is_seen[fresh] = True
@@ -273,13 +272,13 @@ class OrderedReservoir:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def pin(self) -> Slots:
+    def pin(self) -> SlotNumbers:
         """Keep the content of every slot that holds a sample until ``unpin``; which these are."""
         slots = self._filled.members()
         self._kept_slots[slots] = True
         return slots
 
-    def unpin(self, slots: Slots) -> None:
+    def unpin(self, slots: SlotNumbers) -> None:
         """These pinned slots may be overwritten again."""
         self._kept_slots[slots] = False
 
@@ -351,7 +350,7 @@ class OrderedReservoir:
 
     # --- what it says of itself -------------------------------------------------------------------
 
-    def filled(self) -> Slots:
+    def filled(self) -> SlotNumbers:
         """Slots that hold a sample, ascending; before the first lease those of the first samples.
 
         As many as training waits for: how many there are beyond depends on timing, and what

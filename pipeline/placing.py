@@ -16,60 +16,28 @@ from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool
 
 from pipeline.errors import StreamRefused
-from pipeline.layout import Box, SampleLayout
+from pipeline.slots.layout import Box, SampleLayout
+from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
 from pipeline.turn import Turn
 from pipeline.wire import Message
-
-Slots = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
-Rows = slice | Slots
-
-
-@runtime_checkable
-class SlotArrays(Protocol):
-    """The memory behind a reservoir."""
-
-    @property
-    def fields(self) -> Float[np.ndarray, " capacity window channel *grid"]:
-        """Samples."""
-        ...
-
-    @property
-    def inputs(self) -> Float32[np.ndarray, " capacity inputs"]:
-        """Parameters, then times."""
-        ...
-
-    @property
-    def members(self) -> Int64[np.ndarray, " capacity"]:
-        """Member of each sample."""
-        ...
-
-    @property
-    def samples(self) -> Int64[np.ndarray, " capacity"]:
-        """Its number within its member."""
-        ...
-
-    @property
-    def steps(self) -> Int64[np.ndarray, " capacity"]:
-        """Solver step of each sample's first snapshot."""
-        ...
 
 
 @runtime_checkable
 class Book(Protocol):
     """The bookkeeping that says which slot is free."""
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled; fewer, or none, when there is no room."""
         ...
 
-    def commit(self, slots: Slots) -> object:
+    def commit(self, slots: SlotNumbers) -> object:
         """The samples in these slots are complete."""
         ...
 
-    def cancel(self, slots: Slots) -> None:
+    def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled."""
         ...
 
@@ -125,7 +93,7 @@ class Placing:
         self.duplicates = 0
         self.bytes_stored = 0
 
-    def place(self, message: Message, which: Slots, *, may_reserve: bool) -> Slots:
+    def place(self, message: Message, which: SlotNumbers, *, may_reserve: bool) -> SlotNumbers:
         """Store the samples ``which`` of a message; the ones that found no room.
 
         Args:
@@ -202,8 +170,12 @@ class Placing:
         return known
 
     def _place_whole(
-        self, message: Message, fresh: Slots, known: Bool[np.ndarray, " sample"], may_reserve: bool
-    ) -> Slots:
+        self,
+        message: Message,
+        fresh: SlotNumbers,
+        known: Bool[np.ndarray, " sample"],
+        may_reserve: bool,
+    ) -> SlotNumbers:
         if self._growing and fresh.size:
             self._refuse_whole_over_parts(message, fresh)
         while fresh.size and may_reserve:
@@ -220,7 +192,7 @@ class Placing:
             self.bytes_stored += chosen.size * self._layout.nbytes
         return fresh
 
-    def _reserve(self, message: Message, fresh: Slots) -> Slots:
+    def _reserve(self, message: Message, fresh: SlotNumbers) -> SlotNumbers:
         """Slots for the first of these samples, as many as may be stored now."""
         if self.turn is None:
             return self._book.reserve(fresh.size)
@@ -231,12 +203,12 @@ class Placing:
         self.turn.advance(slots.size)
         return slots
 
-    def _commit(self, slots: Slots) -> None:
+    def _commit(self, slots: SlotNumbers) -> None:
         self._book.commit(slots)
         if self.turn is not None:
             self.turn.stored()
 
-    def _refuse_whole_over_parts(self, message: Message, fresh: Slots) -> None:
+    def _refuse_whole_over_parts(self, message: Message, fresh: SlotNumbers) -> None:
         member = message.stamp.member
         for sample in message.samples[fresh].tolist():
             if (member, sample) in self._growing:
@@ -248,11 +220,11 @@ class Placing:
     def _place_parts(
         self,
         message: Message,
-        which: Slots,
-        fresh: Slots,
+        which: SlotNumbers,
+        fresh: SlotNumbers,
         known: Bool[np.ndarray, " sample"],
         may_reserve: bool,
-    ) -> Slots:
+    ) -> SlotNumbers:
         member, box = message.stamp.member, message.box
         growing = [self._growing.get((member, s)) for s in message.samples[fresh].tolist()]
         self._check_parts(message, fresh, growing)
@@ -280,7 +252,9 @@ class Placing:
             self._complete(message, known, chosen)
         return fresh[new[slots.size :]]
 
-    def _check_parts(self, message: Message, fresh: Slots, growing: list[_Assembly | None]) -> None:
+    def _check_parts(
+        self, message: Message, fresh: SlotNumbers, growing: list[_Assembly | None]
+    ) -> None:
         box = message.box
         for k, assembly in zip(fresh.tolist(), growing, strict=True):
             if assembly is None:
@@ -326,11 +300,3 @@ class Placing:
         self._samples[rows] = message.samples[source]
         if self._tell is not None:
             self._tell(rows, message, source)
-
-
-def span(numbers: Slots) -> slice | Slots:
-    """A slice when the numbers are consecutive: copying it is one plain memory copy."""
-    first, last = int(numbers[0]), int(numbers[-1])
-    if last - first == numbers.size - 1 and bool((numbers[1:] - numbers[:-1] == 1).all()):
-        return slice(first, last + 1)
-    return numbers

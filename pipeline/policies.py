@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.flow import UNLIMITED, PolicyName
+from pipeline.slots.memory import SlotNumbers
 
-Slots = Int64[np.ndarray, " count"]
 Undrawn = Int64[np.ndarray, " undrawn"]
 
 NONE: Int64[np.ndarray, " 0"] = np.empty(0, np.int64)
@@ -39,14 +39,14 @@ class SlotSet:
     def __len__(self) -> int:
         return self._size
 
-    def add(self, slots: Slots) -> None:
+    def add(self, slots: SlotNumbers) -> None:
         """Take in distinct slots that are not members."""
         end = self._size + slots.size
         self._dense[self._size : end] = slots
         self._position[slots] = np.arange(self._size, end)
         self._size = end
 
-    def remove(self, slots: Slots) -> None:
+    def remove(self, slots: SlotNumbers) -> None:
         """Take out distinct members; members from the end fill the holes they leave."""
         size = self._size - slots.size
         holes = self._position[slots]
@@ -58,7 +58,7 @@ class SlotSet:
         self._position[movers] = holes
         self._size = size
 
-    def pop(self, count: int, rng: np.random.Generator) -> Slots:
+    def pop(self, count: int, rng: np.random.Generator) -> SlotNumbers:
         """Take out ``count`` members, every subset equally likely, in random order."""
         picks = rng.integers(self._size, size=count)
         # Independent picks that happen to differ are a uniform choice without replacement;
@@ -69,19 +69,19 @@ class SlotSet:
         self.remove(slots)
         return slots
 
-    def draw(self, count: int, rng: np.random.Generator) -> Slots:
+    def draw(self, count: int, rng: np.random.Generator) -> SlotNumbers:
         """``count`` members, uniformly, with replacement."""
         return self._dense[rng.integers(self._size, size=count)]
 
-    def shuffled(self, rng: np.random.Generator) -> Slots:
+    def shuffled(self, rng: np.random.Generator) -> SlotNumbers:
         """All members in random order."""
         return rng.permutation(self._dense[: self._size])
 
-    def listed(self) -> Slots:
+    def listed(self) -> SlotNumbers:
         """All members; a set that they are added to in this order draws as this one does."""
         return self._dense[: self._size].copy()
 
-    def members(self) -> Slots:
+    def members(self) -> SlotNumbers:
         """All members, ascending."""
         return np.sort(self._dense[: self._size])
 
@@ -100,19 +100,19 @@ class Policy(Protocol):
         """Draws that may be made now."""
         ...
 
-    def admit(self, slots: Slots) -> None:
+    def admit(self, slots: SlotNumbers) -> None:
         """These slots hold new samples."""
         ...
 
-    def draw(self, count: int) -> Slots:
+    def draw(self, count: int) -> SlotNumbers:
         """Draw ``count <= available`` samples."""
         ...
 
-    def drain(self, passed: Slots) -> None:
+    def drain(self, passed: SlotNumbers) -> None:
         """Nothing is admitted any more: each sample but ``passed`` is drawn once from now on."""
         ...
 
-    def undrawn(self, candidates: Slots) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
         """Those of the candidates that are still to be drawn, next ones first.
 
         Before the end of production a policy that admits them in this order draws as this one does.
@@ -138,23 +138,23 @@ class Fifo:
         """All that is held."""
         return self._size
 
-    def admit(self, slots: Slots) -> None:
+    def admit(self, slots: SlotNumbers) -> None:
         """Append to the queue."""
         end = self._start + self._size
         self._ring[np.arange(end, end + slots.size) % self._ring.size] = slots
         self._size += slots.size
 
-    def draw(self, count: int) -> Slots:
+    def draw(self, count: int) -> SlotNumbers:
         """Take from the front of the queue."""
         slots = self._ring[np.arange(self._start, self._start + count) % self._ring.size]
         self._start = (self._start + count) % self._ring.size
         self._size -= count
         return slots
 
-    def drain(self, passed: Slots) -> None:
+    def drain(self, passed: SlotNumbers) -> None:
         """Nothing changes."""
 
-    def undrawn(self, candidates: Slots) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
         """The queue."""
         return self._ring[np.arange(self._start, self._start + self._size) % self._ring.size]
 
@@ -176,19 +176,19 @@ class Firo:
         """What is held above the watermark; all of it once draining."""
         return max(0, len(self._unseen) - self._kept)
 
-    def admit(self, slots: Slots) -> None:
+    def admit(self, slots: SlotNumbers) -> None:
         """Add to what may be drawn."""
         self._unseen.add(slots)
 
-    def draw(self, count: int) -> Slots:
+    def draw(self, count: int) -> SlotNumbers:
         """Take out a random subset."""
         return self._unseen.pop(count, self._rng)
 
-    def drain(self, passed: Slots) -> None:
+    def drain(self, passed: SlotNumbers) -> None:
         """Keep nothing back any more."""
         self._kept = 0
 
-    def undrawn(self, candidates: Slots) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
         """All that is held."""
         return self._unseen.listed()
 
@@ -199,7 +199,7 @@ class Uniform:
 
     def __init__(self, *, filled: SlotSet, rng: np.random.Generator) -> None:
         self._filled, self._rng = filled, rng
-        self._queue: Slots | None = None
+        self._queue: SlotNumbers | None = None
 
     @property
     def held(self) -> int:
@@ -213,22 +213,22 @@ class Uniform:
             return int(self._queue.size)
         return UNLIMITED if len(self._filled) else 0
 
-    def admit(self, slots: Slots) -> None:
+    def admit(self, slots: SlotNumbers) -> None:
         """Nothing to do: the set of filled slots is shared with the reservoir."""
 
-    def draw(self, count: int) -> Slots:
+    def draw(self, count: int) -> SlotNumbers:
         """Uniform draws, or the next of the queue."""
         if self._queue is None:
             return self._filled.draw(count, self._rng)
         slots, self._queue = self._queue[:count], self._queue[count:]
         return slots
 
-    def drain(self, passed: Slots) -> None:
+    def drain(self, passed: SlotNumbers) -> None:
         """Queue everything held but ``passed``, in random order."""
         queue = self._filled.shuffled(self._rng)
         self._queue = queue[~np.isin(queue, passed)]
 
-    def undrawn(self, candidates: Slots) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
         """The queue while draining; before that any of them may be drawn."""
         return candidates if self._queue is None else self._queue
 

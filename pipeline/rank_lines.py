@@ -14,7 +14,7 @@ from typing import Any, Final, final
 
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
-from pipeline.layout import Endpoint, StudyKeys
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.stats import MemberReport
 
 ADDRESS: Final = "HEADRACE_ACTOR"  # variable in which an mpi_rank finds the socket's path

@@ -30,8 +30,8 @@ import zmq
 import zmq.utils.z85
 from zmq.utils.monitor import recv_monitor_message
 
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.intake import Intake
-from pipeline.layout import Endpoint, StudyKeys
 from pipeline.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)

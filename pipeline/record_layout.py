@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.layout import SampleLayout
+from pipeline.slots.layout import SampleLayout
 from pipeline.zarr_rows import Column
 from solvers.base import FieldSpec, Parameter
 

@@ -15,9 +15,9 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from pipeline.errors import ConfigError
-from pipeline.layout import Box
 from pipeline.record import Part, parts_of
 from pipeline.record_layout import MADE_FROM, TIME
+from pipeline.slots.layout import Box
 from pipeline.zarr_rows import Column, Compression, read_chunk
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 

@@ -20,12 +20,12 @@ import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
 from pipeline.ordered import OrderedReservoir
-from pipeline.placing import Rows, SlotArrays, Slots, span
 from pipeline.record_block import Recordable
 from pipeline.record_writer import Record
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Recorded, ReservoirState
 from pipeline.sections import RecordConfig
+from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
 from pipeline.wire import Message
 
 _KEEP_ROWS = 256  # samples copied at once when all that is held is recorded
@@ -83,7 +83,7 @@ class Recorder:
 
     # --- Book -------------------------------------------------------------------------------------
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled."""
         if self._waits("inserted"):
             count = min(count, max(0, self._record.room - self._promised))
@@ -97,7 +97,7 @@ class Recorder:
         self._held.inputs[rows, :parameters] = message.parameters
         self._held.inputs[rows, parameters:] = message.times[source]
 
-    def commit(self, slots: Slots) -> object:
+    def commit(self, slots: SlotNumbers) -> object:
         """The samples in these slots are complete."""
         self._promised -= slots.size
         admitted = self._book.commit(slots)
@@ -108,7 +108,7 @@ class Recorder:
                 self._add(slots)
         return admitted
 
-    def cancel(self, slots: Slots) -> None:
+    def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled."""
         self._promised -= slots.size
         self._book.cancel(slots)
@@ -191,7 +191,7 @@ class Recorder:
     def _waits(self, what: str) -> bool:
         return self._settings.when_full == "wait" and self._settings.what == what
 
-    def _add(self, slots: Slots) -> None:
+    def _add(self, slots: SlotNumbers) -> None:
         if not self._all:
             members, samples = self._held.members[slots], self._held.samples[slots]
             slots = slots[kept(self._seed, members, samples, self._settings)]

@@ -25,8 +25,9 @@ from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import UNLIMITED, FlowControl, PolicyName
-from pipeline.policies import NONE, Slots, SlotSet, make_policy
+from pipeline.policies import NONE, SlotSet, make_policy
 from pipeline.reservoir_state import Counters, HeldRows, Numbers, ReservoirState
+from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
 
@@ -38,7 +39,7 @@ class ReservoirCounts:
         capacity: Slots.
         held: Samples that may be drawn from.
         unseen: Samples never drawn so far.
-        leased: Slots promised to the rank.
+        leased: SlotNumbers promised to the rank.
         inserted: Samples stored since the start.
         drawn: Draws since the start, replayed ones included.
         unique: Samples drawn at least once.
@@ -75,8 +76,8 @@ def require_replayable(*, ended: bool, filled: int) -> None:
 class _Open(NamedTuple):
     """A lease that was not given back."""
 
-    slots: Slots  # ascending, each once
-    fresh: Slots  # of these, the ones drawn for the first time, in the order of their draws
+    slots: SlotNumbers  # ascending, each once
+    fresh: SlotNumbers  # of these, the ones drawn for the first time, in the order of their draws
     indices: Int64[np.ndarray, " batches batch"]
     first: int  # batches that were leased before it
 
@@ -102,7 +103,7 @@ class Reservoir:
             capacity: Slots.
             flow: Limits of both sides.
             rng: For draws and evictions.
-            most_leased: Slots under lease at once, but for a first batch (``flow.leasable``).
+            most_leased: SlotNumbers under lease at once, but for a first batch (``flow.leasable``).
             drain: Whether what is held is drawn once more after the end of production.
         """
         if capacity < flow.watermark:
@@ -141,7 +142,7 @@ class Reservoir:
         coming = self.inserted + self._num_reserved
         return min(places, self._flow.room(inserted=coming, drawn=self.drawn))
 
-    def reserve(self, count: int) -> Slots:
+    def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled now; fewer, or none, when solvers have to wait."""
         count = min(count, self.room)
         if count <= 0:
@@ -154,7 +155,7 @@ class Reservoir:
         self._num_reserved += count
         return slots
 
-    def _empty(self, count: int) -> Slots:
+    def _empty(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots that hold no sample."""
         recycled = [self._cancelled.pop() for _ in range(min(count, len(self._cancelled)))]
         fresh = min(count - len(recycled), self._capacity - self._untouched)
@@ -162,13 +163,13 @@ class Reservoir:
         self._untouched += fresh
         return np.concatenate([np.array(recycled, np.int64), slots]) if recycled else slots
 
-    def _evict(self, count: int) -> Slots:
+    def _evict(self, count: int) -> SlotNumbers:
         slots = self._evictable.pop(count, self._rng)
         self._filled.remove(slots)
         self.evicted += count
         return slots
 
-    def commit(self, slots: Slots) -> int:
+    def commit(self, slots: SlotNumbers) -> int:
         """The samples in these reserved slots are complete; how many were admitted."""
         self._release(slots)
         if self._ended:
@@ -181,12 +182,12 @@ class Reservoir:
         self.inserted += slots.size
         return int(slots.size)
 
-    def cancel(self, slots: Slots) -> None:
+    def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled; others may have them."""
         self._release(slots)
         self._cancelled.extend(slots.tolist())
 
-    def _release(self, slots: Slots) -> None:
+    def _release(self, slots: SlotNumbers) -> None:
         if not self._reserved[slots].all():
             raise ValueError(f"slots {slots[~self._reserved[slots]].tolist()} are not reserved")
         self._reserved[slots] = False
@@ -288,14 +289,14 @@ class Reservoir:
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def pin(self) -> Slots:
+    def pin(self) -> SlotNumbers:
         """Keep the content of every slot that holds a sample until ``unpin``; which these are."""
         slots = self.filled()
         self._pinned[slots] = True
         self._evictable.remove(self._evictable.members())
         return slots
 
-    def unpin(self, slots: Slots) -> None:
+    def unpin(self, slots: SlotNumbers) -> None:
         """These pinned slots may be overwritten again."""
         slots = slots[self._pinned[slots]]
         self._pinned[slots] = False
@@ -353,7 +354,7 @@ class Reservoir:
 
     # --- what it says of itself -------------------------------------------------------------------
 
-    def filled(self) -> Slots:
+    def filled(self) -> SlotNumbers:
         """Slots that hold a sample, ascending."""
         return self._filled.members()
 

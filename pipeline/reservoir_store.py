@@ -20,7 +20,6 @@ import zarr
 from jaxtyping import Bool, Shaped
 
 from pipeline import direct_file
-from pipeline.placing import SlotArrays
 from pipeline.reservoir_state import (
     Counters,
     HeldRows,
@@ -33,6 +32,7 @@ from pipeline.reservoir_state import (
     home,
     share_of,
 )
+from pipeline.slots.memory import SlotArrays
 from trainers.checkpoint_files import Digest, digest_of
 
 STORE: Final = "reservoir.zarr"

@@ -42,7 +42,7 @@ from pipeline.record import write_index
 from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.rundir import RunDirectory
-from pipeline.shared_files import PREFIX, remove_stale
+from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.stopping import StopRequest
 from pipeline.watch import Watch, summarise

@@ -24,9 +24,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.frames import HEAD, MAGIC, VERSION, Kind, check_study, peek
-from pipeline.layout import CODES, DTYPES, MAX_AXES, Box, Endpoint, SampleLayout, StudyKeys
+from pipeline.slots.layout import CODES, DTYPES, MAX_AXES, Box, SampleLayout
 
 __all__ = [
     "Box",

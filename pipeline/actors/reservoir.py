@@ -29,7 +29,7 @@ from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_store import recorded_rows
 from pipeline.saving import Saving
-from pipeline.slots import Slots, SlotsDescription, slots_path
+from pipeline.slots.memory import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
 from pipeline.turn import Turn
 from pipeline.wire import Endpoint, StudyKeys

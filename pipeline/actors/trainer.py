@@ -19,7 +19,7 @@ from pipeline.config import StudyConfig
 from pipeline.design import ranges_of
 from pipeline.guards import check_packages
 from pipeline.resuming import CHECKPOINTS
-from pipeline.slots import Slots
+from pipeline.slots.memory import Slots
 from trainers.base import Input, Lease, Problem, TrainStats
 
 _WEIGHTS_SEED = 0x3E16

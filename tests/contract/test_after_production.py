@@ -10,7 +10,7 @@ import pytest
 from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.flow import FlowControl
 from pipeline.reservoir import Reservoir
-from pipeline.slots import Slots
+from pipeline.slots.memory import Slots
 from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalClient
 from trainers.base import Input, Lease, Problem, TrainStats
 from trainers.config import TrainerConfig

@@ -12,10 +12,10 @@ import pytest
 
 from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.layout import SampleLayout
 from pipeline.moments import moments_of
 from pipeline.reservoir import Reservoir
-from pipeline.slots import Slots
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats
 from trainers.offline import FileSource
 from trainers.reading import Read, Table

@@ -18,7 +18,7 @@ import yaml
 from pipeline.config import StudyConfig, parse
 from pipeline.journal import read
 from pipeline.record import open_record
-from pipeline.shared_files import remove_stale
+from pipeline.slots.shared_files import remove_stale
 from tests.small_study import small_study
 from trainers.checkpoint_files import newest_valid, steps_in
 

@@ -14,11 +14,11 @@ import zmq.utils.z85
 
 from pipeline import cluster
 from pipeline.actors.reservoir import bounds_of
+from pipeline.endpoint import StudyKeys
 from pipeline.errors import ConfigError
 from pipeline.intake import Bounds
-from pipeline.layout import StudyKeys
 from pipeline.run import run
-from pipeline.shared_files import SHARED_MEMORY
+from pipeline.slots.shared_files import SHARED_MEMORY
 from pipeline.stats import StudyStats
 from tests.small_study import small_study
 

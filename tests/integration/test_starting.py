@@ -9,7 +9,7 @@ from pipeline.cluster import cluster
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import project_root
 from pipeline.run import run
-from pipeline.shared_files import SHARED_MEMORY
+from pipeline.slots.shared_files import SHARED_MEMORY
 from tests.small_study import small_study
 
 pytestmark = pytest.mark.cluster

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from pipeline.journal import read
-from pipeline.shared_files import remove_stale
+from pipeline.slots.shared_files import remove_stale
 from tests.small_study import small_study
 
 pytestmark = pytest.mark.cluster

@@ -16,15 +16,16 @@ import pytest
 import zmq
 
 from pipeline import receiver as receiving
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
 from pipeline.intake import Intake
-from pipeline.layout import Box, Endpoint, SampleLayout, StudyKeys
 from pipeline.placing import Placing
 from pipeline.receiver import ReceiverThread, Turnstile, remove_stale_sockets
 from pipeline.reservoir import Reservoir
 from pipeline.sender import Sender
-from pipeline.slots import Slots
+from pipeline.slots.layout import Box, SampleLayout
+from pipeline.slots.memory import Slots
 
 LAYOUT = SampleLayout(window=2, sample_shape=(2, 12, 20), num_parameters=3)
 LARGE = SampleLayout(window=1, sample_shape=(1, 1100, 1300), num_parameters=1)

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 
 from pipeline.flow import FlowControl, PolicyName, problems
 from pipeline.intake import Intake
-from pipeline.layout import Box
 from pipeline.ordered import OrderedReservoir
 from pipeline.placing import Placing
+from pipeline.slots.layout import Box
 from pipeline.turn import Turn
 from tests.unit.test_intake import LAYOUT, STUDY, WHOLE, data
 from trainers.base import Lease

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import RecordAccount, members_of, record_of, samples_due, samples_of
-from pipeline.layout import SampleLayout
 from pipeline.reservoir_state import Counters, HeldRows, ReservoirState
 from pipeline.reservoir_store import Snapshot, store_path, write
-from pipeline.slots import Slots
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots
 from tests.record_rig import add, open_rank
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
 from trainers.checkpoint_files import final_folder, list_files, partial_folder, seal

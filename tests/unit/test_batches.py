@@ -7,9 +7,9 @@ import pytest
 
 from pipeline import moments
 from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
-from pipeline.layout import SampleLayout
 from pipeline.moments import moments_of
-from pipeline.slots import Slots
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots
 from trainers.base import Lease, TrainStats
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)

@@ -8,8 +8,8 @@ import pytest
 from jaxtyping import Float64
 
 from pipeline.downsample import Downsampling, Part, overlaps
-from pipeline.layout import Box
 from pipeline.sections import StreamConfig
+from pipeline.slots.layout import Box
 from pipeline.streamed import streamed_spec
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 

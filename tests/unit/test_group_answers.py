@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from pipeline.controller import Assignment
+from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.group import Answers
-from pipeline.layout import Endpoint, StudyKeys
 from pipeline.members import merged
 from pipeline.rank_lines import Failed, Failing, Hello, Ready, Run, Setup, decode, encode
 from pipeline.stats import MemberReport

@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.frames import MAX_REASON, Control, Kind, decode_control, encode_control
 from pipeline.intake import Bounds, Intake
-from pipeline.layout import Box, SampleLayout
 from pipeline.placing import Placing
+from pipeline.slots.layout import Box, SampleLayout
 from pipeline.wire import Canvas, Stamp, message_bytes
 
 LAYOUT = SampleLayout(window=1, sample_shape=(1, 6, 10), num_parameters=2)

@@ -9,7 +9,6 @@ import zarr
 
 from pipeline.errors import ConfigError
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.layout import SampleLayout
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import (
     Counters,
@@ -27,7 +26,8 @@ from pipeline.reservoir_store import (
     stored_samples,
     write,
 )
-from pipeline.slots import Slots
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import Slots
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 CAPACITY, VALIDATION, MEMBERS, SAMPLES = 30, 20, 7, 9

@@ -10,8 +10,15 @@ import numpy as np
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.layout import SampleLayout
-from pipeline.slots import Slots, SlotsDescription, remove_stale, shortage, slots_bytes, slots_path
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import (
+    Slots,
+    SlotsDescription,
+    remove_stale,
+    shortage,
+    slots_bytes,
+    slots_path,
+)
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 5, 7), num_parameters=4)
 
@@ -150,8 +157,8 @@ def test_a_file_of_a_killed_owner_is_stale(tmp_path: Path) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from pipeline.layout import SampleLayout\n"
-        "from pipeline.slots import Slots\n"
+        "from pipeline.slots.layout import SampleLayout\n"
+        "from pipeline.slots.memory import Slots\n"
         "layout = SampleLayout(window=1, sample_shape=(1, 9), num_parameters=2)\n"
         "slots = Slots.create(Path(sys.argv[1]) / 'headrace-dead', capacity=4, layout=layout)\n"
         "print('ready', flush=True)\n"

@@ -8,9 +8,9 @@ import pytest
 from pipeline.config import StudyConfig, parse
 from pipeline.design import design_of
 from pipeline.errors import ConfigError
-from pipeline.layout import Box
 from pipeline.record_layout import FOLDER
 from pipeline.recorded import RecordedMembers
+from pipeline.slots.layout import Box
 from pipeline.source import recorded_numbers
 from solvers.base import SolverFailed
 from tests.small_study import MEMBERS, STEPS, VALIDATION

@@ -415,7 +415,7 @@ def test_validation_capacity_is_what_arrives(validation: int, ranks: int, steps:
 def test_the_credit_that_is_asked_for_holds_a_message(
     grid: tuple[int, int], window: int, batch_bytes: int
 ) -> None:
-    from pipeline.layout import Box
+    from pipeline.slots.layout import Box
     from pipeline.wire import MAX_COUNT, message_bytes
 
     study = changed("solver.grid", grid)

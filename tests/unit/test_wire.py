@@ -4,6 +4,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
+from pipeline.endpoint import StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.frames import (
     CONTROL_BYTES,
@@ -18,7 +19,7 @@ from pipeline.frames import (
     peek,
     ranges_of,
 )
-from pipeline.layout import Box, SampleLayout, StudyKeys
+from pipeline.slots.layout import Box, SampleLayout
 from pipeline.wire import HEADER_BYTES, MAX_COUNT, Canvas, Message, Stamp, decode, message_bytes
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 24, 40), num_parameters=5)

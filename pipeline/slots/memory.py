@@ -1,7 +1,7 @@
 """The shared-memory arrays behind a reservoir: one row per slot, mapped by owner and readers.
 
 One file in ``/dev/shm`` per reservoir and purpose. All its bytes are there before the first sample:
-a file that does not fit is an error at the start, no SIGBUS later (``pipeline/shared_files.py``).
+a file that does not fit is an error at the start, no SIGBUS later (``shared_files.py``).
 
 1. What the owner writes into a slot is what a reader sees there; a reader cannot write.
 2. ``close`` may be called twice, and while arrays of the slots are still in use.
@@ -18,13 +18,20 @@ import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Final, Self, final
+from typing import Final, Protocol, Self, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64, Shaped
 
-from pipeline.layout import SampleLayout
-from pipeline.shared_files import PREFIX, SHARED_MEMORY, create, release, remove_stale, shortage
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.shared_files import (
+    PREFIX,
+    SHARED_MEMORY,
+    create,
+    release,
+    remove_stale,
+    shortage,
+)
 
 __all__ = [
     "Slots",
@@ -34,6 +41,9 @@ __all__ = [
     "slots_bytes",
     "slots_path",
 ]
+
+SlotNumbers = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
+Rows = slice | SlotNumbers
 
 _ALIGNMENT: Final = 64  # a cache line, and the widest vector load
 _POPULATE_WRITE: Final = 23  # MADV_POPULATE_WRITE, Linux 5.14
@@ -232,3 +242,41 @@ def _check_size(fd: int, description: SlotsDescription) -> None:
             f"{description.path} has {actual} bytes, but {description.capacity} slots of "
             f"{description.layout} take {description.nbytes}: it belongs to another study"
         )
+
+
+@runtime_checkable
+class SlotArrays(Protocol):
+    """The memory behind a reservoir."""
+
+    @property
+    def fields(self) -> Float[np.ndarray, " capacity window channel *grid"]:
+        """Samples."""
+        ...
+
+    @property
+    def inputs(self) -> Float32[np.ndarray, " capacity inputs"]:
+        """Parameters, then times."""
+        ...
+
+    @property
+    def members(self) -> Int64[np.ndarray, " capacity"]:
+        """Member of each sample."""
+        ...
+
+    @property
+    def samples(self) -> Int64[np.ndarray, " capacity"]:
+        """Its number within its member."""
+        ...
+
+    @property
+    def steps(self) -> Int64[np.ndarray, " capacity"]:
+        """Solver step of each sample's first snapshot."""
+        ...
+
+
+def span(numbers: SlotNumbers) -> slice | SlotNumbers:
+    """A slice when the numbers are consecutive: copying it is one plain memory copy."""
+    first, last = int(numbers[0]), int(numbers[-1])
+    if last - first == numbers.size - 1 and bool((numbers[1:] - numbers[:-1] == 1).all()):
+        return slice(first, last + 1)
+    return numbers

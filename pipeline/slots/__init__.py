@@ -1,0 +1,1 @@
+"""What lies in a slot, and the shared memory it lies in."""
