@@ -22,12 +22,12 @@ from benchmarks.processes import running_until_left
 from benchmarks.rank_rig import PipeClient, on_rank
 from benchmarks.store_rig import store
 from pipeline.batches import ReservoirSource
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.flow import FlowControl
 from pipeline.reservoir import Reservoir
-from pipeline.sender import Sender
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, SlotsDescription
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.sender import Sender
 from trainers.base import Lease
 
 _LAYOUT: Final = SampleLayout(window=1, sample_shape=(1, 256, 256), num_parameters=5)

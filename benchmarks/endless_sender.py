@@ -4,9 +4,9 @@ from multiprocessing.synchronize import Event
 
 import numpy as np
 
-from pipeline.endpoint import Endpoint, StudyKeys
-from pipeline.sender import Sender
 from pipeline.slots.layout import SampleLayout
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.sender import Sender
 
 
 def send_until(endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, stop: Event) -> None:

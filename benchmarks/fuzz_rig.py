@@ -26,16 +26,16 @@ import zmq
 
 from benchmarks.processes import CONTEXT, reporting
 from benchmarks.store_rig import fifo, turning
-from pipeline.endpoint import Endpoint, StudyKeys
-from pipeline.frames import HEAD, Control, Kind, decode_control, encode_control
-from pipeline.intake import Bounds, Intake
-from pipeline.link import largest_message
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
-from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots, slots_path
-from pipeline.wire import HEADER_BYTES, Canvas, Stamp, message_bytes
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.frames import HEAD, Control, Kind, decode_control, encode_control
+from pipeline.stream.intake import Bounds, Intake
+from pipeline.stream.link import largest_message
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import ReceiverThread, Turnstile
+from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES, Sender
+from pipeline.stream.wire import HEADER_BYTES, Canvas, Stamp, message_bytes
 
 LAYOUT: Final = SampleLayout(window=1, sample_shape=(1, 64, 64), num_parameters=2)  # 16 KB
 SENDERS: Final = 2

@@ -16,7 +16,7 @@ import ray
 from benchmarks.figures import Figure
 from benchmarks.stream_rig import Load, measure
 from pipeline.cluster import cluster
-from pipeline.sender import BATCH_BYTES, CREDIT_BYTES
+from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES
 
 LOAD: Final = Load(grid=(64, 64), samples=200_000)
 TOGETHER: Final = BATCH_BYTES // LOAD.layout.nbytes

@@ -29,7 +29,7 @@ from pipeline.batches import ArraySource, ReservoirSource
 from pipeline.cluster import Actor, close_all, cluster
 from pipeline.config import StudyConfig, load
 from pipeline.slots.memory import Slots
-from pipeline.wire import StudyKeys
+from pipeline.stream.wire import StudyKeys
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
 from trainers.distributed import World
 from trainers.trainer import train

@@ -12,17 +12,17 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.flow import FlowControl
-from pipeline.intake import Intake
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.record_writer import Record
 from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, slots_path
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.intake import Intake
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import ReceiverThread, Turnstile
 
 _BATCH: Final = 32
 

@@ -18,8 +18,8 @@ from benchmarks.processes import reporting
 from benchmarks.store_rig import drawing, fifo, store
 from pipeline.controller import Assignment
 from pipeline.members import run_member
-from pipeline.sender import Sender
-from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+from pipeline.stream.sender import Sender
+from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
 
 GRIDS: Final = (64, 128, 256)
 TURNS: Final = 15

@@ -18,12 +18,12 @@ import numpy as np
 
 from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import drawing, fifo, store
-from pipeline.link import BlockPool
 from pipeline.record_layout import RecordLayout
 from pipeline.record_writer import Record
-from pipeline.sender import BATCH_BYTES, CREDIT_BYTES, Sender
 from pipeline.slots.layout import Box
-from pipeline.wire import Endpoint, SampleLayout, StudyKeys
+from pipeline.stream.link import BlockPool
+from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES, Sender
+from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
 from solvers.base import FieldSpec, Parameter
 
 Transport = Literal["ipc", "curve"]

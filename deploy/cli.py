@@ -558,7 +558,7 @@ def clean() -> None:
     Examples:
       headrace clean
     """
-    from pipeline.receiver import remove_stale_sockets  # brings ZeroMQ
+    from pipeline.stream.sockets import remove_stale_sockets  # brings ZeroMQ
 
     with exit_codes():
         names = remove_stale() + remove_stale_sockets()

@@ -41,7 +41,8 @@ from trainers.model_checks import model_problems
 # do not look there.
 SECTIONS = ("solver", "parameters", "ensemble", "stream", "reservoir", "trainer")
 
-# Limits of one message in pipeline/link.py and wire.py, which bring zmq and are not imported here.
+# Limits of one message in pipeline/stream/link.py and wire.py, which bring zmq and are not
+# imported here.
 MAX_PIECE_BYTES = 4 << 20
 MAX_SAMPLES = 4096
 MAX_HEADER_BYTES = 512

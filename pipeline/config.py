@@ -46,7 +46,7 @@ from trainers.config import StepsAfter, TrainerConfig
 from trainers.model_checks import own_model_problems
 
 if TYPE_CHECKING:
-    import pipeline.wire
+    import pipeline.stream.wire
 
 
 class StudyConfig(Section):
@@ -130,9 +130,11 @@ class StudyConfig(Section):
         members = range(rank, self.ensemble.validation, self.trainer.ranks)
         return len(members) * self.samples_per_member
 
-    def sample_layout(self) -> "pipeline.wire.SampleLayout":
+    def sample_layout(self) -> "pipeline.stream.wire.SampleLayout":
         """Shape of what lies in a slot."""
-        from pipeline.wire import SampleLayout  # brings zmq, which checking a study does not need
+        from pipeline.stream.wire import (
+            SampleLayout,  # brings zmq, which checking a study does not need
+        )
 
         return SampleLayout(
             window=self.window,

@@ -22,7 +22,7 @@ from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.design import design_of
 from pipeline.moments import moments_of
-from pipeline.sender import SenderStats
+from pipeline.stream.sender import SenderStats
 from solvers.base import SolverFailed
 from trainers.base import Moments
 from trainers.processes import processes

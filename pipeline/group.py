@@ -15,12 +15,12 @@ from typing import Final, final
 
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import GroupFailed
 from pipeline.members import merged
 from pipeline.mpiexec import START_SECONDS, Processes
 from pipeline.rank_lines import Failed, Failing, Message, Run, Setup
 from pipeline.stats import MemberReport
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 from solvers.base import SolverFailed
 
 GRACE_SECONDS: Final = 5.0

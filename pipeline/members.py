@@ -13,14 +13,14 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from pipeline.controller import Assignment
-from pipeline.sender import SenderStats
 from pipeline.stats import MemberReport
+from pipeline.stream.sender import SenderStats
 from solvers.base import Snapshot, Solver
 
 
 @runtime_checkable
 class SampleSender(Protocol):
-    """What of a ``pipeline.sender.Sender`` a member needs."""
+    """What of a ``pipeline.stream.sender.Sender`` a member needs."""
 
     @property
     def stats(self) -> SenderStats:

@@ -22,7 +22,7 @@ from typing import Final, final
 from pipeline.errors import GroupFailed
 from pipeline.guards import project_root
 from pipeline.rank_lines import ADDRESS, Hello, Lines, Message
-from pipeline.receiver import SOCKET, SOCKET_FOLDER
+from pipeline.stream.sockets import SOCKET, SOCKET_FOLDER
 from solvers.leashed import Leashed, clean_environment
 
 START_SECONDS: Final = 120.0  # Python and PETSc off a slow file system, by many at once

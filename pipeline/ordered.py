@@ -1,9 +1,10 @@
 """Slot bookkeeping whose draws and evictions depend on the samples that came, and on nothing else.
 
 It does what ``pipeline/reservoir.py`` does, under the same names, but every choice is made at a
-fixed number of inserts. Samples come in a fixed order (``pipeline/turn.py``). As soon as the n-th
-is stored, the batches that n samples allow are drawn and queued; a rank that asks for a lease gets
-what is queued. How fast ranks and solvers are decides when something happens, never what.
+fixed number of inserts. Samples come in a fixed order (``pipeline/stream/order.py``). As soon as
+the n-th is stored, the batches that n samples allow are drawn and queued; a rank that asks for a
+lease gets what is queued. How fast ranks and solvers are decides when something happens, never
+what.
 
 1. The same samples in the same order give the same slots, batches and evictions, however they are
    put together in messages, and whenever leases are asked for and given back.

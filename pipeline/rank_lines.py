@@ -14,8 +14,8 @@ from typing import Any, Final, final
 
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.stats import MemberReport
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 
 ADDRESS: Final = "HEADRACE_ACTOR"  # variable in which an mpi_rank finds the socket's path
 MAX_LINE: Final = 16 << 20  # a study with many listed values

@@ -26,7 +26,7 @@ from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Recorded, ReservoirState
 from pipeline.sections import RecordConfig
 from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
-from pipeline.wire import Message
+from pipeline.stream.wire import Message
 
 _KEEP_ROWS = 256  # samples copied at once when all that is held is recorded
 

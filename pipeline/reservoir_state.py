@@ -100,7 +100,7 @@ class ReservoirState:
 
 
 def home(members: Numbers, samples: Numbers, *, validation: bool, ranks: int) -> Numbers:
-    """The rank that a sender sends each sample to (``pipeline/sender.py``)."""
+    """The rank that a sender sends each sample to (``pipeline/stream/sender.py``)."""
     return (members + (0 if validation else samples)) % ranks
 
 

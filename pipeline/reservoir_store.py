@@ -38,7 +38,7 @@ from trainers.checkpoint_files import Digest, digest_of
 STORE: Final = "reservoir.zarr"
 BLOCK_BYTES: Final = 8 << 20
 Stored = Mapping[int, Bool[np.ndarray, " sample"]]
-Turn = dict[str, Any] | None  # as pipeline.turn says it
+Turn = dict[str, Any] | None  # as pipeline.stream.order says it
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

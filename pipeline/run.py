@@ -37,7 +37,6 @@ from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal, read
 from pipeline.provenance import study_facts
-from pipeline.receiver import remove_stale_sockets
 from pipeline.record import write_index
 from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
@@ -45,8 +44,9 @@ from pipeline.rundir import RunDirectory
 from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats import StudyStats, Summary
 from pipeline.stopping import StopRequest
+from pipeline.stream.sockets import remove_stale_sockets
+from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.watch import Watch, summarise
-from pipeline.wire import Endpoint, StudyKeys
 from trainers import card
 from trainers.base import QueryTime
 from trainers.libraries import missing_libraries

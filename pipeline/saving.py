@@ -15,12 +15,12 @@ from typing import final
 
 from pipeline.appended import Appended
 from pipeline.ordered import OrderedReservoir
-from pipeline.placing import Placing
 from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.reservoir_state import Numbers
 from pipeline.reservoir_store import Restored, Snapshot, read, store_path, write
 from pipeline.slots.memory import SlotArrays
+from pipeline.stream.placing import Placing
 from trainers.checkpoint_files import list_files
 
 

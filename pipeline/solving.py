@@ -16,15 +16,15 @@ from typing import Final, final
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.downsample import Downsampling, Part
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.flow import MOST_TOGETHER
 from pipeline.members import run_member
 from pipeline.recorded import RecordedMembers
-from pipeline.sender import Sender
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.source import recorded_numbers
 from pipeline.stats import MemberReport
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.sender import Sender
 from solvers import registry
 from solvers.base import Distributed, Snapshot, Solver, SolverFailed
 

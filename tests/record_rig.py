@@ -10,7 +10,6 @@ import pytest
 import xarray as xr
 
 from pipeline.flow import FlowControl
-from pipeline.placing import Placing
 from pipeline.record_block import Recordable
 from pipeline.record_layout import RecordLayout
 from pipeline.record_writer import Record
@@ -18,7 +17,8 @@ from pipeline.recorder import Recorder
 from pipeline.reservoir import Reservoir
 from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
-from pipeline.wire import Box, Canvas, Message, Stamp, decode, message_bytes
+from pipeline.stream.placing import Placing
+from pipeline.stream.wire import Box, Canvas, Message, Stamp, decode, message_bytes
 from pipeline.zarr_rows import RowGroup
 from solvers.base import FieldSpec, Parameter
 

@@ -1,7 +1,7 @@
 """The Ray shell of a reservoir: one process that receives samples and leases them to its rank.
 
 The receiver's thread fills slots; Ray's threads lease them. One lock serialises both on the
-bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/intake.py``).
+bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/stream/intake.py``).
 """
 
 import threading
@@ -19,10 +19,7 @@ from pipeline.batches import HeldState, Returned
 from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
-from pipeline.intake import Bounds, Intake
 from pipeline.ordered import OrderedReservoir
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile
 from pipeline.record_layout import rank_group, record_attributes, record_layout
 from pipeline.record_writer import Record, RecordStats
 from pipeline.recorder import Recorder
@@ -31,8 +28,11 @@ from pipeline.reservoir_store import recorded_rows
 from pipeline.saving import Saving
 from pipeline.slots.memory import Slots, SlotsDescription, slots_path
 from pipeline.stats import ReservoirStats
-from pipeline.turn import Turn
-from pipeline.wire import Endpoint, StudyKeys
+from pipeline.stream.intake import Bounds, Intake
+from pipeline.stream.order import Turn
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import ReceiverThread, Turnstile
+from pipeline.stream.wire import Endpoint, StudyKeys
 from trainers.base import Lease, TrainStats
 
 # How often a waiting rank looks again; far below a train step, far above the cost of a look.

@@ -10,7 +10,7 @@ from pipeline.group import Group
 from pipeline.guards import check_packages
 from pipeline.solving import Solving
 from pipeline.stats import MemberReport
-from pipeline.wire import Endpoint, StudyKeys
+from pipeline.stream.wire import Endpoint, StudyKeys
 
 
 class _SolverHost:

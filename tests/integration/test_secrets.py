@@ -14,12 +14,12 @@ import zmq.utils.z85
 
 from pipeline import cluster
 from pipeline.actors.reservoir import bounds_of
-from pipeline.endpoint import StudyKeys
 from pipeline.errors import ConfigError
-from pipeline.intake import Bounds
 from pipeline.run import run
 from pipeline.slots.shared_files import SHARED_MEMORY
 from pipeline.stats import StudyStats
+from pipeline.stream.endpoint import StudyKeys
+from pipeline.stream.intake import Bounds
 from tests.small_study import small_study
 
 pytestmark = pytest.mark.cluster

@@ -15,17 +15,18 @@ import numpy as np
 import pytest
 import zmq
 
-from pipeline import receiver as receiving
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
-from pipeline.intake import Intake
-from pipeline.placing import Placing
-from pipeline.receiver import ReceiverThread, Turnstile, remove_stale_sockets
 from pipeline.reservoir import Reservoir
-from pipeline.sender import Sender
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots
+from pipeline.stream import receiver as receiving
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.intake import Intake
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import ReceiverThread, Turnstile
+from pipeline.stream.sender import Sender
+from pipeline.stream.sockets import remove_stale_sockets
 
 LAYOUT = SampleLayout(window=2, sample_shape=(2, 12, 20), num_parameters=3)
 LARGE = SampleLayout(window=1, sample_shape=(1, 1100, 1300), num_parameters=1)

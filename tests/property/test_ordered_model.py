@@ -17,11 +17,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.flow import FlowControl, PolicyName, problems
-from pipeline.intake import Intake
 from pipeline.ordered import OrderedReservoir
-from pipeline.placing import Placing
 from pipeline.slots.layout import Box
-from pipeline.turn import Turn
+from pipeline.stream.intake import Intake
+from pipeline.stream.order import Turn
+from pipeline.stream.placing import Placing
 from tests.unit.test_intake import LAYOUT, STUDY, WHOLE, data
 from trainers.base import Lease
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.record import open_record
 from pipeline.recorder import kept
 from pipeline.sections import RecordConfig
-from pipeline.wire import Box
+from pipeline.stream.wire import Box
 from pipeline.zarr_rows import RowGroup
 from tests.record_rig import Rank, check_content, hold_the_disk, open_rank, pairs_in
 

@@ -5,9 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.errors import StreamRefused
-from pipeline.frames import Control, Kind, decode_control, encode_control, ranges_of
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.wire import Canvas, Stamp, decode, message_bytes
+from pipeline.stream.frames import Control, Kind, decode_control, encode_control, ranges_of
+from pipeline.stream.wire import Canvas, Stamp, decode, message_bytes
 
 U64 = st.integers(0, 2**64 - 1)
 

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 
 from pipeline.controller import Assignment
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.group import Answers
 from pipeline.members import merged
 from pipeline.rank_lines import Failed, Failing, Hello, Ready, Run, Setup, decode, encode
 from pipeline.stats import MemberReport
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 from tests.small_study import small_study
 
 REPORT = MemberReport(

@@ -5,11 +5,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pipeline.frames import MAX_REASON, Control, Kind, decode_control, encode_control
-from pipeline.intake import Bounds, Intake
-from pipeline.placing import Placing
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.wire import Canvas, Stamp, message_bytes
+from pipeline.stream.frames import MAX_REASON, Control, Kind, decode_control, encode_control
+from pipeline.stream.intake import Bounds, Intake
+from pipeline.stream.placing import Placing
+from pipeline.stream.wire import Canvas, Stamp, message_bytes
 
 LAYOUT = SampleLayout(window=1, sample_shape=(1, 6, 10), num_parameters=2)
 WHOLE = Box.whole(LAYOUT.grid)

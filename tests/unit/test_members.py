@@ -7,8 +7,8 @@ import pytest
 
 from pipeline.controller import Assignment
 from pipeline.members import run_member, windows
-from pipeline.sender import SenderStats
 from pipeline.stats import MemberReport
+from pipeline.stream.sender import SenderStats
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 
 GRID = (4, 6)

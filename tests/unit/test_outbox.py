@@ -1,7 +1,7 @@
 import pytest
 
-from pipeline.frames import Control, Kind, Ranges
-from pipeline.outbox import MAX_PROBE_SECONDS, Outbox
+from pipeline.stream.frames import Control, Kind, Ranges
+from pipeline.stream.outbox import MAX_PROBE_SECONDS, Outbox
 
 PROBE = 0.5
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StreamRefused
-from pipeline.placing import Placing
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.wire import Canvas, Message, Stamp, decode, message_bytes
+from pipeline.stream.placing import Placing
+from pipeline.stream.wire import Canvas, Message, Stamp, decode, message_bytes
 
 LAYOUT = SampleLayout(window=1, sample_shape=(2, 6, 10), num_parameters=3)
 WHOLE = Box.whole(LAYOUT.grid)

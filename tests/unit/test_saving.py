@@ -9,11 +9,11 @@ import pytest
 
 from pipeline.appended import Appended
 from pipeline.flow import FlowControl
-from pipeline.placing import Placing
 from pipeline.reservoir import Reservoir
 from pipeline.saving import Saving
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
+from pipeline.stream.placing import Placing
 
 LAYOUT = SampleLayout(window=1, sample_shape=(2, 5, 3), num_parameters=2)
 CAPACITY = 16

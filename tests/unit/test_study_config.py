@@ -416,7 +416,7 @@ def test_the_credit_that_is_asked_for_holds_a_message(
     grid: tuple[int, int], window: int, batch_bytes: int
 ) -> None:
     from pipeline.slots.layout import Box
-    from pipeline.wire import MAX_COUNT, message_bytes
+    from pipeline.stream.wire import MAX_COUNT, message_bytes
 
     study = changed("solver.grid", grid)
     study["trainer"]["task"] = {"kind": "direct", "window": window}

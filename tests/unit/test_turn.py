@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pipeline.turn import Turn
+from pipeline.stream.order import Turn
 
 
 def told(turn: Turn, most: int = 1000) -> list[tuple[int, int]]:

@@ -4,9 +4,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.endpoint import StudyKeys
 from pipeline.errors import StreamRefused
-from pipeline.frames import (
+from pipeline.slots.layout import Box, SampleLayout
+from pipeline.stream.endpoint import StudyKeys
+from pipeline.stream.frames import (
     CONTROL_BYTES,
     HEAD,
     MAX_CONTROL_BYTES,
@@ -19,8 +20,15 @@ from pipeline.frames import (
     peek,
     ranges_of,
 )
-from pipeline.slots.layout import Box, SampleLayout
-from pipeline.wire import HEADER_BYTES, MAX_COUNT, Canvas, Message, Stamp, decode, message_bytes
+from pipeline.stream.wire import (
+    HEADER_BYTES,
+    MAX_COUNT,
+    Canvas,
+    Message,
+    Stamp,
+    decode,
+    message_bytes,
+)
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 24, 40), num_parameters=5)
 STUDY = 0xFEED_0000_0000_0001

@@ -28,10 +28,10 @@ import numpy as np
 import zmq
 from jaxtyping import Float64
 
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
-from pipeline.link import BlockPool, Link, Member
 from pipeline.slots.layout import Box, SampleLayout
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.link import BlockPool, Link, Member
 
 CREDIT_BYTES: Final = 16 << 20
 BATCH_BYTES: Final = 512 << 10

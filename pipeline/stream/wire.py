@@ -12,7 +12,8 @@ Little-endian throughout. A DATA frame is::
     header (96 bytes) | parameters float64 | padding to 64 | fields of k samples | padding to 8 |
     k sample numbers int64 | k solver steps int64 | k x window times float64
 
-All k samples are of one member and have the same box. Head and other kinds: ``pipeline/frames.py``.
+All k samples are of one member and have the same box. Head and other kinds:
+``pipeline/stream/frames.py``.
 """
 
 import struct
@@ -24,10 +25,10 @@ from typing import Final
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
-from pipeline.frames import HEAD, MAGIC, VERSION, Kind, check_study, peek
 from pipeline.slots.layout import CODES, DTYPES, MAX_AXES, Box, SampleLayout
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.frames import HEAD, MAGIC, VERSION, Kind, check_study, peek
 
 __all__ = [
     "Box",

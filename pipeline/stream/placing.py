@@ -6,8 +6,8 @@
 4. A message that contradicts what is being assembled changes nothing.
 5. A part of a sample whose slot is reserved needs no room.
 6. No slot is kept for a sample whose other parts will never come: its attempt has failed.
-7. Where samples are stored in a fixed order (``pipeline/turn.py``), one gets a slot when it is the
-   next, and one in parts when no other is being assembled.
+7. Where samples are stored in a fixed order (``pipeline/stream/order.py``), one gets a slot when
+   it is the next, and one in parts when no other is being assembled.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ from jaxtyping import Bool
 from pipeline.errors import StreamRefused
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
-from pipeline.turn import Turn
-from pipeline.wire import Message
+from pipeline.stream.order import Turn
+from pipeline.stream.wire import Message
 
 
 @runtime_checkable

@@ -14,12 +14,12 @@ import numpy as np
 import zmq
 from jaxtyping import Float64
 
-from pipeline.endpoint import Endpoint, StudyKeys
 from pipeline.errors import StreamRefused
-from pipeline.frames import MAX_CONTROL_BYTES, Control, Kind, decode_control, encode_control
-from pipeline.outbox import Outbox
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.wire import MAX_COUNT, Canvas, Stamp, message_bytes
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.frames import MAX_CONTROL_BYTES, Control, Kind, decode_control, encode_control
+from pipeline.stream.outbox import Outbox
+from pipeline.stream.wire import MAX_COUNT, Canvas, Stamp, message_bytes
 
 MAX_PIECE_BYTES: Final = 4 << 20
 _MIN_COST: Final = 4096  # credit that the smallest message takes: bounds their number

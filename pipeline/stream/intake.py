@@ -26,7 +26,8 @@ import numpy as np
 from jaxtyping import Int64
 
 from pipeline.errors import StreamRefused
-from pipeline.frames import (
+from pipeline.slots.layout import SampleLayout
+from pipeline.stream.frames import (
     MAX_REASON,
     Control,
     Kind,
@@ -36,9 +37,8 @@ from pipeline.frames import (
     peek,
     ranges_of,
 )
-from pipeline.placing import Placing
-from pipeline.slots.layout import SampleLayout
-from pipeline.wire import Message, decode
+from pipeline.stream.placing import Placing
+from pipeline.stream.wire import Message, decode
 
 _LARGEST: Final = float(np.finfo(np.float32).max)  # inputs lie in the slots as float32
 _MIN_COST: Final = 4096  # what the smallest message that waits counts for

@@ -17,7 +17,6 @@ import hmac
 import logging
 import os
 import secrets
-import socket
 import stat
 import tempfile
 import threading
@@ -30,9 +29,10 @@ import zmq
 import zmq.utils.z85
 from zmq.utils.monitor import recv_monitor_message
 
-from pipeline.endpoint import Endpoint, StudyKeys
-from pipeline.intake import Intake
-from pipeline.wire import MAX_PAYLOAD
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.intake import Intake
+from pipeline.stream.sockets import _MAX_PATH, SOCKET, SOCKET_FOLDER, _ours
+from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
 
@@ -44,9 +44,6 @@ _ANSWERS: Final = 256  # that libzmq holds for one; a lost one is asked for agai
 _HANDSHAKE_MS: Final = 30_000  # on a machine with far too much to do ten seconds pass easily
 _BACKLOG: Final = 1024  # connections that the kernel holds until libzmq takes them
 _MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
-_MAX_PATH: Final = 107  # sockaddr_un
-SOCKET_FOLDER: Final = "headrace-socket-"
-SOCKET: Final = "s"
 _ZAP: Final = "inproc://zeromq.zap.01"
 _BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 _START_SECONDS: Final = 10.0
@@ -68,31 +65,6 @@ class Turnstile:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
-
-
-def remove_stale_sockets() -> list[str]:
-    """Remove the socket folders of receivers that were killed; their names.
-
-    A socket that nobody listens on refuses connections; one that accepts is left alone, and so is
-    a new folder whose receiver is about to bind.
-    """
-    removed = []
-    for folder in Path(tempfile.gettempdir()).glob(f"{SOCKET_FOLDER}*"):
-        with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            if not _ours(folder):
-                continue
-            try:
-                probe.connect(str(folder / SOCKET))
-            except FileNotFoundError:
-                if time.time() - folder.stat().st_mtime < _BIND_SECONDS:
-                    continue
-                folder.rmdir()
-                removed.append(folder.name)
-            except ConnectionRefusedError:
-                (folder / SOCKET).unlink(missing_ok=True)
-                folder.rmdir()
-                removed.append(folder.name)
-    return removed
 
 
 class ReceiverThread:
@@ -292,10 +264,3 @@ class ReceiverThread:
                 continue
             with self._lock:
                 self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")
-
-
-def _ours(folder: Path) -> bool:
-    """Whether it is a folder, no link, that belongs to this user and is open to nobody else."""
-    about = folder.lstat()
-    private = stat.S_IMODE(about.st_mode) == 0o700 and about.st_uid == os.geteuid()
-    return private and stat.S_ISDIR(about.st_mode)

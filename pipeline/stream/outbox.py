@@ -15,7 +15,7 @@ Plain logic: no socket, no clock. ``Frame`` is whatever the socket shell sends.
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
-from pipeline.frames import Control, Kind
+from pipeline.stream.frames import Control, Kind
 
 MAX_PROBE_SECONDS: Final = 5.0
 

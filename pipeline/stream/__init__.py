@@ -1,0 +1,1 @@
+"""A sample's way from the solver's process into a slot."""
