@@ -21,9 +21,9 @@ from benchmarks.figures import Figure
 from benchmarks.processes import running_until_left
 from benchmarks.rank_rig import PipeClient, on_rank
 from benchmarks.store_rig import store
-from pipeline.batches import ReservoirSource
 from pipeline.flow import FlowControl
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.batches import ReservoirSource
+from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, SlotsDescription
 from pipeline.stream.endpoint import Endpoint, StudyKeys

@@ -25,9 +25,9 @@ from benchmarks.figures import Figure
 from benchmarks.processes import running_until_left
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir, problem_of
-from pipeline.batches import ArraySource, ReservoirSource
 from pipeline.cluster import Actor, close_all, cluster
 from pipeline.config import StudyConfig, load
+from pipeline.reservoir.batches import ArraySource, ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats

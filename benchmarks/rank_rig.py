@@ -13,7 +13,7 @@ from typing import Any, TypeVar, final
 
 from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import Store
-from pipeline.batches import HeldState, Returned
+from pipeline.reservoir.batches import HeldState, Returned
 from pipeline.slots.memory import SlotsDescription
 from trainers.base import Lease, TrainStats
 

@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.flow import FlowControl
 from pipeline.record_writer import Record
 from pipeline.recorder import Recorder
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
 from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, slots_path

@@ -21,7 +21,7 @@ from jaxtyping import Float, Float64
 from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.design import design_of
-from pipeline.moments import moments_of
+from pipeline.reservoir.moments import moments_of
 from pipeline.stream.sender import SenderStats
 from solvers.base import SolverFailed
 from trainers.base import Moments

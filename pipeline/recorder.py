@@ -19,11 +19,11 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from pipeline.ordered import OrderedReservoir
 from pipeline.record_block import Recordable
 from pipeline.record_writer import Record
-from pipeline.reservoir import Reservoir
-from pipeline.reservoir_state import Recorded, ReservoirState
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.ordered_book import OrderedReservoir
+from pipeline.reservoir.state import Recorded, ReservoirState
 from pipeline.sections import RecordConfig
 from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
 from pipeline.stream.wire import Message

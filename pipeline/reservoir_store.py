@@ -20,7 +20,7 @@ import zarr
 from jaxtyping import Bool, Shaped
 
 from pipeline import direct_file
-from pipeline.reservoir_state import (
+from pipeline.reservoir.state import (
     Counters,
     HeldRows,
     Numbers,

@@ -13,11 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from pipeline.appended import Appended
-from pipeline.ordered import OrderedReservoir
 from pipeline.recorder import Recorder
-from pipeline.reservoir import Reservoir
-from pipeline.reservoir_state import Numbers
+from pipeline.reservoir.appended import Appended
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.ordered_book import OrderedReservoir
+from pipeline.reservoir.state import Numbers
 from pipeline.reservoir_store import Restored, Snapshot, read, store_path, write
 from pipeline.slots.memory import SlotArrays
 from pipeline.stream.placing import Placing

@@ -14,7 +14,7 @@ from pipeline.record_block import Recordable
 from pipeline.record_layout import RecordLayout
 from pipeline.record_writer import Record
 from pipeline.recorder import Recorder
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
 from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
 from pipeline.stream.placing import Placing

@@ -1,7 +1,7 @@
 """The Ray shell of a reservoir: one process that receives samples and leases them to its rank.
 
 The receiver's thread fills slots; Ray's threads lease them. One lock serialises both on the
-bookkeeping, which is plain (``pipeline/reservoir.py``, ``pipeline/stream/intake.py``).
+bookkeeping, which is plain (``pipeline/reservoir/book.py``, ``pipeline/stream/intake.py``).
 """
 
 import threading
@@ -14,16 +14,16 @@ import numpy as np
 import ray
 
 from pipeline import checks
-from pipeline.appended import Appended
-from pipeline.batches import HeldState, Returned
 from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
-from pipeline.ordered import OrderedReservoir
 from pipeline.record_layout import rank_group, record_attributes, record_layout
 from pipeline.record_writer import Record, RecordStats
 from pipeline.recorder import Recorder
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.appended import Appended
+from pipeline.reservoir.batches import HeldState, Returned
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir_store import recorded_rows
 from pipeline.saving import Saving
 from pipeline.slots.memory import Slots, SlotsDescription, slots_path

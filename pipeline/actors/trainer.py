@@ -13,11 +13,11 @@ from typing import Any, final
 import numpy as np
 import ray
 
-from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.config import StudyConfig
 from pipeline.design import ranges_of
 from pipeline.guards import check_packages
+from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.resuming import CHECKPOINTS
 from pipeline.slots.memory import Slots
 from trainers.base import Input, Lease, Problem, TrainStats

@@ -7,9 +7,9 @@ from typing import Any, final
 import numpy as np
 import pytest
 
-from pipeline.batches import HeldState, ReservoirSource, Returned
 from pipeline.flow import FlowControl
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
+from pipeline.reservoir.book import Reservoir
 from pipeline.slots.memory import Slots
 from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalClient
 from trainers.base import Input, Lease, Problem, TrainStats

@@ -10,10 +10,10 @@ from typing import final
 import numpy as np
 import pytest
 
-from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.moments import moments_of
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.moments import moments_of
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor, nn
 
-from pipeline.moments import moments_of
+from pipeline.reservoir.moments import moments_of
 from trainers.base import Input, Problem
 from trainers.config import MlpConfig, TrainerConfig
 from trainers.state import Normalization

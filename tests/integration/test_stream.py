@@ -17,7 +17,7 @@ import zmq
 
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots
 from pipeline.stream import receiver as receiving

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.flow import MOST_TOGETHER, FlowControl, PolicyName, in_progress, leasable, problems
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
 from trainers.base import Lease
 
 LEASE_BATCHES = 32

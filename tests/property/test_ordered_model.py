@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.flow import FlowControl, PolicyName, problems
-from pipeline.ordered import OrderedReservoir
+from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.slots.layout import Box
 from pipeline.stream.intake import Intake
 from pipeline.stream.order import Turn

@@ -15,7 +15,7 @@ from hypothesis.stateful import (
 )
 
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
 from trainers.base import Lease
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.accounting import RecordAccount, members_of, record_of, samples_due, samples_of
-from pipeline.reservoir_state import Counters, HeldRows, ReservoirState
+from pipeline.reservoir.state import Counters, HeldRows, ReservoirState
 from pipeline.reservoir_store import Snapshot, store_path, write
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots

@@ -1,6 +1,6 @@
 import numpy as np
 
-from pipeline.appended import Appended
+from pipeline.reservoir.appended import Appended
 
 
 def slots(*numbers: int) -> "np.ndarray[tuple[int], np.dtype[np.int64]]":

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import moments
-from pipeline.batches import ArraySource, HeldState, ReservoirSource, Returned
-from pipeline.moments import moments_of
+from pipeline.reservoir import moments
+from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
+from pipeline.reservoir.moments import moments_of
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import Lease, TrainStats

@@ -8,7 +8,7 @@ import pytest
 from pipeline.config import StudyConfig
 from pipeline.dataset import write_dataset
 from pipeline.design import design_of
-from pipeline.moments import moments_of
+from pipeline.reservoir.moments import moments_of
 from tests.small_study import STEPS, VALIDATION, small_study
 from trainers.stored import files_of
 

@@ -3,7 +3,7 @@ import pytest
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.ordered import OrderedReservoir
+from pipeline.reservoir.ordered_book import OrderedReservoir
 
 
 def reservoir(

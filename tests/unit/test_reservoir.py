@@ -6,8 +6,8 @@ import pytest
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.policies import SlotSet
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.policies import SlotSet
 from trainers.base import Lease
 
 POLICIES: list[PolicyName] = ["fifo", "firo", "reservoir"]

@@ -9,15 +9,8 @@ import zarr
 
 from pipeline.errors import ConfigError
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.reservoir import Reservoir
-from pipeline.reservoir_state import (
-    Counters,
-    HeldRows,
-    ReservoirState,
-    fitting,
-    home,
-    share_of,
-)
+from pipeline.reservoir.book import Reservoir
+from pipeline.reservoir.state import Counters, HeldRows, ReservoirState, fitting, home, share_of
 from pipeline.reservoir_store import (
     Restored,
     Snapshot,

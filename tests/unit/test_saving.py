@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.appended import Appended
 from pipeline.flow import FlowControl
-from pipeline.reservoir import Reservoir
+from pipeline.reservoir.appended import Appended
+from pipeline.reservoir.book import Reservoir
 from pipeline.saving import Saving
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots

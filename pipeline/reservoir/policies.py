@@ -1,7 +1,8 @@
 """Which samples are drawn next: the three policies, over slot numbers.
 
 A policy is told which slots were filled (``admit``) and answers with slots to draw; who may
-overwrite a slot is the reservoir's business (``pipeline/reservoir.py``). Randomness is passed in.
+overwrite a slot is the reservoir's business (``pipeline/reservoir/book.py``). Randomness is passed
+in.
 
 1. ``fifo`` draws each sample once, in order of arrival.
 2. ``firo`` draws each sample once, at random, only while more than ``watermark`` are held or

@@ -25,8 +25,8 @@ from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import UNLIMITED, FlowControl, PolicyName
-from pipeline.policies import NONE, SlotSet, make_policy
-from pipeline.reservoir_state import Counters, HeldRows, Numbers, ReservoirState
+from pipeline.reservoir.policies import NONE, SlotSet, make_policy
+from pipeline.reservoir.state import Counters, HeldRows, Numbers, ReservoirState
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 

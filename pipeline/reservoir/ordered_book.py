@@ -1,7 +1,7 @@
 """Slot bookkeeping whose draws and evictions depend on the samples that came, and on nothing else.
 
-It does what ``pipeline/reservoir.py`` does, under the same names, but every choice is made at a
-fixed number of inserts. Samples come in a fixed order (``pipeline/stream/order.py``). As soon as
+It does what ``pipeline/reservoir/book.py`` does, under the same names, but every choice is made at
+a fixed number of inserts. Samples come in a fixed order (``pipeline/stream/order.py``). As soon as
 the n-th is stored, the batches that n samples allow are drawn and queued; a rank that asks for a
 lease gets what is queued. How fast ranks and solvers are decides when something happens, never
 what.
@@ -26,9 +26,9 @@ import numpy as np
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.policies import NONE, SlotSet, make_policy
-from pipeline.reservoir import ReservoirCounts, require_replayable
-from pipeline.reservoir_state import Counters, HeldRows, Order, ReservoirState
+from pipeline.reservoir.book import ReservoirCounts, require_replayable
+from pipeline.reservoir.policies import NONE, SlotSet, make_policy
+from pipeline.reservoir.state import Counters, HeldRows, Order, ReservoirState
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 

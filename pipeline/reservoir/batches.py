@@ -18,7 +18,7 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from pipeline.moments import moments_of
+from pipeline.reservoir.moments import moments_of
 from pipeline.slots.memory import Slots
 from trainers.base import Held, Lease, Moments, TrainStats
 

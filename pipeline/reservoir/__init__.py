@@ -1,0 +1,1 @@
+"""Which slot holds what, and what is drawn."""
