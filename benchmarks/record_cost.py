@@ -17,9 +17,9 @@ import numpy as np
 
 from benchmarks.figures import Figure
 from benchmarks.stream_rig import Load, measure, recording
-from pipeline import direct_file
-from pipeline.record_layout import BLOCK_BYTES
-from pipeline.record_writer import Record
+from pipeline.record import direct_file
+from pipeline.record.layout import BLOCK_BYTES
+from pipeline.record.writer import Record
 
 LOAD: Final = Load(grid=(64, 64), samples=60_000)
 ROUNDS: Final = 3

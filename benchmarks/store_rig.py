@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 
 from pipeline.flow import FlowControl
-from pipeline.record_writer import Record
-from pipeline.recorder import Recorder
+from pipeline.record.choice import Recorder
+from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout

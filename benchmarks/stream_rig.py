@@ -18,8 +18,8 @@ import numpy as np
 
 from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import drawing, fifo, store
-from pipeline.record_layout import RecordLayout
-from pipeline.record_writer import Record
+from pipeline.record.layout import RecordLayout
+from pipeline.record.writer import Record
 from pipeline.slots.layout import Box
 from pipeline.stream.link import BlockPool
 from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES, Sender

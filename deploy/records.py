@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.record import open_record, parts_of
+from pipeline.record.reader import open_record, parts_of
 
 if TYPE_CHECKING:
     import xarray as xr

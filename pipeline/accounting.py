@@ -21,7 +21,7 @@ from jaxtyping import Int64
 
 from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
-from pipeline.record import Part, parts_of
+from pipeline.record.reader import Part, parts_of
 from pipeline.reservoir_store import read_stored, store_path
 from pipeline.resuming import CHECKPOINTS, given_up
 from trainers.checkpoint_files import newest_valid

@@ -25,7 +25,7 @@ from jaxtyping import Float64
 from pipeline.config import StudyConfig
 from pipeline.design_csv import read_rows
 from pipeline.distributions import AnyDistribution, grid_levels
-from pipeline.recorded import RecordedMembers
+from pipeline.record.replay import RecordedMembers
 from pipeline.sections import CsvDesign, SourceConfig
 from pipeline.source import recorded_numbers
 

@@ -19,7 +19,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Shaped
 
-from pipeline import direct_file
+from pipeline.record import direct_file
 from pipeline.reservoir.state import (
     Counters,
     HeldRows,

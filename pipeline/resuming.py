@@ -23,7 +23,7 @@ from pipeline.controller import FailedMember
 from pipeline.errors import ConfigError
 from pipeline.journal import read
 from pipeline.problems import from_validation
-from pipeline.record_layout import FOLDER as RECORD
+from pipeline.record.layout import FOLDER as RECORD
 from pipeline.yaml_values import YamlProblem, set_value
 from trainers.checkpoint_files import (
     Checkpoint,

@@ -37,7 +37,7 @@ from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal, read
 from pipeline.provenance import study_facts
-from pipeline.record import write_index
+from pipeline.record.reader import write_index
 from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.rundir import RunDirectory

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from pipeline.recorder import Recorder
+from pipeline.record.choice import Recorder
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir

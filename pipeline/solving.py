@@ -19,7 +19,7 @@ from pipeline.downsample import Downsampling, Part
 from pipeline.errors import StreamRefused
 from pipeline.flow import MOST_TOGETHER
 from pipeline.members import run_member
-from pipeline.recorded import RecordedMembers
+from pipeline.record.replay import RecordedMembers
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.source import recorded_numbers
 from pipeline.stats import MemberReport

@@ -20,9 +20,9 @@ from jaxtyping import Int64
 from pipeline import flow
 from pipeline.errors import ConfigError
 from pipeline.problems import problem
-from pipeline.record import parts_of
-from pipeline.record_layout import MADE_FROM
-from pipeline.recorded import RecordedMembers, Steps
+from pipeline.record.layout import MADE_FROM
+from pipeline.record.reader import parts_of
+from pipeline.record.replay import RecordedMembers, Steps
 from pipeline.sections import SourceConfig
 from pipeline.source_checks import content_problems, record_problem
 

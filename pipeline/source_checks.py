@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.problems import problem
-from pipeline.recorded import RecordedMembers
+from pipeline.record.replay import RecordedMembers
 
 if TYPE_CHECKING:
     from pipeline.config import StudyConfig

@@ -14,12 +14,13 @@ import numpy as np
 import ray
 
 from pipeline import checks
+from pipeline.actors.parts import record_attributes, record_layout
 from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
-from pipeline.record_layout import rank_group, record_attributes, record_layout
-from pipeline.record_writer import Record, RecordStats
-from pipeline.recorder import Recorder
+from pipeline.record.choice import Recorder
+from pipeline.record.layout import rank_group
+from pipeline.record.writer import Record, RecordStats
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.batches import HeldState, Returned
 from pipeline.reservoir.book import Reservoir

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from pipeline.record import open_record, parts_of
+from pipeline.record.reader import open_record, parts_of
 from tests.integration.killed_writer import SAMPLES
 from tests.record_rig import check_content, pairs_in
 

@@ -17,7 +17,7 @@ import yaml
 
 from pipeline.config import StudyConfig, parse
 from pipeline.journal import read
-from pipeline.record import open_record
+from pipeline.record.reader import open_record
 from pipeline.slots.shared_files import remove_stale
 from tests.small_study import small_study
 from trainers.checkpoint_files import newest_valid, steps_in

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from pipeline.config import StudyConfig, parse
-from pipeline.record import open_record
+from pipeline.record.reader import open_record
 from pipeline.run import StudyResult, run
 from tests.small_study import MEMBERS, STEPS, VALIDATION
 from tests.source_rig import first_study, second_tree

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.direct_file import LARGE, aligned, write
+from pipeline.record.direct_file import LARGE, aligned, write
 
 SIZES = [0, 1, LARGE - 1, LARGE, LARGE + 1, LARGE + 4096, 3 * LARGE + 4097]
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from deploy import records
 from deploy.cli import app
 from pipeline.errors import ConfigError
-from pipeline.record import open_record, write_index
+from pipeline.record.reader import open_record, write_index
 from tests.record_rig import add, check_content, open_rank, pairs_in
 
 PAIRS = [(member, number) for member in (2, 0, 1) for number in range(4)]

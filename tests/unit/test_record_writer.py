@@ -9,8 +9,8 @@ import xarray as xr
 import zarr
 
 from pipeline.errors import ConfigError
-from pipeline.record import open_record, parts_of
-from pipeline.zarr_rows import RowGroup
+from pipeline.record.reader import open_record, parts_of
+from pipeline.record.rows import RowGroup
 from tests.record_rig import LAYOUT, add, check_content, hold_the_disk, open_rank, pairs_in
 
 FEW = [(member, number) for member in (4, 2) for number in range(5)]

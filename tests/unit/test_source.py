@@ -8,8 +8,8 @@ import pytest
 from pipeline.config import StudyConfig, parse
 from pipeline.design import design_of
 from pipeline.errors import ConfigError
-from pipeline.record_layout import FOLDER
-from pipeline.recorded import RecordedMembers
+from pipeline.record.layout import FOLDER
+from pipeline.record.replay import RecordedMembers
 from pipeline.slots.layout import Box
 from pipeline.source import recorded_numbers
 from solvers.base import SolverFailed

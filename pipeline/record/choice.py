@@ -19,8 +19,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from pipeline.record_block import Recordable
-from pipeline.record_writer import Record
+from pipeline.record.block import Recordable
+from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Recorded, ReservoirState

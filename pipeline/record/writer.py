@@ -24,9 +24,9 @@ from typing import Any, Final, final
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from pipeline.record_block import Block, Index, Recordable
-from pipeline.record_layout import RecordLayout, require_version
-from pipeline.zarr_rows import METADATA, Column, Compression, RowGroup, attributes_of
+from pipeline.record.block import Block, Index, Recordable
+from pipeline.record.layout import RecordLayout, require_version
+from pipeline.record.rows import METADATA, Column, Compression, RowGroup, attributes_of
 from trainers.checkpoint_files import sole_writer
 
 _log = logging.getLogger(__name__)

@@ -16,12 +16,12 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from pipeline.errors import ConfigError
+from pipeline.record.rows import Column
 from pipeline.slots.layout import SampleLayout
-from pipeline.zarr_rows import Column
 from solvers.base import FieldSpec, Parameter
 
 if TYPE_CHECKING:
-    from pipeline.config import StudyConfig
+    pass
 
 FOLDER: Final = "record.zarr"
 VERSION: Final = 2
@@ -182,30 +182,6 @@ class RecordLayout:
             name=name, dtype=dtype, dims=(_ROW,), chunk_rows=self.short_rows,
             attributes={"units": unit, "long_name": text},
         )  # fmt: skip
-
-
-def record_layout(study: "StudyConfig") -> RecordLayout:
-    """The arrays of a study's record."""
-    return RecordLayout(
-        sample=study.sample_layout(), spec=study.spec, parameters=study.solver.parameters()
-    )
-
-
-def record_attributes(study: "StudyConfig", rank: int) -> dict[str, Any]:
-    """What else one rank's group says of itself."""
-    assert study.record is not None
-    return {
-        "study": study.name,
-        "seed": study.seed,
-        "rank": rank,
-        "ranks": study.trainer.ranks,
-        "solver": study.solver.kind,
-        "validation": study.ensemble.validation,
-        "samples_per_member": study.samples_per_member,
-        "stride": study.trainer.task.stride,
-        "record": study.record.model_dump(mode="json"),
-        MADE_FROM: study.model_dump(mode="json", include={"solver", "parameters", "stream"}),
-    }
 
 
 def _free(prefix: str, names: Iterable[str], taken: Sequence[str]) -> tuple[str, ...]:

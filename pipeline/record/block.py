@@ -6,8 +6,8 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Float64, Int64, Shaped
 
-from pipeline import direct_file
-from pipeline.record_layout import RecordLayout
+from pipeline.record import direct_file
+from pipeline.record.layout import RecordLayout
 
 Index = slice | Int64[np.ndarray, " _"]
 

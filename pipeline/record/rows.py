@@ -24,7 +24,7 @@ from typing import Any, Final, Literal, final
 import numpy as np
 from jaxtyping import Shaped
 
-from pipeline import direct_file
+from pipeline.record import direct_file
 from trainers.checkpoint_files import synchronise
 
 Compression = Literal["none", "zstd"]

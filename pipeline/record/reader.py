@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from pipeline.errors import ConfigError
-from pipeline.record_layout import FOLDER, VERSION, require_version
-from pipeline.zarr_rows import METADATA, replace_durably
+from pipeline.record.layout import FOLDER, VERSION, require_version
+from pipeline.record.rows import METADATA, replace_durably
 
 if TYPE_CHECKING:
     import xarray

@@ -15,10 +15,10 @@ import numpy as np
 from jaxtyping import Float64, Int64, Shaped
 
 from pipeline.errors import ConfigError
-from pipeline.record import Part, parts_of
-from pipeline.record_layout import MADE_FROM, TIME
+from pipeline.record.layout import MADE_FROM, TIME
+from pipeline.record.reader import Part, parts_of
+from pipeline.record.rows import Column, Compression, read_chunk
 from pipeline.slots.layout import Box
-from pipeline.zarr_rows import Column, Compression, read_chunk
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 
 Steps = Int64[np.ndarray, " _snapshot"]
