@@ -21,7 +21,8 @@ import numpy as np
 from benchmarks.figures import Figure
 from benchmarks.live_vs_resident import PROJECT, Turn, live
 from pipeline.actors.trainer import problem_of
-from pipeline.config import StudyConfig, load
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load
 from trainers.base import BatchSource
 from trainers.checkpoint import Checkpoints
 from trainers.checkpoint_files import MANIFEST, final_folder, steps_in

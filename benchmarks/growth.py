@@ -13,8 +13,8 @@ import psutil
 
 from benchmarks.figures import Figure
 from pipeline import run as pipeline_run
-from pipeline.config import load
 from pipeline.stats import StudyStats
+from pipeline.study.load import load
 
 PROJECT = Path(__file__).resolve().parent.parent
 MEMBERS = 2500

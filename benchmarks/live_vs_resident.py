@@ -26,10 +26,11 @@ from benchmarks.processes import running_until_left
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir, problem_of
 from pipeline.cluster import Actor, close_all, cluster
-from pipeline.config import StudyConfig, load
 from pipeline.reservoir.batches import ArraySource, ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
 from trainers.distributed import World
 from trainers.trainer import train

@@ -16,13 +16,13 @@ from pipeline.flow import FlowControl
 from pipeline.record.choice import Recorder
 from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
-from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, slots_path
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
+from pipeline.study.sections import RecordConfig
 
 _BATCH: Final = 32
 

@@ -17,10 +17,10 @@ from rich.console import Console
 
 from deploy import costs, launch, networks, overview, record_cli, slurm
 from deploy.speaking import FAILED, exit_codes, say, write_new
-from pipeline.config import load
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
+from pipeline.study.load import load
 
 app = typer.Typer(
     name="headrace",

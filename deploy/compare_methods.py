@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from deploy import figures
 from deploy.compare_plan import READERS, Method, Plan
 from deploy.compared import Outcome, Point
-from pipeline.config import StudyConfig
 from pipeline.errors import StudyFailed
 from pipeline.stats import StudyStats
+from pipeline.study.config import StudyConfig
 from trainers.base import TrainStats, ValidationResult
 from trainers.stored import sizes
 

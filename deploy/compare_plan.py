@@ -10,9 +10,9 @@ from typing import Any, Final, Literal, Self, get_args
 
 from deploy import figures
 from pipeline import machine
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
 from pipeline.flow import PolicyName
+from pipeline.study.config import StudyConfig
 from trainers.stored import Store
 
 POLICIES: Final = get_args(PolicyName)

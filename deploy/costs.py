@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy import figures
-from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError
 from pipeline.one_member import Cost, cost_of, parameters_of, typical_parameters
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load
 from solvers import registry
 from solvers.announce import with_announcement
 from solvers.base import SolverFailed

@@ -25,9 +25,9 @@ from deploy.drill_plan import Fault, Kind, absent
 from deploy.drill_table import table
 from deploy.speaking import BAD_INPUT, Terminated, say
 from pipeline import accounting, journal, rundir
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.slots.shared_files import PREFIX, SHARED_MEMORY, remove_stale
+from pipeline.study.config import StudyConfig
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -10,9 +10,10 @@ from deploy import launch
 from deploy.drill import Drill
 from deploy.drill_plan import built_in, kinds_of, plan, settings
 from pipeline import rundir
-from pipeline.config import StudyConfig, load, parse
 from pipeline.errors import ConfigError
-from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load, parse
+from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_value
 
 DRILLS: Final = Path("drills")
 

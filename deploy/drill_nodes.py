@@ -14,9 +14,9 @@ from typing import Final, final
 import psutil
 
 from deploy.drill_victims import descendants
-from pipeline.config import StudyConfig
 from pipeline.errors import StudyFailed
 from pipeline.guards import project_root
+from pipeline.study.config import StudyConfig
 
 END_SECONDS: Final = 60.0
 

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
+from pipeline.study.config import StudyConfig
 
 Kind = Literal[
     "solver", "hung", "mpi_rank", "program", "reservoir", "trainer_rank", "node", "driver", "disk"

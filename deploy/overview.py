@@ -8,10 +8,10 @@ from rich.text import Text
 
 from deploy.figures import count, duration, number, percent, seconds, squared
 from pipeline.breakeven import Breakeven
-from pipeline.config import StudyConfig
 from pipeline.regions import ErrorsOf
-from pipeline.sections import CsvDesign, SourceConfig
 from pipeline.stats import Summary
+from pipeline.study.config import StudyConfig
+from pipeline.study.sections import CsvDesign, SourceConfig
 from solvers.configs.own import OwnConfig
 from trainers.base import Spread
 

@@ -17,10 +17,10 @@ from jaxtyping import Float, Float64, Int64
 from pydantic import ValidationError
 
 from pipeline.breakeven import Breakeven
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
 from pipeline.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats import Phase
+from pipeline.study.config import StudyConfig
 
 Curve = Float64[np.ndarray, " time"]
 ARRAYS = ("members", "steps", "times", "truth", "prediction")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from deploy.speaking import say
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.one_member import built, parameters_of
+from pipeline.study.config import StudyConfig
 from solvers.base import Parameter, Snapshot, SolverBug, SolverFailed
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
-from pipeline.config import StudyConfig
+from pipeline.study.config import StudyConfig
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._,-]*")
 _TIME = re.compile(r"\d+|\d+:\d{2}|\d+:\d{2}:\d{2}|\d+-\d{1,2}(:\d{2}){0,2}")

@@ -18,11 +18,11 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float, Float64
 
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
-from pipeline.design import design_of
 from pipeline.reservoir.moments import moments_of
 from pipeline.stream.sender import SenderStats
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from solvers.base import SolverFailed
 from trainers.base import Moments
 from trainers.processes import processes

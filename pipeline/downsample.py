@@ -15,9 +15,9 @@ from typing import final
 import numpy as np
 from jaxtyping import Float, Float32, Float64
 
-from pipeline.sections import StreamConfig
 from pipeline.slots.layout import Box
-from pipeline.streamed import coarse_grid, kept_channels, streamed_spec
+from pipeline.study.sections import StreamConfig
+from pipeline.study.streamed import coarse_grid, kept_channels, streamed_spec
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 
 # From the points that this mpi_rank has to those that it streams, channel by channel.

@@ -25,7 +25,7 @@ finished ones, whose starting points rotate, at most R - 1 together:
 
 (Samples on the way to b do not count: b has room, so they arrive. A member that fails for good
 may add 1 more, either way: where many may fail, capacity needs as many slots more than is insisted
-on here, and ``checks.warnings`` says so.) A study is stuck when the solvers wait
+on here, and ``study/warnings.py`` says so.) A study is stuck when the solvers wait
 for room at some reservoir a while the trainer waits for samples at some reservoir b. Rank b then
 has no batch left, so its unconsumed samples are few, and those of a at most ``spread`` more:
 

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.errors import GroupFailed
 from pipeline.members import merged
@@ -21,6 +20,7 @@ from pipeline.mpiexec import START_SECONDS, Processes
 from pipeline.rank_lines import Failed, Failing, Message, Run, Setup
 from pipeline.stats import MemberReport
 from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.study.config import StudyConfig
 from solvers.base import SolverFailed
 
 GRACE_SECONDS: Final = 5.0

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from pipeline.config import StudyConfig
-from pipeline.design import design_of
 from pipeline.errors import ConfigError
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from solvers.base import Solver
 from solvers.config import AnySolverConfig
 

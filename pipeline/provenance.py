@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
-from pipeline.config import StudyConfig
 from pipeline.guards import DISTRIBUTION
 from pipeline.stats import Summary
+from pipeline.study.config import StudyConfig
 
 PACKAGES = (DISTRIBUTION, "numpy", "ray", "petsc4py", "safetensors")
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.stats import MemberReport
 from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.study.config import StudyConfig
 
 ADDRESS: Final = "HEADRACE_ACTOR"  # variable in which an mpi_rank finds the socket's path
 MAX_LINE: Final = 16 << 20  # a study with many listed values

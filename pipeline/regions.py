@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from pipeline.config import StudyConfig
-from pipeline.distributions import LogUniform
+from pipeline.study.config import StudyConfig
+from pipeline.study.distributions import LogUniform
 from trainers.base import ValidationResult
 
 FEWEST_RANGES, MOST_RANGES, MEMBERS_PER_RANGE = 3, 5, 6

@@ -18,13 +18,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.config import StudyConfig
 from pipeline.controller import FailedMember
 from pipeline.errors import ConfigError
 from pipeline.journal import read
-from pipeline.problems import from_validation
 from pipeline.record.layout import FOLDER as RECORD
-from pipeline.yaml_values import YamlProblem, set_value
+from pipeline.study.config import StudyConfig
+from pipeline.study.problems import from_validation
+from pipeline.study.yaml_values import YamlProblem, set_value
 from trainers.checkpoint_files import (
     Checkpoint,
     newest_valid,

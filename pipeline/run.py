@@ -29,9 +29,7 @@ from pipeline.cluster import (
     place_ranks,
     require_cpus,
 )
-from pipeline.config import StudyConfig
 from pipeline.controller import Controller
-from pipeline.design import design_of
 from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
@@ -46,6 +44,8 @@ from pipeline.stats import StudyStats, Summary
 from pipeline.stopping import StopRequest
 from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.stream.wire import Endpoint, StudyKeys
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from pipeline.watch import Watch, summarise
 from trainers import card
 from trainers.base import QueryTime
@@ -97,7 +97,7 @@ def run(
     """Run a study to its end.
 
     Args:
-        study: From ``pipeline.config.load`` or ``parse``.
+        study: From ``pipeline.study.load.load`` or ``parse``.
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
         observers: Called in this process about twice a second.

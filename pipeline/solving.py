@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.downsample import Downsampling, Part
 from pipeline.errors import StreamRefused
@@ -21,10 +20,11 @@ from pipeline.flow import MOST_TOGETHER
 from pipeline.members import run_member
 from pipeline.record.replay import RecordedMembers
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.source import recorded_numbers
 from pipeline.stats import MemberReport
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.sender import Sender
+from pipeline.study.config import StudyConfig
+from pipeline.study.source import recorded_numbers
 from solvers import registry
 from solvers.base import Distributed, Snapshot, Solver, SolverFailed
 

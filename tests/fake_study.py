@@ -9,8 +9,8 @@ import numpy as np
 import yaml
 
 from pipeline.breakeven import Cost, breakeven
-from pipeline.config import parse
 from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
+from pipeline.study.load import parse
 from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
 
 MEMBERS = 35

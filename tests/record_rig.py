@@ -16,10 +16,10 @@ from pipeline.record.layout import RecordLayout
 from pipeline.record.rows import RowGroup
 from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
-from pipeline.sections import RecordConfig
 from pipeline.slots.layout import SampleLayout
 from pipeline.stream.placing import Placing
 from pipeline.stream.wire import Box, Canvas, Message, Stamp, decode, message_bytes
+from pipeline.study.sections import RecordConfig
 from solvers.base import FieldSpec, Parameter
 
 SAMPLE = SampleLayout(window=2, sample_shape=(2, 3, 5), num_parameters=2)

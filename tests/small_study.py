@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from pipeline.config import StudyConfig, parse
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 
 MEMBERS, VALIDATION, STEPS = 9, 2, 21
 

@@ -8,12 +8,12 @@ import numpy as np
 from jaxtyping import Float32
 
 from pipeline.actors.parts import record_attributes, record_layout
-from pipeline.config import StudyConfig
-from pipeline.design import design_of
 from pipeline.record.block import Recordable
 from pipeline.record.choice import kept
 from pipeline.record.layout import FOLDER, rank_group
 from pipeline.record.writer import Record
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from tests.small_study import small_study
 
 DT = 0.01  # s, of the small study

@@ -1,20 +1,19 @@
 """From a study to the parts of a reservoir: bookkeeping, order, bounds and record."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from pipeline.config import StudyConfig
 from pipeline.record.layout import MADE_FROM, RecordLayout
+from pipeline.study.config import StudyConfig
 
 
-def record_layout(study: "StudyConfig") -> RecordLayout:
+def record_layout(study: StudyConfig) -> RecordLayout:
     """The arrays of a study's record."""
     return RecordLayout(
         sample=study.sample_layout(), spec=study.spec, parameters=study.solver.parameters()
     )
 
 
-def record_attributes(study: "StudyConfig", rank: int) -> dict[str, Any]:
+def record_attributes(study: StudyConfig, rank: int) -> dict[str, Any]:
     """What else one rank's group says of itself."""
     assert study.record is not None
     return {

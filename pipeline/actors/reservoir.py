@@ -13,9 +13,7 @@ from pathlib import Path
 import numpy as np
 import ray
 
-from pipeline import checks
 from pipeline.actors.parts import record_attributes, record_layout
-from pipeline.config import StudyConfig
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
 from pipeline.record.choice import Recorder
@@ -34,6 +32,8 @@ from pipeline.stream.order import Turn
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
 from pipeline.stream.wire import Endpoint, StudyKeys
+from pipeline.study import sizes
+from pipeline.study.config import StudyConfig
 from trainers.base import Lease, TrainStats
 
 # How often a waiting rank looks again; far below a train step, far above the cost of a look.
@@ -212,7 +212,7 @@ class _ReservoirHost:
                 bind="ipc" if host is None else f"tcp://{host}",
                 keys=keys,
                 max_frame=_TOO_LONG
-                * checks.message_bytes(study.solver, study.stream, study.trainer),
+                * sizes.message_bytes(study.solver, study.stream, study.trainer),
             )
             self._endpoint = self._receiver.start()
             undo.pop_all()

@@ -4,13 +4,13 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
 from pipeline.group import Group
 from pipeline.guards import check_packages
 from pipeline.solving import Solving
 from pipeline.stats import MemberReport
 from pipeline.stream.wire import Endpoint, StudyKeys
+from pipeline.study.config import StudyConfig
 
 
 class _SolverHost:

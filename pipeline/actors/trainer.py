@@ -14,12 +14,12 @@ import numpy as np
 import ray
 
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
-from pipeline.config import StudyConfig
-from pipeline.design import ranges_of
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.resuming import CHECKPOINTS
 from pipeline.slots.memory import Slots
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import ranges_of
 from trainers.base import Input, Lease, Problem, TrainStats
 
 _WEIGHTS_SEED = 0x3E16

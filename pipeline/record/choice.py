@@ -24,9 +24,9 @@ from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Recorded, ReservoirState
-from pipeline.sections import RecordConfig
 from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
 from pipeline.stream.wire import Message
+from pipeline.study.sections import RecordConfig
 
 _KEEP_ROWS = 256  # samples copied at once when all that is held is recorded
 

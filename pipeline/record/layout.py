@@ -11,7 +11,7 @@ One group per rank, ``rank0``, ``rank1``, ..., so that no two writers share a fi
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 
@@ -19,9 +19,6 @@ from pipeline.errors import ConfigError
 from pipeline.record.rows import Column
 from pipeline.slots.layout import SampleLayout
 from solvers.base import FieldSpec, Parameter
-
-if TYPE_CHECKING:
-    pass
 
 FOLDER: Final = "record.zarr"
 VERSION: Final = 2

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import StudyConfig
 from pipeline.run import run
+from pipeline.study.config import StudyConfig
 from tests.small_study import STEPS, VALIDATION, small_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.petsc, pytest.mark.slow]

@@ -11,9 +11,10 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.config import StudyConfig, load
 from pipeline.journal import read
 from pipeline.run import StudyResult, run
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load
 
 pytestmark = [pytest.mark.petsc, pytest.mark.studies]
 

@@ -19,11 +19,11 @@ import pytest
 
 from benchmarks.store_rig import turning
 from pipeline import mpiexec
-from pipeline.config import StudyConfig
 from pipeline.controller import Assignment
-from pipeline.design import design_of
 from pipeline.errors import GroupFailed
 from pipeline.group import Group
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from solvers.base import SolverFailed
 from tests.integration.test_stream import KEYS, Node, Nodes, wait_until
 from tests.small_study import STEPS, small_study

@@ -12,7 +12,8 @@ import pytest
 import yaml
 
 from deploy.slurm import cpus_needed
-from pipeline.config import StudyConfig, parse
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 from tests.ops import crd
 
 Resource = dict[str, Any]

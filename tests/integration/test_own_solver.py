@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from deploy.report import failures
-from pipeline.config import parse
 from pipeline.errors import StudyFailed
 from pipeline.journal import read
 from pipeline.run import run
+from pipeline.study.load import parse
 from solvers.announce import with_announcement
 from solvers.base import Snapshot, Solver, SolverBug, SolverFailed
 from solvers.configs.own import OwnConfig

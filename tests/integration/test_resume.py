@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.config import StudyConfig, parse
 from pipeline.journal import read
 from pipeline.record.reader import open_record
 from pipeline.slots.shared_files import remove_stale
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 from tests.small_study import small_study
 from trainers.checkpoint_files import newest_valid, steps_in
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import xarray as xr
 
-from pipeline.config import StudyConfig, parse
 from pipeline.record.reader import open_record
 from pipeline.run import StudyResult, run
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 from tests.small_study import MEMBERS, STEPS, VALIDATION
 from tests.source_rig import first_study, second_tree
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from pipeline.record.choice import kept
 from pipeline.record.reader import open_record
 from pipeline.record.rows import RowGroup
-from pipeline.sections import RecordConfig
 from pipeline.stream.wire import Box
+from pipeline.study.sections import RecordConfig
 from tests.record_rig import Rank, check_content, hold_the_disk, open_rank, pairs_in
 
 SAMPLES = st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True).map(sorted)

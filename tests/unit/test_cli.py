@@ -20,12 +20,13 @@ import pipeline
 from deploy import cli, launch, overview
 from deploy.speaking import Terminated
 from pipeline.breakeven import Breakeven
-from pipeline.config import StudyConfig, load
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.regions import ErrorRange, ErrorsOf
-from pipeline.sections import RecordConfig
 from pipeline.stats import Summary
 from pipeline.stopping import StopRequest
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load
+from pipeline.study.sections import RecordConfig
 from solvers.registry import SOLVERS
 from tests.unit import decay_study
 from trainers.base import Spread

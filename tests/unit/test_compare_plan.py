@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from deploy.compare_plan import Method, Plan, plan
-from pipeline.config import StudyConfig
 from pipeline.errors import ConfigError
+from pipeline.study.config import StudyConfig
 from tests.small_study import small_study
 
 NOTHING: dict[str, Any] = {

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.config import StudyConfig
 from pipeline.dataset import write_dataset
-from pipeline.design import design_of
 from pipeline.reservoir.moments import moments_of
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
 from tests.small_study import STEPS, VALIDATION, small_study
 from trainers.stored import files_of
 

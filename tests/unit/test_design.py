@@ -4,8 +4,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import StudyConfig, parse
-from pipeline.design import Design, design_of, parameters_for
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import Design, design_of, parameters_for
+from pipeline.study.load import parse
 
 NAMES = ["initial", "west", "east", "south", "north"]
 DRAWING = ["uniform", "halton", "sobol", "latin_hypercube"]

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from pipeline.design_csv import MAX_CELL_PROBLEMS, read_rows
-from pipeline.distributions import Constant, Uniform
+from pipeline.study.design_csv import MAX_CELL_PROBLEMS, read_rows
+from pipeline.study.distributions import Constant, Uniform
 
 NAMES = ["west", "east", "north"]
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline.distributions import (
+from pipeline.study.distributions import (
     AnyDistribution,
     Constant,
     Distribution,

@@ -8,9 +8,9 @@ import pytest
 from jaxtyping import Float64
 
 from pipeline.downsample import Downsampling, Part, overlaps
-from pipeline.sections import StreamConfig
 from pipeline.slots.layout import Box
-from pipeline.streamed import streamed_spec
+from pipeline.study.sections import StreamConfig
+from pipeline.study.streamed import streamed_spec
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 
 GRID = (12, 20)

@@ -19,8 +19,9 @@ from deploy.drill_plan import (
     plan,
     settings,
 )
-from pipeline.config import StudyConfig, parse
 from pipeline.errors import ConfigError
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 from tests.small_study import small_study
 
 

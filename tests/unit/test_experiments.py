@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from deploy.compare_plan import plan
-from pipeline.config import load
+from pipeline.study.load import load
 
 PROJECT = Path(__file__).resolve().parents[2]
 # What is planned does not depend on the network.

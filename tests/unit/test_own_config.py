@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline.config import StudyConfig, load, parse
 from pipeline.errors import ConfigError
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import load, parse
 from solvers import announce
 from solvers.announce import ask, with_announcement
 from solvers.configs.own import OwnConfig
@@ -302,7 +303,7 @@ def test_checking_runs_the_file_in_another_process(tmp_path: Path, project: Path
     written(tmp_path, "import numpy as np", "import numpy as np, sqlite3; print('hello')")
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(study_tree("./decay.py:Decay")))
     program = (
-        "import sys; from pipeline.config import load; "
+        "import sys; from pipeline.study.config import load; "
         f"load({str(tmp_path / 'study.yaml')!r}); print('sqlite3' in sys.modules)"
     )
     done = subprocess.run(

@@ -14,10 +14,10 @@ from typer.testing import CliRunner, Result
 
 from deploy import cli, strips
 from deploy.costs import description, listing
-from pipeline.config import parse
-from pipeline.design import design_of
 from pipeline.errors import ConfigError
 from pipeline.one_member import cost_of, parameters_of, typical_parameters
+from pipeline.study.design import design_of
+from pipeline.study.load import parse
 from solvers.base import FieldSpec, Snapshot
 from solvers.configs.heat import HeatConfig
 from solvers.registry import SOLVERS

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from deploy.slurm import MAX_TEMP_DIR, SlurmOptions, cpus_needed, cpus_per_node, render
-from pipeline.config import StudyConfig, parse
+from pipeline.study.config import StudyConfig
+from pipeline.study.load import parse
 from tests.fake_study import STUDY
 
 STUDY_PATH = "/home/ada/my studies/plate.yaml"

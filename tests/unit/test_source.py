@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.config import StudyConfig, parse
-from pipeline.design import design_of
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER
 from pipeline.record.replay import RecordedMembers
 from pipeline.slots.layout import Box
-from pipeline.source import recorded_numbers
+from pipeline.study.config import StudyConfig
+from pipeline.study.design import design_of
+from pipeline.study.load import parse
+from pipeline.study.source import recorded_numbers
 from solvers.base import SolverFailed
 from tests.small_study import MEMBERS, STEPS, VALIDATION
 from tests.source_rig import DT, first_study, second_tree, snapshot_of, write_record

@@ -8,12 +8,13 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pipeline import checks
-from pipeline.config import StudyConfig, load, parse
-from pipeline.distributions import KEYS
 from pipeline.errors import ConfigError
-from pipeline.known_keys import known_keys
-from pipeline.sections import CsvDesign, RecordConfig, SourceConfig
+from pipeline.study import sizes
+from pipeline.study.config import StudyConfig
+from pipeline.study.distributions import KEYS
+from pipeline.study.known_keys import known_keys
+from pipeline.study.load import load, parse
+from pipeline.study.sections import CsvDesign, RecordConfig, SourceConfig
 
 Tree = dict[str, Any]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))
@@ -424,8 +425,8 @@ def test_the_credit_that_is_asked_for_holds_a_message(
     config = parse(study)
     together = min(max(1, batch_bytes // config.sample_bytes), MAX_COUNT)
     actual = message_bytes(config.sample_layout(), Box.whole(grid), together)
-    bound = checks.message_bytes(config.solver, config.stream, config.trainer)
-    assert actual <= bound <= actual + checks.MAX_HEADER_BYTES
+    bound = sizes.message_bytes(config.solver, config.stream, config.trainer)
+    assert actual <= bound <= actual + sizes.MAX_HEADER_BYTES
     study["stream"]["credit_bytes"] = bound
     assert parse(study).stream.credit_bytes == bound
     study["stream"]["credit_bytes"] = bound - 1
@@ -659,7 +660,7 @@ def test_every_key_says_what_it_is() -> None:
 
 def test_checking_a_study_loads_nothing_heavy(project: Path) -> None:
     program = (
-        "import sys; from pipeline.config import load; load('examples/heat.yaml').warnings();"
+        "import sys; from pipeline.study.config import load; load('examples/heat.yaml').warnings();"
         "print(*[m for m in ('torch', 'ray', 'zmq', 'petsc4py', 'mpi4py', 'scipy')"
         " if m in sys.modules])"
     )

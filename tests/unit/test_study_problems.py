@@ -1,12 +1,12 @@
-"""What ``pipeline.problems`` and ``pipeline.known_keys`` make of a model of their own."""
+"""What ``problems`` and ``known_keys`` of a study make of a model of their own."""
 
 from typing import Annotated, Literal
 
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.known_keys import known_keys, without
-from pipeline.problems import MAX_VALUE_CHARACTERS, from_validation, shown, written
+from pipeline.study.known_keys import known_keys, without
+from pipeline.study.problems import MAX_VALUE_CHARACTERS, from_validation, shown, written
 
 
 class _Model(BaseModel):

@@ -3,7 +3,7 @@ import math
 import pytest
 import yaml
 
-from pipeline.yaml_values import YamlProblem, parse_yaml, set_value
+from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_value
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float64
 
-from pipeline.distributions import AnyDistribution, Constant
-from pipeline.problems import nearest
+from pipeline.study.distributions import AnyDistribution, Constant
+from pipeline.study.problems import nearest
 
 MAX_CELL_PROBLEMS = 5
 

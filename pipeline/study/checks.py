@@ -9,28 +9,27 @@ Invariants (``tests/unit/test_study_config.py``):
 2. A value outside what a solver is meant for is a warning, not a problem.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from pipeline import flow, streamed
-from pipeline.distributions import (
+from pipeline import flow
+from pipeline.study import streamed
+from pipeline.study.distributions import (
     AnyDistribution,
-    Constant,
     count_ranges,
     fixed_points,
     grid_levels,
     nearest_grids,
 )
-from pipeline.problems import nearest, problem
-from pipeline.sections import (
+from pipeline.study.problems import nearest, problem
+from pipeline.study.sections import (
     CsvDesign,
     EnsembleConfig,
     ReservoirConfig,
     SourceConfig,
     StreamConfig,
 )
-from pipeline.source import section_problems
+from pipeline.study.sizes import message_bytes, sample_bytes, samples_per_member
 from solvers.config import SolverConfig
 from solvers.registry import known
 from trainers.config import TrainerConfig
@@ -41,24 +40,17 @@ from trainers.model_checks import model_problems
 # do not look there.
 SECTIONS = ("solver", "parameters", "ensemble", "stream", "reservoir", "trainer")
 
-# Limits of one message in pipeline/stream/link.py and wire.py, which bring zmq and are not
-# imported here.
-MAX_PIECE_BYTES = 4 << 20
-MAX_SAMPLES = 4096
-MAX_HEADER_BYTES = 512
+_NEEDED = "(ensemble.validation, unless it is live, + ensemble.members - source.live)"
 
-_VALUE_BYTES = {"float32": 4, "float16": 2}
-
-
-_Check = tuple[tuple[str, ...], Callable[..., list[str]]]
+Check = tuple[tuple[str, ...], Callable[..., list[str]]]
 
 
 def problems(sections: Mapping[str, Any]) -> list[str]:
     """Errors between those sections that are there."""
-    found = _all(sections, [(("solver", "stream"), _stream_problems)])
+    found = run_checks(sections, [(("solver", "stream"), _stream_problems)])
     if found:  # no sample can be made of it, so nothing is held against samples
         sections = {name: section for name, section in sections.items() if name != "stream"}
-    checks: list[_Check] = [
+    checks: list[Check] = [
         (("solver", "stream", "trainer"), _sample_problems),
         (("solver", "stream", "trainer"), _model_problems),
         (("solver?", "given"), _unknown_parameter_problems),
@@ -75,47 +67,17 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("ensemble", "trainer"), _judging_problems),
         (("solver", "ensemble", "stream", "reservoir", "trainer"), _nothing_trained_problems),
     ]
-    return found + _all(sections, checks)
+    return found + run_checks(sections, checks)
 
 
-def warnings(sections: Mapping[str, Any]) -> list[str]:
-    """What is allowed between the sections, but probably not meant."""
-    checks: list[_Check] = [
-        (("solver", "parameters"), _range_warnings),
-        (("solver", "parameters", "stream", "trainer"), _seed_warnings),
-        (("parameters", "ensemble", "source"), _same_members_warnings),
-        (SECTIONS, _reservoir_warnings),
-        (("ensemble",), _validation_warnings),
-        (("deterministic", "trainer"), _deterministic_warnings),
-    ]
-    return _all(sections, checks)
-
-
-def _all(sections: Mapping[str, Any], checks: Sequence[_Check]) -> list[str]:
+def run_checks(sections: Mapping[str, Any], checks: Sequence[Check]) -> list[str]:
+    """Lines of those checks whose sections are all there."""
     return [
         line
         for names, check in checks
         if all(name in sections for name in names)
         for line in check(*(sections[name] for name in names))
     ]
-
-
-def samples_per_member(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Samples that a completed member yields: windows that start ``stride`` snapshots apart."""
-    task = trainer.task
-    return (streamed.snapshots_of(solver.max_snapshots, stream) - task.window) // task.stride + 1
-
-
-def sample_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Field bytes of one sample."""
-    spec = streamed.streamed_spec(solver.spec(), stream)
-    return _VALUE_BYTES[stream.dtype] * trainer.task.window * math.prod(spec.sample_shape)
-
-
-def slot_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Shared memory of one slot: the fields, the inputs, member, number and step."""
-    inputs = len(solver.parameters()) + trainer.task.window
-    return sample_bytes(solver, stream, trainer) + 4 * inputs + 3 * 8
 
 
 def _stream_problems(solver: SolverConfig, stream: StreamConfig) -> list[str]:
@@ -258,6 +220,52 @@ def _source_problems(ensemble: EnsembleConfig, source: SourceConfig | None) -> l
     )
 
 
+def section_problems(
+    members: int, validation: int, redraws: bool, mpi_ranks: int, drawn: bool, source: SourceConfig
+) -> list[str]:
+    """What is wrong with the section, whatever the record holds.
+
+    Args:
+        members: ``ensemble.members``.
+        validation: ``ensemble.validation``.
+        redraws: Whether another member takes the place of a failed one.
+        mpi_ranks: Of one simulation.
+        drawn: Whether the design draws, as many members as are wanted.
+        source: The section.
+    """
+    found = []
+    if source.live > members:
+        text = f"must be at most ensemble.members={members}. Lower it"
+        found.append(problem("source.live", source.live, text))
+    needed = recorded_count(members, validation, source)
+    if needed < 1 and not found:
+        text = "leaves nothing to be taken from the record. Lower it, or remove source"
+        found.append(problem("source.live", source.live, text))
+    simulated = source.live + (validation if source.validation == "live" else 0)
+    if simulated == 0 and redraws:
+        text = "would simulate another member, and nothing is simulated here. Set it to skip"
+        found.append(problem("ensemble.on_failure", "redraw", text))
+    if simulated == 0 and mpi_ranks > 1:
+        text = "nothing is simulated here. Set it to 1"
+        found.append(problem("ensemble.mpi_ranks", mpi_ranks, text))
+    if simulated > 0 and not drawn:
+        text = "members beside those of a record must be drawn. Take halton, uniform or another"
+        found.append(f"ensemble.design: {text} design that draws")
+    chosen = source.members
+    if chosen is not None and len(chosen) != needed and not found:
+        text = f"{len(chosen)} members are named, but {needed} are needed {_NEEDED}. Name as many"
+        found.append(problem("source.members", list(chosen), text))
+    if chosen is not None and len(set(chosen)) < len(chosen):
+        text = "a member is named twice. Name each once"
+        found.append(problem("source.members", list(chosen), text))
+    return found
+
+
+def recorded_count(members: int, validation: int, source: SourceConfig) -> int:
+    """Members that are taken from the record."""
+    return members - source.live + (validation if source.validation == "recorded" else 0)
+
+
 def _design_problems(
     solver: SolverConfig,
     parameters: Mapping[str, AnyDistribution],
@@ -321,19 +329,6 @@ def _deterministic_problems(deterministic: bool, reservoir: ReservoirConfig) -> 
     ]
 
 
-def _deterministic_warnings(deterministic: bool, trainer: TrainerConfig) -> list[str]:
-    if not deterministic or trainer.device == "cpu":
-        return []
-    return [
-        problem(
-            "trainer.device",
-            trainer.device,
-            "deterministic=true makes the same batches come in the same order everywhere, but "
-            "GPUs do not add up in a fixed order. Set it to cpu for equal losses",
-        )
-    ]
-
-
 def _mpi_problems(solver: SolverConfig, ensemble: EnsembleConfig) -> list[str]:
     ranks = ensemble.mpi_ranks
     if ranks == 1:
@@ -376,15 +371,6 @@ def _flow_problems(
     return [f"reservoir.{line}" for line in lines]
 
 
-def message_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
-    """Upper bound of the length of a message: samples put together, or a piece of a large one."""
-    sample = sample_bytes(solver, stream, trainer)
-    samples = min(max(1, stream.batch_bytes // sample), MAX_SAMPLES)
-    payload = samples * sample if sample <= MAX_PIECE_BYTES else MAX_PIECE_BYTES
-    table = samples * 8 * (2 + trainer.task.window)  # sample, step and times of each
-    return payload + table + MAX_HEADER_BYTES + 8 * len(solver.parameters())
-
-
 def _credit_problems(
     solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
 ) -> list[str]:
@@ -400,109 +386,3 @@ def _credit_problems(
             f"to at least {needed}",
         )
     ]
-
-
-def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistribution]) -> list[str]:
-    found = []
-    for parameter in solver.parameters():
-        given = parameters.get(parameter.name)
-        if given is not None and not (
-            parameter.low <= given.lowest and given.highest <= parameter.high
-        ):
-            found.append(
-                problem(
-                    f"parameters.{parameter.name}",
-                    given.model_dump(),
-                    f"goes beyond what solver {solver.kind!r} is meant for, {parameter.low:g} to "
-                    f"{parameter.high:g} {parameter.unit}",
-                )
-            )
-    return found
-
-
-def _seed_warnings(
-    solver: SolverConfig,
-    parameters: Mapping[str, AnyDistribution],
-    stream: StreamConfig,
-    trainer: TrainerConfig,
-) -> list[str]:
-    if trainer.task.kind not in ("direct", "operator"):
-        return []  # it sees earlier snapshots, which show what was drawn
-    spec = streamed.streamed_spec(solver.spec(), stream)
-    names = [parameter.name for parameter in solver.parameters() if parameter.seed]
-    return [
-        problem(
-            f"parameters.{name}",
-            parameters[name].model_dump(),
-            "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
-            f"fields among {list(solver.spec().names)} that the seed starts",
-        )
-        for name in names
-        if name in parameters and parameters[name].levels != 1 and not spec.inputs
-    ]
-
-
-def _same_members_warnings(
-    parameters: Mapping[str, AnyDistribution],
-    ensemble: EnsembleConfig,
-    source: SourceConfig | None,
-) -> list[str]:
-    if isinstance(ensemble.design, CsvDesign) or not parameters or ensemble.members == 1:
-        return []
-    if source is not None:
-        return []
-    if not all(isinstance(each, Constant) for each in parameters.values()):
-        return []
-    return [f"ensemble.members={ensemble.members}: all parameters are constant, all members equal"]
-
-
-def _reservoir_warnings(
-    solver: SolverConfig,
-    _: Mapping[str, AnyDistribution],
-    ensemble: EnsembleConfig,
-    stream: StreamConfig,
-    reservoir: ReservoirConfig,
-    trainer: TrainerConfig,
-) -> list[str]:
-    samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
-    found = []
-    if reservoir.watermark > samples:
-        found.append(
-            problem(
-                "reservoir.watermark",
-                reservoir.watermark,
-                f"only {samples} samples will reach a rank, so training starts when all "
-                "simulations are over",
-            )
-        )
-    unbounded = reservoir.policy == "reservoir" and reservoir.max_surplus is None
-    if unbounded and samples <= reservoir.capacity:
-        found.append(
-            problem(
-                "reservoir.capacity",
-                reservoir.capacity,
-                f"all {samples} samples of a rank fit, so solvers never wait for the trainer, and "
-                "each sample may be drawn only once. Lower capacity, or set max_surplus",
-            )
-        )
-    failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
-    in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
-    uneven = failures + in_progress + trainer.ranks - 1
-    safe = reservoir.watermark + trainer.batch + uneven
-    if trainer.ranks > 1 and reservoir.capacity < safe:
-        found.append(
-            problem(
-                "reservoir.capacity",
-                reservoir.capacity,
-                f"with up to {failures} failed members (ensemble.max_failed_fraction) one rank may "
-                f"get {uneven} samples more than another, and both may come to wait for ever. "
-                f"Raise capacity to {safe}, or lower max_failed_fraction",
-            )
-        )
-    return found
-
-
-def _validation_warnings(ensemble: EnsembleConfig) -> list[str]:
-    if ensemble.validation > 0:
-        return []
-    return ["ensemble.validation=0: nothing will say how good the surrogate is"]

@@ -22,12 +22,12 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from pipeline.config import StudyConfig
-from pipeline.design_csv import read_rows
-from pipeline.distributions import AnyDistribution, grid_levels
 from pipeline.record.replay import RecordedMembers
-from pipeline.sections import CsvDesign, SourceConfig
-from pipeline.source import recorded_numbers
+from pipeline.study.config import StudyConfig
+from pipeline.study.design_csv import read_rows
+from pipeline.study.distributions import AnyDistribution, grid_levels
+from pipeline.study.sections import CsvDesign, SourceConfig
+from pipeline.study.source import recorded_numbers
 
 # One child of the root seed for each purpose, so that none disturbs another.
 TRAINING, VALIDATION, REDRAW = 0x7121, 0x7A11, 0x2ED2

@@ -7,32 +7,32 @@ accounting and the validation see no difference.
 2. A member of the record is used once, for validation or for training.
 3. Members that are still simulated are spread evenly among those of the record.
 4. A task that needs consecutive snapshots gets members without a gap only.
-5. What cannot work is refused when the study is read, with every reason.
+5. What cannot work is refused when the study is read, with every reason: solver, fields, grid, type
+   and steps of the record must be those of the study, or contain them.
 """
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from pipeline import flow
 from pipeline.errors import ConfigError
-from pipeline.problems import problem
 from pipeline.record.layout import MADE_FROM
 from pipeline.record.reader import parts_of
 from pipeline.record.replay import RecordedMembers, Steps
-from pipeline.sections import SourceConfig
-from pipeline.source_checks import content_problems, record_problem
-
-if TYPE_CHECKING:
-    from pipeline.config import StudyConfig
+from pipeline.study.checks import recorded_count
+from pipeline.study.config import StudyConfig
+from pipeline.study.problems import problem
+from pipeline.study.sections import SourceConfig
 
 _CHOICE = 0x5023  # of the root seed: which members are for validation
 # Of the section ``stream``: they decide what a snapshot looks like.
 _CONTENT = ("initial_state", "every", "fields", "input_fields", "coarsen", "dtype")
 Counts = Int64[np.ndarray, " _member"]
+_ELSEWHERE = ("path", "root")  # of a solver: where it lies, not what it computes
 _NAMED = 3  # members that a message names at most
 
 
@@ -59,56 +59,7 @@ def with_sections(tree: Mapping[str, Any], record: Path) -> dict[str, Any]:
     }
 
 
-def section_problems(
-    members: int, validation: int, redraws: bool, mpi_ranks: int, drawn: bool, source: SourceConfig
-) -> list[str]:
-    """What is wrong with the section, whatever the record holds.
-
-    Args:
-        members: ``ensemble.members``.
-        validation: ``ensemble.validation``.
-        redraws: Whether another member takes the place of a failed one.
-        mpi_ranks: Of one simulation.
-        drawn: Whether the design draws, as many members as are wanted.
-        source: The section.
-    """
-    found = []
-    if source.live > members:
-        text = f"must be at most ensemble.members={members}. Lower it"
-        found.append(problem("source.live", source.live, text))
-    needed = recorded_count(members, validation, source)
-    if needed < 1 and not found:
-        text = "leaves nothing to be taken from the record. Lower it, or remove source"
-        found.append(problem("source.live", source.live, text))
-    simulated = source.live + (validation if source.validation == "live" else 0)
-    if simulated == 0 and redraws:
-        text = "would simulate another member, and nothing is simulated here. Set it to skip"
-        found.append(problem("ensemble.on_failure", "redraw", text))
-    if simulated == 0 and mpi_ranks > 1:
-        text = "nothing is simulated here. Set it to 1"
-        found.append(problem("ensemble.mpi_ranks", mpi_ranks, text))
-    if simulated > 0 and not drawn:
-        text = "members beside those of a record must be drawn. Take halton, uniform or another"
-        found.append(f"ensemble.design: {text} design that draws")
-    chosen = source.members
-    if chosen is not None and len(chosen) != needed and not found:
-        text = f"{len(chosen)} members are named, but {needed} are needed {_NEEDED}. Name as many"
-        found.append(problem("source.members", list(chosen), text))
-    if chosen is not None and len(set(chosen)) < len(chosen):
-        text = "a member is named twice. Name each once"
-        found.append(problem("source.members", list(chosen), text))
-    return found
-
-
-_NEEDED = "(ensemble.validation, unless it is live, + ensemble.members - source.live)"
-
-
-def recorded_count(members: int, validation: int, source: SourceConfig) -> int:
-    """Members that are taken from the record."""
-    return members - source.live + (validation if source.validation == "recorded" else 0)
-
-
-def recorded_numbers(study: "StudyConfig") -> dict[int, int]:
+def recorded_numbers(study: StudyConfig) -> dict[int, int]:
     """Which members of the study are which of the record; the others are simulated."""
     source, ensemble = study.source, study.ensemble
     if source is None:
@@ -127,7 +78,7 @@ def _is_live(place: int, live: int, members: int) -> bool:
     return (place + 1) * live // members > place * live // members
 
 
-def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
+def taken(study: StudyConfig) -> tuple[SourceConfig, list[str]]:
     """The section with the members that are taken from the record, and what speaks against it.
 
     Args:
@@ -136,7 +87,7 @@ def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
     source = study.source
     assert source is not None
     record = RecordedMembers(source.record)
-    found = content_problems(study, record)
+    found = _content_problems(study, record)
     if found:
         return source, found
     steps = {each: _wanted(record.steps(each), study) for each in record.members.tolist()}
@@ -152,24 +103,24 @@ def taken(study: "StudyConfig") -> tuple[SourceConfig, list[str]]:
     return source, found + _capacity_problems(study, counts)
 
 
-def _wanted(steps: Steps, study: "StudyConfig") -> Steps:
+def _wanted(steps: Steps, study: StudyConfig) -> Steps:
     """The steps of which samples are made."""
     steps = steps[steps % study.stream.every == 0]
     return steps if study.stream.initial_state else steps[steps > 0]
 
 
-def _suffices(steps: Steps, study: "StudyConfig") -> bool:
+def _suffices(steps: Steps, study: StudyConfig) -> bool:
     whole = study.window == 1 or bool((np.diff(steps) == study.stream.every).all())
     return whole and steps.size >= study.window
 
 
-def _count(steps: Steps, study: "StudyConfig") -> int:
+def _count(steps: Steps, study: StudyConfig) -> int:
     """Samples that are made of snapshots at these steps."""
     return (steps.size - study.window) // study.trainer.task.stride + 1
 
 
 def _chosen(
-    study: "StudyConfig",
+    study: StudyConfig,
     source: SourceConfig,
     steps: Mapping[int, Steps],
     usable: Mapping[int, Steps],
@@ -195,7 +146,7 @@ def _chosen(
 
 
 def _too_few(
-    study: "StudyConfig", needed: int, steps: Mapping[int, Steps], usable: Mapping[int, Steps]
+    study: StudyConfig, needed: int, steps: Mapping[int, Steps], usable: Mapping[int, Steps]
 ) -> str:
     ensemble = study.ensemble
     wanted = f"ensemble.members={ensemble.members}, ensemble.validation={ensemble.validation}"
@@ -212,11 +163,11 @@ def _too_few(
         if len(usable)
         else "Record with fraction 1, every 1 and what: inserted, or take trainer.task.kind=direct"
     )
-    return record_problem(study, f"{text}. {remedy}")
+    return _record_problem(study, f"{text}. {remedy}")
 
 
 def _range_problems(
-    study: "StudyConfig", record: RecordedMembers, chosen: Sequence[int]
+    study: StudyConfig, record: RecordedMembers, chosen: Sequence[int]
 ) -> list[str]:
     """A network is scaled to the ranges that the study states."""
     values = record.parameters(chosen, study.parameter_names)
@@ -231,7 +182,7 @@ def _range_problems(
     return found
 
 
-def _samples(study: "StudyConfig", recorded: Mapping[int, int]) -> Counts:
+def _samples(study: StudyConfig, recorded: Mapping[int, int]) -> Counts:
     """Samples that each training member has, in their order."""
     ensemble, numbers = study.ensemble, recorded_numbers(study)
     training = range(ensemble.validation, ensemble.validation + ensemble.members)
@@ -239,7 +190,7 @@ def _samples(study: "StudyConfig", recorded: Mapping[int, int]) -> Counts:
     return np.array([recorded[numbers[m]] if m in numbers else most for m in training], np.int64)
 
 
-def _capacity_problems(study: "StudyConfig", counts: Counts) -> list[str]:
+def _capacity_problems(study: StudyConfig, counts: Counts) -> list[str]:
     """Members of different length leave the ranks with different numbers of samples."""
     ranks, reservoir = study.trainer.ranks, study.reservoir
     if ranks == 1 or (counts == study.samples_per_member).all():
@@ -258,3 +209,85 @@ def _capacity_problems(study: "StudyConfig", counts: Counts) -> list[str]:
         f"more than another, and both would come to wait for ever. Raise it to {needed}"
     )
     return [problem("reservoir.capacity", reservoir.capacity, text)]
+
+
+def _content_problems(study: StudyConfig, record: RecordedMembers) -> list[str]:
+    """What of the record is not what this study wants."""
+    return (
+        _solver_problems(study, record)
+        + _parameter_problems(study, record)
+        + _field_problems(study, record)
+        + _step_problems(study, record)
+    )
+
+
+def _solver_problems(study: StudyConfig, record: RecordedMembers) -> list[str]:
+    now, then = study.solver.model_dump(mode="json"), record.made_from["solver"]
+    other = [key for key in now | then if key not in _ELSEWHERE and now.get(key) != then.get(key)]
+    return [
+        problem(
+            f"solver.{key}",
+            now.get(key),
+            f"the record was made with {then.get(key)!r}. Leave the section out to take the "
+            "record's, or remove source",
+        )
+        for key in other
+    ]
+
+
+def _parameter_problems(study: StudyConfig, record: RecordedMembers) -> list[str]:
+    wanted = {each.name: each.unit for each in study.solver.parameters()}
+    if wanted == record.units:
+        return []
+    text = (
+        f"its parameters are {_listed(record.units)}, those of the solver {_listed(wanted)}. Take "
+        "a record of the same solver"
+    )
+    return [_record_problem(study, text)]
+
+
+def _listed(units: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} [{unit}]" for name, unit in units.items()) or "none"
+
+
+def _field_problems(study: StudyConfig, record: RecordedMembers) -> list[str]:
+    there, wanted = record.spec, study.spec
+    found = []
+    missing = [name for name in wanted.names if name not in there.names]
+    if missing:
+        text = (
+            f"has no field {', '.join(missing)}, only {', '.join(there.names)}. Set stream.fields "
+            "and stream.input_fields to some of them, or leave them out"
+        )
+        found.append(_record_problem(study, text))
+    if (there.shape, there.spacing) != (wanted.shape, wanted.spacing):
+        text = (
+            f"its grid has {list(there.shape)} points, that of this study {list(wanted.shape)}. "
+            "Leave solver and stream.coarsen out to take the record's"
+        )
+        found.append(_record_problem(study, text))
+    if record.dtype != study.stream.dtype:
+        text = f"the record holds {record.dtype}. Set it to that, or leave it out"
+        found.append(problem("stream.dtype", study.stream.dtype, text))
+    return found
+
+
+def _step_problems(study: StudyConfig, record: RecordedMembers) -> list[str]:
+    then, now = record.made_from["stream"], study.stream
+    found = []
+    if now.every % then["every"]:
+        text = (
+            f"the record has only every {then['every']}. step. Set it to a multiple of that, or "
+            "leave it out"
+        )
+        found.append(problem("stream.every", now.every, text))
+    if now.initial_state and not then["initial_state"]:
+        text = "the record has no initial states. Set it to false, or leave it out"
+        found.append(problem("stream.initial_state", True, text))
+    return found
+
+
+def _record_problem(study: StudyConfig, text: str) -> str:
+    """A line about the record as a whole."""
+    assert study.source is not None
+    return problem("source.record", str(study.source.record), text)

@@ -6,8 +6,8 @@ Known before anything runs, and without NumPy; ``pipeline/downsample.py`` does i
 from dataclasses import replace
 from math import prod
 
-from pipeline.problems import nearest, problem
-from pipeline.sections import StreamConfig
+from pipeline.study.problems import nearest, problem
+from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec
 
 INITIAL = "initial_"  # before the name of a field: what it was at time 0

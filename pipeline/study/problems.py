@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from pipeline.distributions import KEYS, SYNTAX
-from pipeline.known_keys import MISSING, Place, child, known_keys, node_at
+from pipeline.study.distributions import KEYS, SYNTAX
+from pipeline.study.known_keys import MISSING, Place, child, known_keys, node_at
 
 MAX_VALUE_CHARACTERS = 60
 

@@ -1,0 +1,189 @@
+"""The study: everything one run needs, read from YAML and checked before any process starts.
+
+The only reader of YAML. ``load`` reads a file, ``parse`` the same content as plain dicts.
+
+Invariants (``tests/unit/test_study_config.py``):
+
+1. A study that loads is consistent: keys, types, ranges, and the parts against each other.
+2. All errors are listed at once, each with path, value, limit and remedy.
+3. What is resolved reads back from its own JSON unchanged, and needs no other file for it.
+4. Nothing heavy is imported: a study can be checked on a machine without Ray, torch or PETSc.
+5. Somebody's own solver is asked once what it is, by ``parse``; what it said is kept in the study.
+"""
+
+import math
+from typing import Any
+
+from pydantic import Field, model_validator
+
+from pipeline.errors import ConfigError
+from pipeline.slots.layout import SampleLayout
+from pipeline.study import checks, sizes, warnings
+from pipeline.study.distributions import Distribution
+from pipeline.study.sections import (
+    CheckpointConfig,
+    EnsembleConfig,
+    RecordConfig,
+    ReservoirConfig,
+    Section,
+    SourceConfig,
+    StreamConfig,
+)
+from pipeline.study.streamed import streamed_spec
+from solvers.base import FieldSpec
+from solvers.config import SolverConfig
+from trainers.config import StepsAfter, TrainerConfig
+
+
+class StudyConfig(Section):
+    """One run of the whole system."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=64, description="name of the study"
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="root of all random numbers")
+    deterministic: bool = Field(
+        default=False, description="whether a loss curve on CPUs must not depend on timing"
+    )
+    solver: SolverConfig
+    parameters: dict[str, Distribution] = Field(
+        default_factory=dict, description="a distribution for each parameter of the solver"
+    )
+    ensemble: EnsembleConfig
+    stream: StreamConfig = StreamConfig()
+    reservoir: ReservoirConfig
+    trainer: TrainerConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    record: RecordConfig | None = Field(
+        default=None, description="which samples are kept on disk; null: none"
+    )
+    source: SourceConfig | None = Field(
+        default=None, description="a record to take members from; null: all are simulated"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> "StudyConfig":
+        found = checks.problems(self._sections())
+        if found:
+            raise ConfigError(found)
+        return self
+
+    def _sections(self) -> dict[str, Any]:
+        sections: dict[str, Any] = {name: getattr(self, name) for name in checks.SECTIONS}
+        sections |= {f"{name}?": section for name, section in sections.items()}
+        sections["given"] = {name: each.model_dump() for name, each in self.parameters.items()}
+        sections["deterministic"] = self.deterministic
+        sections["source"] = self.source
+        return sections
+
+    @property
+    def parameter_names(self) -> tuple[str, ...]:
+        """In the order of the solver, which is the order of every parameter array."""
+        return tuple(parameter.name for parameter in self.solver.parameters())
+
+    @property
+    def window(self) -> int:
+        """Consecutive snapshots in a sample."""
+        return self.trainer.task.window
+
+    @property
+    def spec(self) -> FieldSpec:
+        """Names, units and grid of what leaves the solver."""
+        return streamed_spec(self.solver.spec(), self.stream)
+
+    @property
+    def samples_per_member(self) -> int:
+        """Samples that a completed member yields."""
+        return sizes.samples_per_member(self.solver, self.stream, self.trainer)
+
+    @property
+    def expected_samples(self) -> int:
+        """Training samples of the whole ensemble when no member fails."""
+        if self.source is not None and self.source.samples is not None:
+            return self.source.samples
+        return self.ensemble.members * self.samples_per_member
+
+    @property
+    def simulates(self) -> bool:
+        """Whether a solver runs at all."""
+        source = self.source
+        if source is None or source.live:
+            return True
+        return source.validation == "live" and self.ensemble.validation > 0
+
+    def validation_capacity(self, rank: int) -> int:
+        """Validation samples that arrive at one rank: whole members, member % ranks == rank."""
+        members = range(rank, self.ensemble.validation, self.trainer.ranks)
+        return len(members) * self.samples_per_member
+
+    def sample_layout(self) -> SampleLayout:
+        """Shape of what lies in a slot."""
+        return SampleLayout(
+            window=self.window,
+            sample_shape=self.spec.sample_shape,
+            num_parameters=len(self.parameter_names),
+            dtype=self.stream.dtype,
+        )
+
+    @property
+    def sample_bytes(self) -> int:
+        """Field bytes of one sample."""
+        return sizes.sample_bytes(self.solver, self.stream, self.trainer)
+
+    @property
+    def slots_bytes(self) -> int:
+        """Shared memory of all ranks together, training and validation slots."""
+        ranks = self.trainer.ranks
+        slots = ranks * self.reservoir.capacity + sum(map(self.validation_capacity, range(ranks)))
+        return slots * sizes.slot_bytes(self.solver, self.stream, self.trainer)
+
+    @property
+    def max_train_steps(self) -> int | None:
+        """Most train steps that ``max_reuse`` allows; None without a limit."""
+        if self.reservoir.max_reuse is None:
+            return None
+        draws = self.expected_samples * max(self.reservoir.max_reuse, 1.0)
+        return self._train_steps(draws / self.trainer.ranks)
+
+    @property
+    def expected_train_steps(self) -> int | None:
+        """Train steps that the solvers' waiting makes sure of; None where nothing is known.
+
+        With ``max_surplus`` the solvers have waited, when production ends, until all but that many
+        of the allowed draws were made; then comes what ``trainer.after_production`` says.
+        """
+        reservoir, most = self.reservoir, self.max_train_steps
+        if most is None or reservoir.max_reuse is None or reservoir.max_surplus is None:
+            return most
+        samples = self.expected_samples / self.trainer.ranks
+        draws = samples * reservoir.max_reuse - reservoir.max_surplus
+        drained = self.trainer.after_production.kind != "stop"
+        draws = max(draws, 0.0) + (min(samples, reservoir.capacity) if drained else 0.0)
+        return min(most, self._train_steps(draws))
+
+    def _train_steps(self, draws: float) -> int:
+        """Train steps of so many draws of one rank, and those that follow after the drain."""
+        after, group = self.trainer.after_production, self.trainer.batch * self.trainer.accumulate
+        return -int(-draws // group) + (after.steps if isinstance(after, StepsAfter) else 0)
+
+    @property
+    def record_bytes(self) -> int:
+        """Upper bound of the record on disk, without compression; 0 without a record."""
+        if self.record is None:
+            return 0
+        held = self.trainer.ranks * self.reservoir.capacity
+        samples = self.expected_samples
+        if self.record.what == "reservoir":
+            samples = min(samples, held)
+        # Parameters, times, member, number, step and draws stand beside the fields.
+        numbers = 8 * (len(self.parameter_names) + self.window + 3) + 4
+        kept = math.ceil(samples * self.record.fraction / self.record.every)
+        return kept * (self.sample_bytes + numbers)
+
+    def warnings(self) -> list[str]:
+        """What is allowed, but probably not meant."""
+        return warnings.warnings(self._sections())
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain dicts and lists; ``StudyConfig.model_validate`` reads them back."""
+        return self.model_dump(mode="json")

@@ -1,0 +1,152 @@
+"""What a study may say, but probably does not mean."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline import flow
+from pipeline.study import streamed
+from pipeline.study.checks import SECTIONS, Check, run_checks
+from pipeline.study.distributions import AnyDistribution, Constant
+from pipeline.study.problems import problem
+from pipeline.study.sections import (
+    CsvDesign,
+    EnsembleConfig,
+    ReservoirConfig,
+    SourceConfig,
+    StreamConfig,
+)
+from pipeline.study.sizes import samples_per_member
+from solvers.config import SolverConfig
+from trainers.config import TrainerConfig
+
+
+def warnings(sections: Mapping[str, Any]) -> list[str]:
+    """What is allowed between the sections, but probably not meant."""
+    checks: list[Check] = [
+        (("solver", "parameters"), _range_warnings),
+        (("solver", "parameters", "stream", "trainer"), _seed_warnings),
+        (("parameters", "ensemble", "source"), _same_members_warnings),
+        (SECTIONS, _reservoir_warnings),
+        (("ensemble",), _validation_warnings),
+        (("deterministic", "trainer"), _deterministic_warnings),
+    ]
+    return run_checks(sections, checks)
+
+
+def _deterministic_warnings(deterministic: bool, trainer: TrainerConfig) -> list[str]:
+    if not deterministic or trainer.device == "cpu":
+        return []
+    return [
+        problem(
+            "trainer.device",
+            trainer.device,
+            "deterministic=true makes the same batches come in the same order everywhere, but "
+            "GPUs do not add up in a fixed order. Set it to cpu for equal losses",
+        )
+    ]
+
+
+def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistribution]) -> list[str]:
+    found = []
+    for parameter in solver.parameters():
+        given = parameters.get(parameter.name)
+        if given is not None and not (
+            parameter.low <= given.lowest and given.highest <= parameter.high
+        ):
+            found.append(
+                problem(
+                    f"parameters.{parameter.name}",
+                    given.model_dump(),
+                    f"goes beyond what solver {solver.kind!r} is meant for, {parameter.low:g} to "
+                    f"{parameter.high:g} {parameter.unit}",
+                )
+            )
+    return found
+
+
+def _seed_warnings(
+    solver: SolverConfig,
+    parameters: Mapping[str, AnyDistribution],
+    stream: StreamConfig,
+    trainer: TrainerConfig,
+) -> list[str]:
+    if trainer.task.kind not in ("direct", "operator"):
+        return []  # it sees earlier snapshots, which show what was drawn
+    spec = streamed.streamed_spec(solver.spec(), stream)
+    names = [parameter.name for parameter in solver.parameters() if parameter.seed]
+    return [
+        problem(
+            f"parameters.{name}",
+            parameters[name].model_dump(),
+            "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
+            f"fields among {list(solver.spec().names)} that the seed starts",
+        )
+        for name in names
+        if name in parameters and parameters[name].levels != 1 and not spec.inputs
+    ]
+
+
+def _same_members_warnings(
+    parameters: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    source: SourceConfig | None,
+) -> list[str]:
+    if isinstance(ensemble.design, CsvDesign) or not parameters or ensemble.members == 1:
+        return []
+    if source is not None:
+        return []
+    if not all(isinstance(each, Constant) for each in parameters.values()):
+        return []
+    return [f"ensemble.members={ensemble.members}: all parameters are constant, all members equal"]
+
+
+def _reservoir_warnings(
+    solver: SolverConfig,
+    _: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    stream: StreamConfig,
+    reservoir: ReservoirConfig,
+    trainer: TrainerConfig,
+) -> list[str]:
+    samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
+    found = []
+    if reservoir.watermark > samples:
+        found.append(
+            problem(
+                "reservoir.watermark",
+                reservoir.watermark,
+                f"only {samples} samples will reach a rank, so training starts when all "
+                "simulations are over",
+            )
+        )
+    unbounded = reservoir.policy == "reservoir" and reservoir.max_surplus is None
+    if unbounded and samples <= reservoir.capacity:
+        found.append(
+            problem(
+                "reservoir.capacity",
+                reservoir.capacity,
+                f"all {samples} samples of a rank fit, so solvers never wait for the trainer, and "
+                "each sample may be drawn only once. Lower capacity, or set max_surplus",
+            )
+        )
+    failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
+    in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
+    uneven = failures + in_progress + trainer.ranks - 1
+    safe = reservoir.watermark + trainer.batch + uneven
+    if trainer.ranks > 1 and reservoir.capacity < safe:
+        found.append(
+            problem(
+                "reservoir.capacity",
+                reservoir.capacity,
+                f"with up to {failures} failed members (ensemble.max_failed_fraction) one rank may "
+                f"get {uneven} samples more than another, and both may come to wait for ever. "
+                f"Raise capacity to {safe}, or lower max_failed_fraction",
+            )
+        )
+    return found
+
+
+def _validation_warnings(ensemble: EnsembleConfig) -> list[str]:
+    if ensemble.validation > 0:
+        return []
+    return ["ensemble.validation=0: nothing will say how good the surrogate is"]
