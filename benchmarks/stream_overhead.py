@@ -16,8 +16,8 @@ from typing import Final
 from benchmarks.figures import Figure
 from benchmarks.processes import reporting
 from benchmarks.store_rig import drawing, fifo, store
-from pipeline.controller import Assignment
-from pipeline.members import run_member
+from pipeline.members.attempt import Assignment
+from pipeline.members.run_member import run_member
 from pipeline.stream.sender import Sender
 from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
 

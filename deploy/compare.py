@@ -27,7 +27,7 @@ from pipeline.errors import ConfigError
 from trainers.stored import Store
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset
+    from pipeline.members.dataset import Dataset
 
 
 def compare(made: Plan, out: Path) -> None:
@@ -111,7 +111,7 @@ def _from_files(
 
 def _write(made: Plan, seed: int, folder: Path, stores: list[Store]) -> "tuple[Dataset, Dataset]":
     """The members to train on in every store, and the validation members."""
-    from pipeline.dataset import write_dataset
+    from pipeline.members.dataset import write_dataset
 
     study = made.of_seed(seed)
     held_out, total = study.ensemble.validation, study.ensemble.validation + study.ensemble.members

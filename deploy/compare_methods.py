@@ -22,7 +22,7 @@ from trainers.base import TrainStats, ValidationResult
 from trainers.stored import sizes
 
 if TYPE_CHECKING:
-    from pipeline.dataset import Dataset
+    from pipeline.members.dataset import Dataset
     from trainers.offline_ranks import OfflineJob
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from deploy import figures
 from pipeline.errors import ConfigError
-from pipeline.one_member import Cost, cost_of, parameters_of, typical_parameters
+from pipeline.members.one_member import Cost, cost_of, parameters_of, typical_parameters
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from solvers import registry

@@ -21,7 +21,7 @@ _TITLES: Final[dict[Kind, str]] = {
     "reservoir": "ray::_ReservoirHost",
     "trainer_rank": "ray::RayTrainWorker",
 }
-_MPI_RANK: Final = ("-m", "pipeline.mpi_rank")
+_MPI_RANK: Final = ("-m", "pipeline.members.mpi_rank")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ import numpy as np
 
 from deploy.speaking import say
 from pipeline.errors import ConfigError, StudyFailed
-from pipeline.one_member import built, parameters_of
+from pipeline.members.one_member import built, parameters_of
 from pipeline.study.config import StudyConfig
 from solvers.base import Parameter, Snapshot, SolverBug, SolverFailed
 

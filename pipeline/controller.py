@@ -28,24 +28,11 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from pipeline.stats import MemberCounts, MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.stats import MemberCounts
 
 RETRY_SECONDS: Final = 1.0  # a lost process costs about as much to start again
 MAX_RETRY_SECONDS: Final = 60.0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Assignment:
-    """One attempt at one member. Validation members carry the lowest numbers.
-
-    Attributes:
-        instead_of: The failed member whose place it takes, with parameters of its own.
-    """
-
-    member: int
-    attempt: int
-    validation: bool
-    instead_of: int | None = None
 
 
 # --- events ---------------------------------------------------------------------------------------

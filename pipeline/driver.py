@@ -17,7 +17,6 @@ from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTa
 
 from pipeline.cluster import Actor, Answer, last_line
 from pipeline.controller import (
-    Assignment,
     Broken,
     Controller,
     Decision,
@@ -40,8 +39,9 @@ from pipeline.controller import (
 from pipeline.errors import StudyFailed, StudyStopped
 from pipeline.failures import failure_of
 from pipeline.journal import Journal
+from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.rundir import RunDirectory
-from pipeline.stats import MemberReport, Phase, StudyStats
+from pipeline.stats import Phase, StudyStats
 from pipeline.stopping import StopRequest
 from pipeline.watch import Effort, Watch, notes_of
 

@@ -16,33 +16,6 @@ Waiting = Literal["nobody", "trainer", "solvers"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class MemberReport:
-    """One finished attempt at a member.
-
-    Attributes:
-        member: Its number.
-        attempt: 1 for the first try.
-        samples: Samples that were stored and acknowledged.
-        bytes_sent: Field bytes that were handed to the sender.
-        wall_seconds: From the first solver step to the last acknowledgement.
-        wait_seconds: Part of it spent waiting for room in the reservoirs.
-        solve_seconds: Part of it spent inside the solver.
-        iterations: Of its linear solves; of the nonlinear ones where no linear system is solved.
-        refused: Steps that the solver tried, and tried again with a smaller one.
-    """
-
-    member: int
-    attempt: int
-    samples: int
-    bytes_sent: int
-    wall_seconds: float
-    wait_seconds: float
-    solve_seconds: float = 0.0
-    iterations: int = 0
-    refused: int = 0
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class MemberCounts:
     """How far the ensemble is; training and validation members together.
 

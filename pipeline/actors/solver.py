@@ -4,11 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import ray
 
-from pipeline.controller import Assignment
-from pipeline.group import Group
 from pipeline.guards import check_packages
-from pipeline.solving import Solving
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.members.group import Group
+from pipeline.members.solving import Solving
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 

@@ -1,6 +1,7 @@
 """Names and shape of what leaves the solver, from what it yields and what the study wants of it.
 
-Known before anything runs, and without NumPy; ``pipeline/downsample.py`` does it to the arrays.
+Known before anything runs, and without NumPy; ``pipeline/members/downsample.py`` does it to the
+arrays.
 """
 
 from dataclasses import replace

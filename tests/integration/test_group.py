@@ -18,10 +18,10 @@ import psutil
 import pytest
 
 from benchmarks.store_rig import turning
-from pipeline import mpiexec
-from pipeline.controller import Assignment
 from pipeline.errors import GroupFailed
-from pipeline.group import Group
+from pipeline.members import mpiexec
+from pipeline.members.attempt import Assignment
+from pipeline.members.group import Group
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from solvers.base import SolverFailed
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.petsc
 SLOTS = 100
 MANY = 150  # solver steps
 END_SECONDS = 10.0
-RANK = ["-X", "faulthandler", "-m", "pipeline.mpi_rank"]
+RANK = ["-X", "faulthandler", "-m", "pipeline.members.mpi_rank"]
 
 
 def study(**sections: dict[str, object]) -> StudyConfig:

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.one_member import built, parameters_of
+from pipeline.members.one_member import built, parameters_of
 from pipeline.record.reader import open_record
 from pipeline.run import StudyResult, run
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study

@@ -23,7 +23,7 @@ def ranks_of(processes: list[psutil.Process]) -> list[psutil.Process]:
     for process in processes:
         try:
             if (
-                process.cmdline()[-2:] == ["-m", "pipeline.mpi_rank"]
+                process.cmdline()[-2:] == ["-m", "pipeline.members.mpi_rank"]
                 and len(process.cmdline()) == 5
             ):
                 found.append(process)

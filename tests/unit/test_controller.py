@@ -6,7 +6,6 @@ import pytest
 from pipeline.controller import (
     MAX_RETRY_SECONDS,
     RETRY_SECONDS,
-    Assignment,
     Broken,
     Controller,
     Decision,
@@ -26,7 +25,7 @@ from pipeline.controller import (
     WorkerLost,
     WorkerReady,
 )
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
 
 
 def controller(**changes: object) -> Controller:

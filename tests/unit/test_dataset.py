@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.dataset import write_dataset
+from pipeline.members.dataset import write_dataset
 from pipeline.reservoir.moments import moments_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of

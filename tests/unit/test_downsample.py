@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from jaxtyping import Float64
 
-from pipeline.downsample import Downsampling, Part, overlaps
+from pipeline.members.downsample import Downsampling, Part, overlaps
 from pipeline.slots.layout import Box
 from pipeline.study.sections import StreamConfig
 from pipeline.study.streamed import streamed_spec

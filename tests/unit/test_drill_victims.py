@@ -29,12 +29,12 @@ STUDY = [
     process(16, "ray::TrainController"),
     process(20, "python", "-I", "-S", "/h/solvers/leash.py", "/tmp/a", "mpiexec", "-n", "2"),
     process(
-        21, "mpiexec", "-n", "2", "python", "-X", "faulthandler", "-m", "pipeline.mpi_rank",
+        21, "mpiexec", "-n", "2", "python", "-X", "faulthandler", "-m", "pipeline.members.mpi_rank",
         parent=20,
     ),
     process(22, "/usr/bin/hydra_pmi_proxy", "--rmk", "user", parent=21),
-    process(24, "python", "-X", "faulthandler", "-m", "pipeline.mpi_rank", parent=22),
-    process(23, "python", "-X", "faulthandler", "-m", "pipeline.mpi_rank", parent=22),
+    process(24, "python", "-X", "faulthandler", "-m", "pipeline.members.mpi_rank", parent=22),
+    process(23, "python", "-X", "faulthandler", "-m", "pipeline.members.mpi_rank", parent=22),
 ]  # fmt: skip
 
 

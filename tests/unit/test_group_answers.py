@@ -5,11 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from pipeline.controller import Assignment
-from pipeline.group import Answers
-from pipeline.members import merged
-from pipeline.rank_lines import Failed, Failing, Hello, Ready, Run, Setup, decode, encode
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.members.group import Answers
+from pipeline.members.rank_lines import Failed, Failing, Hello, Ready, Run, Setup, decode, encode
+from pipeline.members.run_member import merged
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from tests.small_study import small_study
 

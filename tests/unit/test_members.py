@@ -5,9 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.controller import Assignment
-from pipeline.members import run_member, windows
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.members.run_member import run_member, windows
 from pipeline.stream.sender import SenderStats
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 

@@ -15,7 +15,7 @@ from typer.testing import CliRunner, Result
 from deploy import cli, strips
 from deploy.costs import description, listing
 from pipeline.errors import ConfigError
-from pipeline.one_member import cost_of, parameters_of, typical_parameters
+from pipeline.members.one_member import cost_of, parameters_of, typical_parameters
 from pipeline.study.design import design_of
 from pipeline.study.load import parse
 from solvers.base import FieldSpec, Snapshot
@@ -203,7 +203,7 @@ def test_a_cost_is_of_the_whole_member() -> None:
 
 def test_a_cost_that_is_cut_short_is_extrapolated(monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count()
-    monkeypatch.setattr("pipeline.one_member.time.perf_counter", lambda: float(next(ticks)))
+    monkeypatch.setattr("pipeline.members.one_member.time.perf_counter", lambda: float(next(ticks)))
     config = HeatConfig(grid=(8, 9), steps=2000)
     cost = cost_of(config, typical_parameters(config))
     # A second for each snapshot: the second one is beyond the limit.

@@ -18,7 +18,7 @@ from typing import Final, final
 import numpy as np
 from jaxtyping import Float, Float64
 
-from pipeline.controller import Assignment
+from pipeline.members.attempt import Assignment
 from pipeline.reservoir.moments import moments_of
 from pipeline.stream.sender import SenderStats
 from pipeline.study.config import StudyConfig
@@ -122,8 +122,8 @@ def _write_members(
     tree: dict[str, object], folder: Path, members: list[int], stores: list[Store]
 ) -> list[_Written]:
     """Runs in each solver process."""
-    from pipeline.downsample import Downsampling
-    from pipeline.members import run_member
+    from pipeline.members.downsample import Downsampling
+    from pipeline.members.run_member import run_member
     from solvers import petsc, registry
 
     study = StudyConfig.model_validate(tree)
@@ -168,7 +168,7 @@ def _write_members(
 
 @final
 class FileSender:
-    """A ``pipeline.members.SampleSender`` whose other end is files.
+    """A ``pipeline.members.run_member.SampleSender`` whose other end is files.
 
     Args:
         files: Where each member is written, by store.

@@ -12,8 +12,7 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float64
 
-from pipeline.controller import Assignment
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.stream.sender import SenderStats
 from solvers.base import Snapshot, Solver
 

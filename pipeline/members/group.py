@@ -13,12 +13,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, final
 
-from pipeline.controller import Assignment
 from pipeline.errors import GroupFailed
-from pipeline.members import merged
-from pipeline.mpiexec import START_SECONDS, Processes
-from pipeline.rank_lines import Failed, Failing, Message, Run, Setup
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.members.mpiexec import START_SECONDS, Processes
+from pipeline.members.rank_lines import Failed, Failing, Message, Run, Setup
+from pipeline.members.run_member import merged
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 from solvers.base import SolverFailed

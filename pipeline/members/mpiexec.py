@@ -21,7 +21,7 @@ from typing import Final, final
 
 from pipeline.errors import GroupFailed
 from pipeline.guards import project_root
-from pipeline.rank_lines import ADDRESS, Hello, Lines, Message
+from pipeline.members.rank_lines import ADDRESS, Hello, Lines, Message
 from pipeline.stream.sockets import SOCKET, SOCKET_FOLDER
 from solvers.leashed import Leashed, clean_environment
 
@@ -58,7 +58,7 @@ class Processes:
             environment = _environment(os.environ) | {ADDRESS: str(folder / SOCKET)}
             self._leashed = Leashed(
                 [_launcher(environment["PATH"]), "-n", str(ranks), sys.executable,
-                 "-X", "faulthandler", "-m", "pipeline.mpi_rank"],
+                 "-X", "faulthandler", "-m", "pipeline.members.mpi_rank"],
                 folder=folder, keep=False, environment=environment, cwd=project_root(),
             )  # fmt: skip
             self._connections: dict[int, Lines] = {}

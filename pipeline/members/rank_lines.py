@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
-from pipeline.controller import Assignment
-from pipeline.stats import MemberReport
+from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 

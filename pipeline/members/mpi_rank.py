@@ -1,4 +1,5 @@
-"""The main of each mpi_rank of a group: ``python -m pipeline.mpi_rank``, started by mpiexec.
+"""The main of each mpi_rank of a group: ``python -m pipeline.members.mpi_rank``, started by
+mpiexec.
 
 1. It takes its orders from the SolverActor through a Unix socket, whose path is in the environment,
    each mpi_rank its own: between two members it sleeps, where an MPI broadcast would spin.
@@ -13,8 +14,18 @@ import traceback
 from collections.abc import Iterator
 
 from pipeline.guards import check_packages
-from pipeline.rank_lines import ADDRESS, Failed, Failing, Hello, Lines, Message, Ready, Run, Setup
-from pipeline.solving import Solving
+from pipeline.members.rank_lines import (
+    ADDRESS,
+    Failed,
+    Failing,
+    Hello,
+    Lines,
+    Message,
+    Ready,
+    Run,
+    Setup,
+)
+from pipeline.members.solving import Solving
 from solvers.base import SolverFailed
 from solvers.leash import die_with_parent
 

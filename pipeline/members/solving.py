@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final, final
 
-from pipeline.controller import Assignment
-from pipeline.downsample import Downsampling, Part
 from pipeline.errors import StreamRefused
 from pipeline.flow import MOST_TOGETHER
-from pipeline.members import run_member
+from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.members.downsample import Downsampling, Part
+from pipeline.members.run_member import run_member
 from pipeline.record.replay import RecordedMembers
 from pipeline.slots.layout import Box, SampleLayout
-from pipeline.stats import MemberReport
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.sender import Sender
 from pipeline.study.config import StudyConfig

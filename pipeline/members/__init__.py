@@ -1,0 +1,1 @@
+"""How a member is run: in this process, or by a group of MPI processes."""
