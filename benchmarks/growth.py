@@ -13,7 +13,7 @@ import psutil
 
 from benchmarks.figures import Figure
 from pipeline import run as pipeline_run
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from pipeline.study.load import load
 
 PROJECT = Path(__file__).resolve().parent.parent

@@ -16,7 +16,7 @@ from deploy import figures
 from deploy.compare_plan import READERS, Method, Plan
 from deploy.compared import Outcome, Point
 from pipeline.errors import StudyFailed
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig
 from trainers.base import TrainStats, ValidationResult
 from trainers.stored import sizes

@@ -15,8 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 from deploy import figures
 from deploy.svg import BLUE, GREEN, INK, ORANGE, markup, style
-from pipeline.breakeven import Breakeven
-from pipeline.regions import ErrorsOf
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.regions import ErrorsOf
 
 MAX_PARAMETERS = 6
 COLUMNS = 2

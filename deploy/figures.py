@@ -7,7 +7,7 @@
 import math
 from collections.abc import Sequence
 
-from pipeline.stats import Phase, ReservoirStats, StudyStats, Waiting
+from pipeline.stats.stats import Phase, ReservoirStats, StudyStats, Waiting
 from trainers.base import ValidationResult
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash, as typography has it

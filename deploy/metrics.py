@@ -16,7 +16,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from deploy import figures
-from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
+from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
 from trainers.base import TrainStats
 
 LOOPBACK = "127.0.0.1"

@@ -7,9 +7,9 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy.figures import count, duration, number, percent, seconds, squared
-from pipeline.breakeven import Breakeven
-from pipeline.regions import ErrorsOf
-from pipeline.stats import Summary
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.regions import ErrorsOf
+from pipeline.stats.stats import Summary
 from pipeline.study.config import StudyConfig
 from pipeline.study.sections import CsvDesign, SourceConfig
 from solvers.configs.own import OwnConfig

@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from deploy import figures
 from deploy.runfiles import Curve, Series
 from deploy.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
-from pipeline.stats import Phase
+from pipeline.stats.stats import Phase
 
 MAX_POINTS = 1500
 WAITING_BINS = 60

@@ -18,8 +18,8 @@ from rich.table import Table
 from rich.text import Text
 
 from deploy import figures
-from pipeline.breakeven import Breakeven
-from pipeline.stats import Phase, StudyStats, Waiting
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.stats import Phase, StudyStats, Waiting
 from trainers.base import Spread
 
 PANEL_WIDTH = 100

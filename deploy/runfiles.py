@@ -16,10 +16,10 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from pydantic import ValidationError
 
-from pipeline.breakeven import Breakeven
 from pipeline.errors import ConfigError
-from pipeline.regions import ErrorsOf, errors_by_region, parameters_of
-from pipeline.stats import Phase
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
+from pipeline.stats.stats import Phase
 from pipeline.study.config import StudyConfig
 
 Curve = Float64[np.ndarray, " time"]

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from pipeline.members.attempt import Assignment, MemberReport
-from pipeline.stats import MemberCounts
+from pipeline.stats.stats import MemberCounts
 
 RETRY_SECONDS: Final = 1.0  # a lost process costs about as much to start again
 MAX_RETRY_SECONDS: Final = 60.0

@@ -41,9 +41,10 @@ from pipeline.failures import failure_of
 from pipeline.journal import Journal
 from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.rundir import RunDirectory
-from pipeline.stats import Phase, StudyStats
+from pipeline.stats.stats import Phase, StudyStats
+from pipeline.stats.summary import notes_of
+from pipeline.stats.watch import Effort, Watch
 from pipeline.stopping import StopRequest
-from pipeline.watch import Effort, Watch, notes_of
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5

@@ -34,19 +34,19 @@ from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.journal import Journal, read
-from pipeline.provenance import study_facts
 from pipeline.record.reader import write_index
-from pipeline.regions import errors_by_region, member_errors, parameters_of
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.rundir import RunDirectory
 from pipeline.slots.shared_files import PREFIX, remove_stale
-from pipeline.stats import StudyStats, Summary
+from pipeline.stats.regions import errors_by_region, member_errors, parameters_of
+from pipeline.stats.stats import StudyStats, Summary
+from pipeline.stats.summary import study_facts, summarise
+from pipeline.stats.watch import Watch
 from pipeline.stopping import StopRequest
 from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
-from pipeline.watch import Watch, summarise
 from trainers import card
 from trainers.base import QueryTime
 from trainers.libraries import missing_libraries

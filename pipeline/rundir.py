@@ -15,7 +15,7 @@ from typing import Any, TextIO, final
 
 from pipeline.errors import ConfigError
 from pipeline.journal import drop_cut_line
-from pipeline.stats import StudyStats, Summary
+from pipeline.stats.stats import StudyStats, Summary
 
 
 def problems(out: Path) -> list[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import yaml
 
-from pipeline.breakeven import Cost, breakeven
-from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
+from pipeline.stats.breakeven import Cost, breakeven
+from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
 from pipeline.study.load import parse
 from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
 

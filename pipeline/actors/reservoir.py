@@ -26,7 +26,7 @@ from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir_store import recorded_rows
 from pipeline.saving import Saving
 from pipeline.slots.memory import Slots, SlotsDescription, slots_path
-from pipeline.stats import ReservoirStats
+from pipeline.stats.stats import ReservoirStats
 from pipeline.stream.intake import Bounds, Intake
 from pipeline.stream.order import Turn
 from pipeline.stream.placing import Placing

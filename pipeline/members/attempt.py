@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from pipeline.members.attempt import MemberReport
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assignment:

@@ -1,5 +1,4 @@
-"""The main of each mpi_rank of a group: ``python -m pipeline.members.mpi_rank``, started by
-mpiexec.
+"""The main of each mpi_rank of a group (``python -m pipeline.members.mpi_rank``).
 
 1. It takes its orders from the SolverActor through a Unix socket, whose path is in the environment,
    each mpi_rank its own: between two members it sleeps, where an MPI broadcast would spin.

@@ -38,7 +38,7 @@ COMMIT_SECONDS: Final = 5.0  # what a crash of the machine costs at most
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordStats:
-    """Counters of a record, under the names of ``pipeline.stats.ReservoirStats``.
+    """Counters of a record, under the names of ``pipeline.stats.stats.ReservoirStats``.
 
     Attributes:
         recorded: Samples taken into the record.

@@ -33,7 +33,7 @@ from trainers.base import Lease
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ReservoirCounts:
-    """The bookkeeping's part of ``pipeline.stats.ReservoirStats``, under the same names.
+    """The bookkeeping's part of ``pipeline.stats.stats.ReservoirStats``, under the same names.
 
     Attributes:
         capacity: Slots.

@@ -63,7 +63,7 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntakeStats:
-    """Counters of a receiver, under the names of ``pipeline.stats.ReservoirStats``.
+    """Counters of a receiver, under the names of ``pipeline.stats.stats.ReservoirStats``.
 
     Attributes:
         samples: Stored, validation included.

@@ -12,7 +12,7 @@ from ray.cluster_utils import Cluster
 
 from pipeline.journal import read
 from pipeline.run import run
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from tests.integration.test_run_mpi import ranks_of
 from tests.small_study import VALIDATION, small_study
 

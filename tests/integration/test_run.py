@@ -14,7 +14,7 @@ import pytest
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.journal import read
 from pipeline.run import StudyResult, run
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
 
 pytestmark = pytest.mark.cluster

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.journal import read
 from pipeline.run import run
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from tests.small_study import VALIDATION, small_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.petsc]

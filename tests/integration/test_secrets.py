@@ -17,7 +17,7 @@ from pipeline.actors.reservoir import bounds_of
 from pipeline.errors import ConfigError
 from pipeline.run import run
 from pipeline.slots.shared_files import SHARED_MEMORY
-from pipeline.stats import StudyStats
+from pipeline.stats.stats import StudyStats
 from pipeline.stream.endpoint import StudyKeys
 from pipeline.stream.intake import Bounds
 from tests.small_study import small_study

@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.breakeven import Cost, breakeven, queries_to_pay
+from pipeline.stats.breakeven import Cost, breakeven, queries_to_pay
 from trainers.base import QueryTime
 
 QUERY = QueryTime(

@@ -19,10 +19,10 @@ from typer.testing import CliRunner, Result
 import pipeline
 from deploy import cli, launch, overview
 from deploy.speaking import Terminated
-from pipeline.breakeven import Breakeven
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
-from pipeline.regions import ErrorRange, ErrorsOf
-from pipeline.stats import Summary
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.regions import ErrorRange, ErrorsOf
+from pipeline.stats.stats import Summary
 from pipeline.stopping import StopRequest
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load

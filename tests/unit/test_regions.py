@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.regions import ErrorsOf, errors_by_region, member_errors, parameters_of
+from pipeline.stats.regions import ErrorsOf, errors_by_region, member_errors, parameters_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from tests.small_study import small_study

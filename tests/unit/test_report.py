@@ -11,8 +11,8 @@ import pytest
 
 from deploy import error_plots, figures, pictures, plots, runfiles, svg
 from deploy.report import write_report
-from pipeline.breakeven import Breakeven
-from pipeline.regions import ErrorRange, ErrorsOf
+from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.regions import ErrorRange, ErrorsOf
 from tests.fake_study import (
     MEMBERS,
     RANKS,

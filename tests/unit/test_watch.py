@@ -3,9 +3,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.breakeven import Cost
-from pipeline.stats import MemberCounts, ReservoirStats, StudyStats
-from pipeline.watch import Effort, Watch, summarise
+from pipeline.stats.breakeven import Cost
+from pipeline.stats.stats import MemberCounts, ReservoirStats, StudyStats
+from pipeline.stats.summary import summarise
+from pipeline.stats.watch import Effort, Watch
 from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
 
 COUNTS = MemberCounts(total=12, waiting=3, running=2, completed=7, failed=0, retries=0)

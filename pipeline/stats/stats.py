@@ -7,8 +7,8 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pipeline.breakeven import Breakeven, Cost
-from pipeline.regions import ErrorsOf
+from pipeline.stats.breakeven import Breakeven, Cost
+from pipeline.stats.regions import ErrorsOf
 from trainers.base import QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed", "stopped"]

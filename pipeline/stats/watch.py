@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, final
 
-from pipeline.breakeven import Cost, breakeven
-from pipeline.regions import ErrorsOf
-from pipeline.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
+from pipeline.stats.breakeven import Cost, breakeven
+from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
 from trainers.base import QueryTime, TrainStats
 
 WINDOW_SECONDS = 5.0
@@ -92,7 +91,7 @@ class Watch:
         span = max(at - oldest.at, 1e-9)
         inserted_rate = (newest.inserted - oldest.inserted) / span
         drawn_rate = (newest.drawn - oldest.drawn) / span
-        query, cost = _query(ranks), _cost(effort, trainer_seconds=at * len(reservoirs))
+        query, cost = query_of(ranks), _cost(effort, trainer_seconds=at * len(reservoirs))
         if not self._simulates:
             cost = replace(cost, member_seconds=None)
         return StudyStats(
@@ -122,7 +121,7 @@ def _cost(effort: Effort, *, trainer_seconds: float) -> Cost:
     )
 
 
-def _query(ranks: Sequence[TrainStats]) -> QueryTime | None:
+def query_of(ranks: Sequence[TrainStats]) -> QueryTime | None:
     """The first that a rank has measured."""
     results = (rank.validation for rank in ranks if rank.validation is not None)
     return next((result.query for result in results if result.query is not None), None)
@@ -156,59 +155,3 @@ def _remaining(
         return sum(r.unseen for r in reservoirs) / drawn_rate
     production = max(expected - newest.inserted, 0) * newest.at / newest.inserted
     return production + sum(r.held for r in reservoirs) / drawn_rate
-
-
-def summarise(
-    name: str,
-    stats: StudyStats,
-    *,
-    query: QueryTime | None = None,
-    regions: tuple[ErrorsOf, ...] = (),
-) -> Summary:
-    """The study's result, from its last statistics.
-
-    Args:
-        name: Of the study.
-        stats: The last ones.
-        query: How long the finished surrogate takes; None: as the ranks said while they trained.
-        regions: The members' errors by parameter.
-    """
-    query = _query(stats.ranks) if query is None else query
-    inserted = sum(r.inserted for r in stats.reservoirs)
-    drawn = sum(r.drawn for r in stats.reservoirs)
-    first_steps = [r.first_step_seconds for r in stats.ranks if r.first_step_seconds is not None]
-    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
-    return Summary(
-        name=name,
-        members_completed=stats.members.completed,
-        members_failed=stats.members.failed,
-        samples_inserted=inserted,
-        samples_unique=sum(r.unique for r in stats.reservoirs),
-        samples_drawn=drawn,
-        reuse_mean=drawn / inserted if inserted else 0.0,
-        validation_mse=None if validation is None else validation.mse,
-        validation_relative_l2=None if validation is None else validation.relative_l2,
-        train_steps=max((r.train_step for r in stats.ranks), default=0),
-        wall_seconds=stats.elapsed_seconds,
-        first_step_seconds=max(first_steps, default=None),
-        trainer_wait_seconds=sum(r.wait_seconds for r in stats.ranks) / max(len(stats.ranks), 1),
-        solver_wait_seconds=stats.solver_wait_seconds,
-        bytes_streamed=sum(r.bytes_received for r in stats.reservoirs),
-        notes=notes_of(stats),
-        one_step_spread=None if validation is None else validation.one_step_spread,
-        rollout_mse=None if validation is None else validation.rollout_mse,
-        rollout_relative_l2=None if validation is None else validation.rollout_relative_l2,
-        rollout_spread=validation.spread if validation and validation.member_rollout else None,
-        errors_by_region=regions,
-        query=query,
-        cost=stats.cost,
-        breakeven=breakeven(stats.cost, query),
-        samples_recorded=sum(r.recorded for r in stats.reservoirs),
-        record_dropped=sum(r.record_dropped for r in stats.reservoirs),
-        record_problem=next((r.record_problem for r in stats.reservoirs if r.record_problem), None),
-    )
-
-
-def notes_of(stats: StudyStats) -> tuple[str, ...]:
-    """What the ranks want people to know, each sentence once."""
-    return tuple(dict.fromkeys(note for rank in stats.ranks for note in rank.notes))
