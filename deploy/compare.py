@@ -22,7 +22,7 @@ from deploy.compare_plan import READERS, Method, Plan
 from deploy.compared import Outcome
 from deploy.launch import stopped_by_signals
 from deploy.speaking import say
-from pipeline import rundir
+from pipeline.control import rundir
 from pipeline.errors import ConfigError
 from trainers.stored import Store
 

@@ -9,7 +9,7 @@ from typing import Final
 from deploy import launch
 from deploy.drill import Drill
 from deploy.drill_plan import built_in, kinds_of, plan, settings
-from pipeline import rundir
+from pipeline.control import rundir
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load, parse

@@ -23,9 +23,10 @@ from rich.console import Console
 
 from deploy import overview
 from deploy.speaking import Terminated, say
-from pipeline import journal, machine, resuming, rundir
+from pipeline import machine, resuming
+from pipeline.control import journal, rundir
+from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
-from pipeline.stopping import StopRequest
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from trainers.libraries import missing_libraries

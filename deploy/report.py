@@ -20,7 +20,7 @@ import numpy as np
 from deploy import error_cards, error_plots, figures, pictures, plots, runfiles
 from deploy.cards import card, facts
 from deploy.runfiles import RunFiles
-from pipeline import journal
+from pipeline.control import journal
 
 MAX_FAILURES = 20
 

@@ -16,9 +16,9 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from pipeline.cluster import Actor, Answer, last_line
-from pipeline.controller import (
+from pipeline.control.controller import Controller
+from pipeline.control.events import (
     Broken,
-    Controller,
     Decision,
     EndProduction,
     EndValidation,
@@ -36,15 +36,15 @@ from pipeline.controller import (
     WorkerLost,
     WorkerReady,
 )
+from pipeline.control.journal import Journal
+from pipeline.control.rundir import RunDirectory
+from pipeline.control.stopping import StopRequest
 from pipeline.errors import StudyFailed, StudyStopped
 from pipeline.failures import failure_of
-from pipeline.journal import Journal
 from pipeline.members.attempt import Assignment, MemberReport
-from pipeline.rundir import RunDirectory
 from pipeline.stats.stats import Phase, StudyStats
 from pipeline.stats.summary import notes_of
 from pipeline.stats.watch import Effort, Watch
-from pipeline.stopping import StopRequest
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5

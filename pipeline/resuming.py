@@ -18,9 +18,9 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from pipeline.controller import FailedMember
+from pipeline.control.events import FailedMember
+from pipeline.control.journal import read
 from pipeline.errors import ConfigError
-from pipeline.journal import read
 from pipeline.record.layout import FOLDER as RECORD
 from pipeline.study.config import StudyConfig
 from pipeline.study.problems import from_validation

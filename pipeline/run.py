@@ -29,20 +29,20 @@ from pipeline.cluster import (
     place_ranks,
     require_cpus,
 )
-from pipeline.controller import Controller
+from pipeline.control.controller import Controller
+from pipeline.control.journal import Journal, read
+from pipeline.control.rundir import RunDirectory
+from pipeline.control.stopping import StopRequest
 from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
-from pipeline.journal import Journal, read
 from pipeline.record.reader import write_index
 from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
-from pipeline.rundir import RunDirectory
 from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats.regions import errors_by_region, member_errors, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.summary import study_facts, summarise
 from pipeline.stats.watch import Watch
-from pipeline.stopping import StopRequest
 from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig

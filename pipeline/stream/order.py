@@ -6,7 +6,7 @@ their senders' credit, until it is their turn.
 
 1. The order of what is stored does not depend on the order in which it arrives.
 2. The member whose turn it is runs, or is the next to be started: members start in this order and
-   are never overtaken (``pipeline/controller.py``), so its samples come, or its end does.
+   are never overtaken (``pipeline/control/controller.py``), so its samples come, or its end does.
 3. A member that yields fewer samples than a member can is passed only when it is told to be over;
    what comes of it after that is not stored.
 4. Who takes the place of a failed member has its turn after all those with lower numbers.

@@ -13,7 +13,7 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from deploy.drill_plan import Kind
 from deploy.drill_plan import plan as plan_of
-from pipeline.journal import read
+from pipeline.control.journal import read
 from tests.small_study import small_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.petsc, pytest.mark.studies]

@@ -11,7 +11,7 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from pipeline.journal import read
+from pipeline.control.journal import read
 from pipeline.run import StudyResult, run
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load

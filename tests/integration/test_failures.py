@@ -10,7 +10,7 @@ import psutil
 import pytest
 from ray.cluster_utils import Cluster
 
-from pipeline.journal import read
+from pipeline.control.journal import read
 from pipeline.run import run
 from pipeline.stats.stats import StudyStats
 from tests.integration.test_run_mpi import ranks_of

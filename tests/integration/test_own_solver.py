@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from deploy.report import failures
+from pipeline.control.journal import read
 from pipeline.errors import StudyFailed
-from pipeline.journal import read
 from pipeline.run import run
 from pipeline.study.load import parse
 from solvers.announce import with_announcement

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import yaml
 
-from pipeline.journal import read
+from pipeline.control.journal import read
 from pipeline.record.reader import open_record
 from pipeline.slots.shared_files import remove_stale
 from pipeline.study.config import StudyConfig

@@ -11,8 +11,8 @@ import numpy as np
 import psutil
 import pytest
 
+from pipeline.control.journal import read
 from pipeline.errors import ConfigError, StudyFailed
-from pipeline.journal import read
 from pipeline.run import StudyResult, run
 from pipeline.stats.stats import StudyStats
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study

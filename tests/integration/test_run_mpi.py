@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from pipeline.journal import read
+from pipeline.control.journal import read
 from pipeline.run import run
 from pipeline.stats.stats import StudyStats
 from tests.small_study import VALIDATION, small_study

@@ -12,7 +12,7 @@ import psutil
 import pytest
 import yaml
 
-from pipeline.journal import read
+from pipeline.control.journal import read
 from pipeline.slots.shared_files import remove_stale
 from tests.small_study import small_study
 

@@ -19,11 +19,11 @@ from typer.testing import CliRunner, Result
 import pipeline
 from deploy import cli, launch, overview
 from deploy.speaking import Terminated
+from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorRange, ErrorsOf
 from pipeline.stats.stats import Summary
-from pipeline.stopping import StopRequest
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from pipeline.study.sections import RecordConfig

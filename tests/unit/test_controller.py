@@ -3,11 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.controller import (
-    MAX_RETRY_SECONDS,
-    RETRY_SECONDS,
+from pipeline.control.controller import MAX_RETRY_SECONDS, RETRY_SECONDS, Controller
+from pipeline.control.events import (
     Broken,
-    Controller,
     Decision,
     EndProduction,
     EndValidation,

@@ -1,6 +1,6 @@
 from pathlib import Path
 
-from pipeline.journal import Journal, read
+from pipeline.control.journal import Journal, read
 
 
 def test_what_is_written_is_read_back_in_order(tmp_path: Path) -> None:

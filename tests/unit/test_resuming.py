@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.controller import (
-    Controller,
+from pipeline.control.controller import Controller
+from pipeline.control.events import (
     EndProduction,
     EndValidation,
     FailedMember,
@@ -14,8 +14,10 @@ from pipeline.controller import (
     TrainingEnded,
     WorkerReady,
 )
+from pipeline.control.journal import Journal, read
+from pipeline.control.rundir import RunDirectory
+from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyStopped
-from pipeline.journal import Journal, read
 from pipeline.resuming import (
     changed,
     check_changes,
@@ -24,8 +26,6 @@ from pipeline.resuming import (
     progress_of,
     read_study,
 )
-from pipeline.rundir import RunDirectory
-from pipeline.stopping import StopRequest
 from tests.small_study import small_study
 
 # --- the run directory ----------------------------------------------------------------------------

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.control.rundir import RunDirectory, problems
 from pipeline.errors import ConfigError
-from pipeline.rundir import RunDirectory, problems
 
 
 def test_a_new_or_an_empty_folder_is_taken(tmp_path: Path) -> None:

@@ -28,7 +28,27 @@ from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from pipeline.members.attempt import Assignment, MemberReport
+from pipeline.control.events import (
+    Broken,
+    Decision,
+    EndProduction,
+    EndValidation,
+    Event,
+    FailedMember,
+    Forget,
+    MemberCompleted,
+    MemberFailed,
+    Pass,
+    Replace,
+    Start,
+    Stop,
+    TimePassed,
+    TrainingEnded,
+    WaitingForRoom,
+    WorkerLost,
+    WorkerReady,
+)
+from pipeline.members.attempt import Assignment
 from pipeline.stats.stats import MemberCounts
 
 RETRY_SECONDS: Final = 1.0  # a lost process costs about as much to start again
@@ -38,135 +58,7 @@ MAX_RETRY_SECONDS: Final = 60.0
 # --- events ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerReady:
-    """A worker can take a member."""
-
-    worker: int
-
-
-@dataclass(frozen=True, slots=True)
-class MemberCompleted:
-    """All samples of an attempt are stored."""
-
-    worker: int
-    report: MemberReport
-
-
-@dataclass(frozen=True, slots=True)
-class MemberFailed:
-    """An attempt failed; ``final`` when another try would fail in the same way."""
-
-    worker: int
-    reason: str
-    final: bool
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerLost:
-    """The worker's process died and is being replaced; it takes a member again once ready."""
-
-    worker: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class WaitingForRoom:
-    """Samples of these members, and of no others, wait at a reservoir for room."""
-
-    members: frozenset[int]
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingEnded:
-    """Every rank has left the training loop."""
-
-
-@dataclass(frozen=True, slots=True)
-class Broken:
-    """A part that the study cannot do without is gone for good."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class TimePassed:
-    """Nothing else happened; deadlines are looked at."""
-
-
-Event = (
-    WorkerReady
-    | MemberCompleted
-    | MemberFailed
-    | WorkerLost
-    | WaitingForRoom
-    | TrainingEnded
-    | Broken
-    | TimePassed
-)
-
 # --- decisions ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Start:
-    """Run this attempt on this worker."""
-
-    worker: int
-    assignment: Assignment
-
-
-@dataclass(frozen=True, slots=True)
-class Replace:
-    """The worker's attempt is overdue: end its process; it comes back as a ``WorkerLost``."""
-
-    worker: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Forget:
-    """This attempt has failed: no slot is kept for the samples that it left unfinished."""
-
-    member: int
-    attempt: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """No further sample of this member will come; ``instead`` will be run in its place."""
-
-    member: int
-    instead: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class EndValidation:
-    """No further validation sample will come."""
-
-
-@dataclass(frozen=True, slots=True)
-class EndProduction:
-    """No further training sample will come: the reservoirs drain."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stop:
-    """The study is over; ``reason`` is None when it succeeded."""
-
-    reason: str | None
-
-
-Decision = Start | Replace | Forget | Pass | EndValidation | EndProduction | Stop
-
-
-@dataclass(frozen=True, slots=True)
-class FailedMember:
-    """A member given up, and why its last attempt failed."""
-
-    member: int
-    attempts: int
-    reason: str
 
 
 @dataclass(slots=True)

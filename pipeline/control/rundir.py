@@ -13,8 +13,8 @@ import shutil
 from pathlib import Path
 from typing import Any, TextIO, final
 
+from pipeline.control.journal import drop_cut_line
 from pipeline.errors import ConfigError
-from pipeline.journal import drop_cut_line
 from pipeline.stats.stats import StudyStats, Summary
 
 
