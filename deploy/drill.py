@@ -24,7 +24,7 @@ from deploy.drill_nodes import Nodes, cpus_of
 from deploy.drill_plan import Fault, Kind, absent
 from deploy.drill_table import table
 from deploy.speaking import BAD_INPUT, Terminated, say
-from pipeline import accounting
+from pipeline.checkpoint import accounting
 from pipeline.control import journal, rundir
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.slots.shared_files import PREFIX, SHARED_MEMORY, remove_stale

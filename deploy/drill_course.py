@@ -23,7 +23,7 @@ from deploy.drill_table import course
 from deploy.drill_victims import hit, no_room, running, victims
 from deploy.drill_watch import Seen, StudyWatch
 from deploy.speaking import BAD_INPUT, say
-from pipeline import accounting
+from pipeline.checkpoint import accounting
 
 WELL_SECONDS: Final = 300.0  # from a fault to a study that trains again
 FULL_SECONDS: Final = 60.0  # until a checkpoint has failed

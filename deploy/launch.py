@@ -23,7 +23,8 @@ from rich.console import Console
 
 from deploy import overview
 from deploy.speaking import Terminated, say
-from pipeline import machine, resuming
+from pipeline import machine
+from pipeline.checkpoint import resuming
 from pipeline.control import journal, rundir
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, final
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import start_training
+from pipeline.checkpoint.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.cluster import (
     Actor,
     Node,
@@ -37,7 +38,6 @@ from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.record.reader import write_index
-from pipeline.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats.regions import errors_by_region, member_errors, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
@@ -128,7 +128,7 @@ def resume(
 
     Args:
         out: Its run directory.
-        study: With what may change (``pipeline.resuming.CHANGEABLE``); None: as it was.
+        study: With what may change (``pipeline.checkpoint.resuming.CHANGEABLE``); None: as it was.
         observers: As in ``run``.
         stop: As in ``run``.
 

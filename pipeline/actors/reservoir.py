@@ -14,6 +14,8 @@ import numpy as np
 import ray
 
 from pipeline.actors.parts import record_attributes, record_layout
+from pipeline.checkpoint.restore import recorded_rows
+from pipeline.checkpoint.saving import Saving
 from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
 from pipeline.record.choice import Recorder
@@ -23,8 +25,6 @@ from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.batches import HeldState, Returned
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
-from pipeline.reservoir_store import recorded_rows
-from pipeline.saving import Saving
 from pipeline.slots.memory import Slots, SlotsDescription, slots_path
 from pipeline.stats.stats import ReservoirStats
 from pipeline.stream.intake import Bounds, Intake

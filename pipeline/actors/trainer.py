@@ -13,10 +13,10 @@ from typing import Any, final
 import numpy as np
 import ray
 
+from pipeline.checkpoint.resuming import CHECKPOINTS
 from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
-from pipeline.resuming import CHECKPOINTS
 from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import ranges_of

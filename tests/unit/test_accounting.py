@@ -7,9 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.accounting import RecordAccount, members_of, record_of, samples_due, samples_of
+from pipeline.checkpoint.accounting import (
+    RecordAccount,
+    members_of,
+    record_of,
+    samples_due,
+    samples_of,
+)
+from pipeline.checkpoint.store import Snapshot, store_path, write
 from pipeline.reservoir.state import Counters, HeldRows, ReservoirState
-from pipeline.reservoir_store import Snapshot, store_path, write
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from tests.record_rig import add, open_rank

@@ -7,18 +7,12 @@ import numpy as np
 import pytest
 import zarr
 
+from pipeline.checkpoint.restore import Restored, read, stored_samples
+from pipeline.checkpoint.store import Snapshot, store_path, write
 from pipeline.errors import ConfigError
 from pipeline.flow import FlowControl, PolicyName
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.state import Counters, HeldRows, ReservoirState, fitting, home, share_of
-from pipeline.reservoir_store import (
-    Restored,
-    Snapshot,
-    read,
-    store_path,
-    stored_samples,
-    write,
-)
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 
@@ -124,7 +118,7 @@ def test_every_sample_and_what_is_known_of_it_goes_where_its_sender_sends_it(
     block: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("pipeline.reservoir_store.BLOCK_BYTES", block)
+    monkeypatch.setattr("pipeline.checkpoint.store.BLOCK_BYTES", block)
     saved = [save(tmp_path, slots, rank, old_ranks) for rank in range(old_ranks)]
     held: list[tuple[int, int]] = []
     drawn = 0

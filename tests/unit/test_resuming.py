@@ -3,6 +3,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.checkpoint.resuming import (
+    changed,
+    check_changes,
+    complete,
+    given_up,
+    progress_of,
+    read_study,
+)
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
     EndProduction,
@@ -18,14 +26,6 @@ from pipeline.control.journal import Journal, read
 from pipeline.control.rundir import RunDirectory
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyStopped
-from pipeline.resuming import (
-    changed,
-    check_changes,
-    complete,
-    given_up,
-    progress_of,
-    read_study,
-)
 from tests.small_study import small_study
 
 # --- the run directory ----------------------------------------------------------------------------

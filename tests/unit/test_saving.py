@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.checkpoint.saving import Saving
 from pipeline.flow import FlowControl
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
-from pipeline.saving import Saving
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from pipeline.stream.placing import Placing
@@ -88,8 +88,8 @@ def test_slots_are_kept_until_they_are_written_and_then_let_go(
         rooms.append(store.book.room)
         assert gate.wait(30.0)
 
-    monkeypatch.setattr("pipeline.saving.write", write)
-    monkeypatch.setattr("pipeline.saving.list_files", lambda *_: None)
+    monkeypatch.setattr("pipeline.checkpoint.saving.write", write)
+    monkeypatch.setattr("pipeline.checkpoint.saving.list_files", lambda *_: None)
     store.fill(CAPACITY)
     store.book.give_back(store.book.lease(4, 4).id)
     free = store.book.room

@@ -19,10 +19,11 @@ import numpy as np
 import zarr
 from jaxtyping import Int64
 
+from pipeline.checkpoint.restore import read_stored
+from pipeline.checkpoint.resuming import CHECKPOINTS, given_up
+from pipeline.checkpoint.store import store_path
 from pipeline.errors import ConfigError
 from pipeline.record.reader import Part, parts_of
-from pipeline.reservoir_store import read_stored, store_path
-from pipeline.resuming import CHECKPOINTS, given_up
 from pipeline.study.config import StudyConfig
 from trainers.checkpoint_files import newest_valid
 

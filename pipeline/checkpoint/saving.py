@@ -13,12 +13,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
+from pipeline.checkpoint.restore import Restored, read
+from pipeline.checkpoint.store import Snapshot, store_path, write
 from pipeline.record.choice import Recorder
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Numbers
-from pipeline.reservoir_store import Restored, Snapshot, read, store_path, write
 from pipeline.slots.memory import SlotArrays
 from pipeline.stream.placing import Placing
 from trainers.checkpoint_files import list_files

@@ -138,7 +138,7 @@ def check_changes(old: StudyConfig, new: StudyConfig) -> None:
 def progress_of(out: Path, study: StudyConfig) -> Progress:
     """How far the study of a run directory had come."""
     # Here: brings Zarr, which only who resumes needs.
-    from pipeline.reservoir_store import stored_samples
+    from pipeline.checkpoint.restore import stored_samples
 
     journal = out / "journal.jsonl"
     events = list(read(journal)) if journal.exists() else []

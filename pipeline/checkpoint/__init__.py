@@ -1,0 +1,1 @@
+"""A study's state on disk, and going on from it."""
