@@ -15,7 +15,7 @@ import ray
 
 from benchmarks.figures import Figure
 from benchmarks.stream_rig import Load, measure
-from pipeline.cluster import cluster
+from pipeline.actors.cluster import cluster
 from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES
 
 LOAD: Final = Load(grid=(64, 64), samples=200_000)

@@ -23,9 +23,9 @@ from jaxtyping import Float32
 from benchmarks.endless_sender import send_until
 from benchmarks.figures import Figure
 from benchmarks.processes import running_until_left
+from pipeline.actors.cluster import Actor, close_all, cluster
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir, problem_of
-from pipeline.cluster import Actor, close_all, cluster
 from pipeline.reservoir.batches import ArraySource, ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys

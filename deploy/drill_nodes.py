@@ -48,7 +48,7 @@ class Nodes:
         environment = os.environ | token
         with log.open("ab") as said:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pipeline.local_nodes", *map(str, cpus)],
+                [sys.executable, "-P", "-m", "pipeline.actors.local_nodes", *map(str, cpus)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=said,

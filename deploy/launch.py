@@ -33,7 +33,7 @@ from pipeline.study.load import load
 from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
-    from pipeline.driver import Observer
+    from pipeline.actors.driver import Observer
 
 RUNS = Path("runs")
 MAX_STORIES = 3

@@ -16,11 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from pipeline.actors.reservoir import THREADS, ReservoirActor
-from pipeline.actors.solver import SolverActor
-from pipeline.actors.trainer import start_training
-from pipeline.checkpoint.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
-from pipeline.cluster import (
+from pipeline.actors.cluster import (
     Actor,
     Node,
     answers,
@@ -30,11 +26,15 @@ from pipeline.cluster import (
     place_ranks,
     require_cpus,
 )
+from pipeline.actors.driver import Driver, Observer
+from pipeline.actors.reservoir import THREADS, ReservoirActor
+from pipeline.actors.solver import SolverActor
+from pipeline.actors.trainer import start_training
+from pipeline.checkpoint.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
 from pipeline.control.rundir import RunDirectory
 from pipeline.control.stopping import StopRequest
-from pipeline.driver import Driver, Observer
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.record.reader import write_index

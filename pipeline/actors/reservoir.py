@@ -10,25 +10,26 @@ from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import ray
 
-from pipeline.actors.parts import record_attributes, record_layout
+from pipeline.actors.parts import (
+    bounds_of,
+    record_attributes,
+    record_layout,
+    reservoir_of,
+    turns_of,
+)
 from pipeline.checkpoint.restore import recorded_rows
 from pipeline.checkpoint.saving import Saving
-from pipeline.flow import FlowControl, leasable
 from pipeline.guards import check_packages
 from pipeline.record.choice import Recorder
 from pipeline.record.layout import rank_group
 from pipeline.record.writer import Record, RecordStats
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.batches import HeldState, Returned
-from pipeline.reservoir.book import Reservoir
-from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.slots.memory import Slots, SlotsDescription, slots_path
 from pipeline.stats.stats import ReservoirStats
-from pipeline.stream.intake import Bounds, Intake
-from pipeline.stream.order import Turn
+from pipeline.stream.intake import Intake
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
 from pipeline.stream.wire import Endpoint, StudyKeys
@@ -40,7 +41,6 @@ from trainers.base import Lease, TrainStats
 _LOOK_AGAIN_SECONDS = 0.002
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4
-_RESERVOIR_SEED = 0x2E5E
 # Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
 _WAITING = 2
 _TOO_LONG = 2  # times the longest message: up to there the sender is told
@@ -57,70 +57,6 @@ class ReservoirDescription:
 
     training: SlotsDescription
     validation: SlotsDescription | None
-
-
-def _turns_of(study: StudyConfig, rank: int) -> tuple[Turn | None, Turn | None]:
-    """The order in which training and validation samples are stored here; None: as they come."""
-    if not study.deterministic:
-        return None, None
-    held_out, samples = study.ensemble.validation, study.samples_per_member
-    ranks, training = study.trainer.ranks, range(held_out, held_out + study.ensemble.members)
-    return (
-        Turn(members=training, samples=samples, rank=rank, ranks=ranks),
-        Turn(members=range(held_out), samples=samples, rank=rank, ranks=ranks, whole=True),
-    )
-
-
-def _reservoir_of(study: StudyConfig, rank: int, turn: Turn | None) -> Reservoir | OrderedReservoir:
-    """The bookkeeping of one rank's slots, as the study wants it."""
-    settings = study.reservoir
-    flow = FlowControl(
-        max_reuse=settings.max_reuse,
-        max_surplus=settings.max_surplus,
-        watermark=settings.watermark,
-    )
-    rng = np.random.default_rng([study.seed, _RESERVOIR_SEED, rank])
-    if turn is not None:
-        return OrderedReservoir(
-            policy=settings.policy,
-            capacity=settings.capacity,
-            flow=flow,
-            rng=rng,
-            batch=study.trainer.batch,
-            spread=lambda: turn.spread,
-        )
-    return Reservoir(
-        policy=settings.policy,
-        capacity=settings.capacity,
-        flow=flow,
-        rng=rng,
-        most_leased=leasable(
-            policy=settings.policy,
-            capacity=settings.capacity,
-            watermark=settings.watermark,
-            max_reuse=settings.max_reuse,
-            concurrent=study.ensemble.concurrent,
-            batch=study.trainer.batch,
-            ranks=study.trainer.ranks,
-            mpi_ranks=study.ensemble.mpi_ranks,
-        ),
-        drain=study.trainer.after_production.kind != "stop",
-    )
-
-
-def bounds_of(study: StudyConfig) -> Bounds:
-    """What the study's own senders can send at most."""
-    senders = study.ensemble.concurrent * study.ensemble.mpi_ranks
-    members = study.ensemble.validation + study.ensemble.members
-    if (
-        study.ensemble.on_failure == "redraw"
-    ):  # whose number is one of a failed member and ``members``
-        members *= 2 + int(study.ensemble.max_failed_fraction * members)
-    return Bounds(
-        members=members,
-        samples=study.samples_per_member,
-        waiting_bytes=_WAITING * senders * study.stream.credit_bytes,
-    )
 
 
 class _ReservoirHost:
@@ -153,9 +89,9 @@ class _ReservoirHost:
         self._trainer_blocked = 0.0
         self._validation_ended = self._stop_asked = False
         layout, capacity = study.sample_layout(), study.reservoir.capacity
-        turn, validation_turn = _turns_of(study, rank)
+        turn, validation_turn = turns_of(study, rank)
         self._deterministic = study.deterministic
-        self._reservoir = _reservoir_of(study, rank, turn)
+        self._reservoir = reservoir_of(study, rank, turn)
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:
             self._training = Slots.create(

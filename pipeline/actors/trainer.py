@@ -13,8 +13,8 @@ from typing import Any, final
 import numpy as np
 import ray
 
+from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.checkpoint.resuming import CHECKPOINTS
-from pipeline.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.slots.memory import Slots

@@ -110,7 +110,7 @@ def test_a_lost_node_costs_attempts_and_no_sample(
     room: bool, tmp_run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second node runs solvers alone; they, or those that are left, go on beside the ranks."""
-    monkeypatch.setattr("pipeline.driver.RESTART_SECONDS", 60.0 if room else 1.0)
+    monkeypatch.setattr("pipeline.actors.driver.RESTART_SECONDS", 60.0 if room else 1.0)
     monkeypatch.setenv("RAY_worker_niceness", "0")
     head = {"num_cpus": 5 if room else 4, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=head | {"object_store_memory": 10**8})

@@ -9,7 +9,7 @@ import pytest
 
 FROM_THE_PROJECT_ROOT = """
 import ray
-from pipeline.cluster import cluster
+from pipeline.actors.cluster import cluster
 from pipeline.guards import check_packages, project_root
 
 with cluster(cpus=1, project_root=project_root()):

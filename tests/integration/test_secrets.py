@@ -12,8 +12,8 @@ import pytest
 import ray
 import zmq.utils.z85
 
-from pipeline import cluster
-from pipeline.actors.reservoir import bounds_of
+from pipeline.actors import cluster
+from pipeline.actors.parts import bounds_of
 from pipeline.errors import ConfigError
 from pipeline.run import run
 from pipeline.slots.shared_files import SHARED_MEMORY

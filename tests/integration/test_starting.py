@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import ray
 
-from pipeline.cluster import cluster
+from pipeline.actors.cluster import cluster
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import project_root
 from pipeline.run import run

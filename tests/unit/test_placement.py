@@ -1,6 +1,6 @@
 import pytest
 
-from pipeline.cluster import Node, place_ranks, require_cpus
+from pipeline.actors.cluster import Node, place_ranks, require_cpus
 from pipeline.errors import ConfigError
 
 

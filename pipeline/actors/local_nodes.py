@@ -1,6 +1,6 @@
 """Several Ray nodes on this machine: a program that a drill starts, and tells to lose one.
 
-    python -m pipeline.local_nodes CPUS CPUS...
+    python -m pipeline.actors.local_nodes CPUS CPUS...
 
 It writes the cluster's address, and then a line for each line that it was told: ``last`` asks for
 the process to which the workers of the last node belong, ``lose`` kills that node, ``add`` starts
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.cluster import OBJECT_STORE_BYTES, RAY_ENVIRONMENT, private_folder
+from pipeline.actors.cluster import OBJECT_STORE_BYTES, RAY_ENVIRONMENT, private_folder
 
 
 def main(cpus: Sequence[int]) -> None:

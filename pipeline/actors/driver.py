@@ -15,7 +15,8 @@ from typing import cast, final
 import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
-from pipeline.cluster import Actor, Answer, last_line
+from pipeline.actors.cluster import Actor, Answer, last_line
+from pipeline.actors.failures import failure_of
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
     Broken,
@@ -40,7 +41,6 @@ from pipeline.control.journal import Journal
 from pipeline.control.rundir import RunDirectory
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import StudyFailed, StudyStopped
-from pipeline.failures import failure_of
 from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.stats.stats import Phase, StudyStats
 from pipeline.stats.summary import notes_of

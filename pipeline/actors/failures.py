@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from ray.exceptions import RayTaskError
 
-from pipeline.cluster import last_line
+from pipeline.actors.cluster import last_line
 from solvers.base import SolverBug, SolverFailed, SolverKilled
 
 MAX_DETAIL_CHARACTERS = 8000
