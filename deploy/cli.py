@@ -15,8 +15,12 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from deploy import costs, launch, networks, overview, record_cli, slurm
+from deploy import launch
+from deploy.cluster import slurm
+from deploy.commands import describe as costs
+from deploy.commands import networks, record_cli
 from deploy.speaking import FAILED, exit_codes, say, write_new
+from deploy.watch import tables as overview
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
@@ -295,8 +299,8 @@ def simulate(
 
       headrace simulate study.yaml --set solver.dt=0.005 --animate --out pictures
     """
-    from deploy.simulate import Pictures
-    from deploy.simulate import simulate as show
+    from deploy.commands.simulate import Pictures
+    from deploy.commands.simulate import simulate as show
 
     with exit_codes():
         config = load(study, overrides or [])
@@ -363,8 +367,8 @@ def compare(
       headrace compare study.yaml --disk 100MB
     """
     with exit_codes():
-        from deploy.compare import compare as run_all
-        from deploy.compare_plan import plan
+        from deploy.compare.plan import plan
+        from deploy.compare.run import compare as run_all
 
         config = load(study, overrides or [])
         made = plan(
@@ -425,8 +429,8 @@ def drill(
       headrace drill study.yaml --kinds solver,driver --set ensemble.members=200
     """
     with exit_codes():
-        from deploy.drill import drill as run_all
-        from deploy.drill_ask import asked_for
+        from deploy.drill.ask import asked_for
+        from deploy.drill.run import drill as run_all
 
         now = datetime.now()
         asked = asked_for(study, overrides or [], faults, seed, kinds, references, nodes, out, now)
@@ -545,7 +549,7 @@ def export(
 
       headrace export runs/latest --onnx --out surrogate
     """
-    from deploy.export import export as hand_on
+    from deploy.commands.export import export as hand_on
 
     with exit_codes():
         hand_on(run_dir, onnx=onnx, out=out)

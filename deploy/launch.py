@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from deploy import overview
+from deploy.cluster import machine
 from deploy.speaking import Terminated, say
-from pipeline import machine
+from deploy.watch import tables as overview
 from pipeline.checkpoint import resuming
 from pipeline.control import journal, rundir
 from pipeline.control.stopping import StopRequest
@@ -172,7 +172,9 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
         Terminated: SIGTERM came before there was a checkpoint.
         KeyboardInterrupt: Ctrl-C.
     """
-    from deploy.report import write_report  # drawing and Ray load slowly: only who runs waits
+    from deploy.report.report import (
+        write_report,  # drawing and Ray load slowly: only who runs waits
+    )
     from pipeline import run
 
     say(f"{study.name}: results go to {folder}")
@@ -215,8 +217,8 @@ def say_failures(folder: Path) -> None:
 @contextmanager
 def observers(study: StudyConfig, unit: str, watching: Watching) -> Iterator[Sequence["Observer"]]:
     """What watches the study while the block lasts: progress display, metrics endpoint."""
-    from deploy.metrics import MetricsServer
-    from deploy.progress import ProgressDisplay
+    from deploy.watch.metrics import MetricsServer
+    from deploy.watch.progress import ProgressDisplay
 
     with ExitStack() as stack:
         watch: list[Observer] = []

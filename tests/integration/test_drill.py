@@ -11,8 +11,8 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from deploy.drill_plan import Kind
-from deploy.drill_plan import plan as plan_of
+from deploy.drill.plan import Kind
+from deploy.drill.plan import plan as plan_of
 from pipeline.control.journal import read
 from tests.small_study import small_study
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.drill_nodes import Nodes
+from deploy.drill.nodes import Nodes
 
 pytestmark = [pytest.mark.cluster, pytest.mark.slow]
 

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from deploy.slurm import cpus_needed
+from deploy.cluster.slurm import cpus_needed
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
 from tests.ops import crd

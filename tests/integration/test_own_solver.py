@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from deploy.report import failures
+from deploy.report.report import failures
 from pipeline.control.journal import read
 from pipeline.errors import StudyFailed
 from pipeline.run import run

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import pytest
 
-from deploy.slurm import SlurmOptions, render
+from deploy.cluster.slurm import SlurmOptions, render
 from tests.fake_study import SAMPLES_PER_MEMBER, STUDY
 
 pytestmark = pytest.mark.slurm

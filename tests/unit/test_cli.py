@@ -17,8 +17,9 @@ from rich.console import Console
 from typer.testing import CliRunner, Result
 
 import pipeline
-from deploy import cli, launch, overview
+from deploy import cli, launch
 from deploy.speaking import Terminated
+from deploy.watch import tables as overview
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
 from pipeline.stats.breakeven import Breakeven
@@ -98,13 +99,13 @@ class FakeRun:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeRun:
     fake = FakeRun()
-    runner, reporter = types.ModuleType("pipeline.run"), types.ModuleType("deploy.report")
+    runner, reporter = types.ModuleType("pipeline.run"), types.ModuleType("deploy.report.report")
     runner.run = fake.run  # type: ignore[attr-defined]
     runner.resume = fake.resume  # type: ignore[attr-defined]
     reporter.write_report = fake.write_report  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pipeline.run", runner)
     monkeypatch.setattr(pipeline, "run", runner, raising=False)
-    monkeypatch.setitem(sys.modules, "deploy.report", reporter)
+    monkeypatch.setitem(sys.modules, "deploy.report.report", reporter)
     return fake
 
 
@@ -267,8 +268,8 @@ def test_check_lists_all_errors_and_starts_nothing(study: Path) -> None:
 def test_check_holds_the_study_against_this_machine(
     study: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.machine.gpus", lambda: 0)
-    monkeypatch.setattr("pipeline.machine.shared_memory_free", lambda: 1 << 20)
+    monkeypatch.setattr("deploy.cluster.machine.gpus", lambda: 0)
+    monkeypatch.setattr("deploy.cluster.machine.shared_memory_free", lambda: 1 << 20)
     arguments = ("check", str(study), "--set", "trainer.device=cuda")
     result = headrace(*arguments)
     assert result.exit_code == 2
@@ -408,7 +409,7 @@ def test_at_a_terminal_it_is_asked_whether_to_go_on(study: Path, answer: str, sa
 def test_in_a_cluster_this_machine_does_not_matter(
     study: Path, fake: FakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.machine.shared_memory_free", lambda: 0)
+    monkeypatch.setattr("deploy.cluster.machine.shared_memory_free", lambda: 0)
     assert headrace("run", str(study), "-q", "--out", "a").exit_code == 2
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
     assert headrace("run", str(study), "-q", "--out", "a").exit_code == 0

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from deploy.compare_plan import Method, Plan, plan
+from deploy.compare.plan import Method, Plan, plan
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from tests.small_study import small_study

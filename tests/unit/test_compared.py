@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from deploy.compare_methods import steps_per_second
-from deploy.compare_page import page, rows, writing
-from deploy.compared import Outcome, Point, ends, middle, verdict
+from deploy.compare.methods import steps_per_second
+from deploy.compare.outcome import Outcome, Point, ends, middle, verdict
+from deploy.compare.page import page, rows, writing
 from tests.small_study import small_study
 
 ONLINE = Outcome(

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.drill import Drill
-from deploy.drill_ask import asked_for
+from deploy.drill.ask import asked_for
+from deploy.drill.run import Drill
 from pipeline.errors import ConfigError
 from tests.small_study import small_study
 

@@ -6,10 +6,10 @@ from textwrap import dedent
 
 import pytest
 
-from deploy.drill_child import Child
-from deploy.drill_course import MAX_RESTARTS, Course
-from deploy.drill_judge import Outcome
-from deploy.drill_plan import Fault, Kind
+from deploy.drill.child import Child
+from deploy.drill.course import MAX_RESTARTS, Course
+from deploy.drill.judge import Outcome
+from deploy.drill.plan import Fault, Kind
 
 # It trains 100 steps a second, goes on from a little before the last checkpoint, and has one solver
 # that is a process.
@@ -105,6 +105,6 @@ def test_a_study_that_does_not_come_back_is_given_up(tmp_path: Path) -> None:
 def test_a_process_that_the_study_never_has_is_waited_for_in_vain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("deploy.drill_course.VICTIM_SECONDS", 0.1)
+    monkeypatch.setattr("deploy.drill.course.VICTIM_SECONDS", 0.1)
     (outcome,) = course(tmp_path, ["reservoir"], last=100)
     assert outcome.missed == "there is no such process on this node"

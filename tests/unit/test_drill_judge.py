@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from deploy.drill_judge import Account, Outcome, Reference, Verdict, as_json, judge
-from deploy.drill_plan import Fault
-from deploy.drill_table import course, table
+from deploy.drill.judge import Account, Outcome, Reference, Verdict, as_json, judge
+from deploy.drill.plan import Fault
+from deploy.drill.table import course, table
 
 FAULTS = [
     Outcome(number=1, kind="solver", at=20.0, noticed=0.4, recovered=3.25, members=17),

@@ -5,8 +5,8 @@ from collections import Counter
 import pytest
 import yaml
 
-from deploy.drill_nodes import cpus_of
-from deploy.drill_plan import (
+from deploy.drill.nodes import cpus_of
+from deploy.drill.plan import (
     CHECKPOINT_SECONDS,
     KINDS,
     MAX_PAUSE_SECONDS,

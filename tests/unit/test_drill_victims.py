@@ -9,9 +9,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from deploy.drill_plan import Kind
-from deploy.drill_victims import Running as Process
-from deploy.drill_victims import descendants, hit, no_room, running, victims
+from deploy.drill.plan import Kind
+from deploy.drill.victims import Running as Process
+from deploy.drill.victims import descendants, hit, no_room, running, victims
 
 
 def process(pid: int, *command: str, parent: int = 1) -> Process:

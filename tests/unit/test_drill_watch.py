@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from deploy.drill_watch import Seen, StudyWatch, Tail
+from deploy.drill.watch import Seen, StudyWatch, Tail
 from tests.fake_study import stats_at
 
 

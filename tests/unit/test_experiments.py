@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy.compare_plan import plan
+from deploy.compare.plan import plan
 from pipeline.study.load import load
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -7,7 +7,7 @@ import pytest
 from ray.exceptions import RayTaskError
 
 from deploy.launch import MAX_STORIES, say_failures
-from deploy.report import failures, write_report
+from deploy.report.report import failures, write_report
 from pipeline.actors.failures import MAX_DETAIL_CHARACTERS, failure_of
 from solvers.base import SolverBug, SolverFailed, SolverKilled
 

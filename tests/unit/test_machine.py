@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import machine
+from deploy.cluster import machine
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""deploy/metrics.py: scraped over real HTTP and parsed as Prometheus would."""
+"""deploy/watch/metrics.py: scraped over real HTTP and parsed as Prometheus would."""
 
 import re
 import socket
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.metrics import FIGURES, MetricsServer, markdown_table
+from deploy.watch.metrics import FIGURES, MetricsServer, markdown_table
 from tests.fake_study import CAPACITY, MEMBERS, stats_at
 
 Scrape = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -134,7 +134,7 @@ def test_a_taken_port_is_an_error() -> None:
 def test_the_page_lists_exactly_what_is_exported(project: Path) -> None:
     page = (project / "docs" / "metrics.md").read_text()
     assert markdown_table() in page, (
-        "run: python -c 'from deploy.metrics import *; print(markdown_table())'"
+        "run: python -c 'from deploy.watch.metrics import *; print(markdown_table())'"
     )
     listed = re.findall(r"^\| `(headrace_\w+)`", page, re.MULTILINE)
     assert sorted(listed) == sorted(["headrace_study_info", *(f.exported_name for f in FIGURES)])

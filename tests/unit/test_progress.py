@@ -1,4 +1,4 @@
-"""deploy/progress.py and deploy/figures.py: what a person reads while a study runs."""
+"""deploy/watch/progress.py and deploy/figures.py: what a person reads while a study runs."""
 
 import io
 import math
@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 
 from deploy import figures
-from deploy.progress import MAX_POINTS, History, ProgressDisplay, line, panel
+from deploy.watch.progress import MAX_POINTS, History, ProgressDisplay, line, panel
 from tests.fake_study import WALL_SECONDS, stats_at
 
 

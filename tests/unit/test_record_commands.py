@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from deploy import records
 from deploy.cli import app
+from deploy.commands import record as records
 from pipeline.errors import ConfigError
 from pipeline.record.reader import open_record, write_index
 from tests.record_rig import add, check_content, open_rank, pairs_in

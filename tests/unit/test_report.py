@@ -1,4 +1,4 @@
-"""deploy/report.py, runfiles.py, plots.py, pictures.py: one page from whatever a run left."""
+"""deploy/report/report.py, runfiles.py, plots.py, pictures.py: one page from whatever a run left."""
 
 import json
 import re
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from deploy import error_plots, figures, pictures, plots, runfiles, svg
-from deploy.report import write_report
+from deploy import figures
+from deploy.report import error_plots, pictures, plots, runfiles, svg
+from deploy.report.report import write_report
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorRange, ErrorsOf
 from tests.fake_study import (

@@ -12,8 +12,9 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from deploy import cli, strips
-from deploy.costs import description, listing
+from deploy import cli
+from deploy.commands import strips
+from deploy.commands.describe import description, listing
 from pipeline.errors import ConfigError
 from pipeline.members.one_member import cost_of, parameters_of, typical_parameters
 from pipeline.study.design import design_of

@@ -1,4 +1,4 @@
-"""deploy/slurm.py: the sbatch script, against a golden file and against bash itself."""
+"""deploy/cluster/slurm.py: the sbatch script, against a golden file and against bash itself."""
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.slurm import MAX_TEMP_DIR, SlurmOptions, cpus_needed, cpus_per_node, render
+from deploy.cluster.slurm import MAX_TEMP_DIR, SlurmOptions, cpus_needed, cpus_per_node, render
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
 from tests.fake_study import STUDY

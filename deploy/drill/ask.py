@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from deploy import launch
-from deploy.drill import Drill
-from deploy.drill_plan import built_in, kinds_of, plan, settings
+from deploy.drill.plan import built_in, kinds_of, plan, settings
+from deploy.drill.run import Drill
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig

@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from deploy import error_cards, error_plots, figures, pictures, plots, runfiles
-from deploy.cards import card, facts
-from deploy.runfiles import RunFiles
+from deploy import figures
+from deploy.report import error_cards, error_plots, pictures, plots, runfiles
+from deploy.report.cards import card, facts
+from deploy.report.runfiles import RunFiles
 from pipeline.control import journal
 
 MAX_FAILURES = 20

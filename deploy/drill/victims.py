@@ -12,7 +12,7 @@ from typing import Final
 
 import psutil
 
-from deploy.drill_plan import Kind
+from deploy.drill.plan import Kind
 
 NO_ROOM: Final = 1024  # bytes that no file may grow beyond, where the disk is to be full
 _TITLES: Final[dict[Kind, str]] = {

@@ -13,7 +13,7 @@ from typing import Final, final
 
 import psutil
 
-from deploy.drill_victims import descendants
+from deploy.drill.victims import descendants
 from pipeline.errors import StudyFailed
 from pipeline.guards import project_root
 from pipeline.study.config import StudyConfig

@@ -15,13 +15,13 @@ from typing import Final, final
 
 import psutil
 
-from deploy.drill_child import Child
-from deploy.drill_judge import Outcome
-from deploy.drill_nodes import Nodes
-from deploy.drill_plan import Fault, Kind
-from deploy.drill_table import course
-from deploy.drill_victims import hit, no_room, running, victims
-from deploy.drill_watch import Seen, StudyWatch
+from deploy.drill.child import Child
+from deploy.drill.judge import Outcome
+from deploy.drill.nodes import Nodes
+from deploy.drill.plan import Fault, Kind
+from deploy.drill.table import course
+from deploy.drill.victims import hit, no_room, running, victims
+from deploy.drill.watch import Seen, StudyWatch
 from deploy.speaking import BAD_INPUT, say
 from pipeline.checkpoint import accounting
 

@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from deploy import figures
-from deploy.runfiles import Curve, Series
-from deploy.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
+from deploy.report.runfiles import Curve, Series
+from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
 from pipeline.stats.stats import Phase
 
 MAX_POINTS = 1500

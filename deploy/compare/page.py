@@ -17,8 +17,8 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from deploy import figures
-from deploy.compared import Outcome, Point, ends, methods, middle
-from deploy.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
+from deploy.compare.outcome import Outcome, Point, ends, methods, middle
+from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
 from pipeline.study.config import StudyConfig
 
 COLOURS: Final = (ORANGE, BLUE, GREEN, PURPLE, "#d64550", "#12a5b8", "#a87b2a", "#e36bb2")

@@ -16,13 +16,13 @@ from typing import Any
 
 from rich.console import Console
 
-from deploy import drill_judge
-from deploy.drill_child import Child
-from deploy.drill_course import Course
-from deploy.drill_judge import Account, Outcome, Reference, Verdict
-from deploy.drill_nodes import Nodes, cpus_of
-from deploy.drill_plan import Fault, Kind, absent
-from deploy.drill_table import table
+from deploy.drill import judge as drill_judge
+from deploy.drill.child import Child
+from deploy.drill.course import Course
+from deploy.drill.judge import Account, Outcome, Reference, Verdict
+from deploy.drill.nodes import Nodes, cpus_of
+from deploy.drill.plan import Fault, Kind, absent
+from deploy.drill.table import table
 from deploy.speaking import BAD_INPUT, Terminated, say
 from pipeline.checkpoint import accounting
 from pipeline.control import journal, rundir

@@ -23,7 +23,7 @@ def info(run: Run) -> None:
     Examples:
       headrace record info runs/latest
     """
-    from deploy import records
+    from deploy.commands import record as records
 
     with exit_codes():
         for line in records.info(run):
@@ -46,7 +46,7 @@ def stats(
     Examples:
       headrace record stats runs/latest --coverage coverage.png
     """
-    from deploy import records
+    from deploy.commands import record as records
 
     with exit_codes():
         for line in records.stats(run):
@@ -68,7 +68,7 @@ def export(
     Examples:
       headrace record export runs/latest samples.nc
     """
-    from deploy import records
+    from deploy.commands import record as records
 
     with exit_codes():
         records.export(run, out)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from deploy.drill_plan import Fault, Kind
+from deploy.drill.plan import Fault, Kind
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from deploy import compared
-from deploy.compare_methods import offline, online
-from deploy.compare_plan import READERS, Method, Plan
-from deploy.compared import Outcome
+from deploy.compare import outcome as compared
+from deploy.compare.methods import offline, online
+from deploy.compare.outcome import Outcome
+from deploy.compare.plan import READERS, Method, Plan
 from deploy.launch import stopped_by_signals
 from deploy.speaking import say
 from pipeline.control import rundir
@@ -37,7 +37,7 @@ def compare(made: Plan, out: Path) -> None:
         ConfigError: The folder is in use.
         StudyFailed: A method could not be brought to its end.
     """
-    from deploy.compare_page import page, table, writing
+    from deploy.compare.page import page, table, writing
 
     if found := rundir.problems(out):
         raise ConfigError(found)

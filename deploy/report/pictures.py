@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deploy import figures
-from deploy.runfiles import Channels, Picture
-from deploy.svg import BLUE, INK, ORANGE, markup, style
+from deploy.report.runfiles import Channels, Picture
+from deploy.report.svg import BLUE, INK, ORANGE, markup, style
 
 MAX_PIXELS = 256
 FIELD_COLOURS, ERROR_COLOURS = "inferno", "RdBu_r"

@@ -24,7 +24,7 @@ from pipeline.study.config import StudyConfig
 from solvers.base import Parameter, Snapshot, SolverBug, SolverFailed
 
 if TYPE_CHECKING:
-    from deploy.strips import Member
+    from deploy.commands.strips import Member
 
 TABLE_ROWS = 21
 
@@ -85,7 +85,7 @@ def simulate(study: StudyConfig, member: int, pictures: Pictures) -> None:
     title = f"{heading}\n{_in_one_line(announced, values)}"
     drawn: Member | None = None
     if paths:
-        from deploy import strips  # drawing loads slowly: only who asks for pictures waits
+        from deploy.commands import strips  # drawing loads slowly: only who asks for pictures waits
 
         drawn = strips.Member(study.solver.spec(), study.solver.max_snapshots, title)
     rows, failure = _follow(study, values, drawn)

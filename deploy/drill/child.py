@@ -14,8 +14,8 @@ from typing import Final, final
 
 import psutil
 
-from deploy.drill_nodes import Nodes
-from deploy.drill_victims import descendants
+from deploy.drill.nodes import Nodes
+from deploy.drill.victims import descendants
 
 # The same Python, and never what lies in the folder that the drill is run in.
 HEADRACE: Final = (sys.executable, "-P", "-c", "from deploy.cli import main; main()")

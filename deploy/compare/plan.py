@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, get_args
 
 from deploy import figures
-from pipeline import machine
+from deploy.cluster import machine
 from pipeline.errors import ConfigError
 from pipeline.flow import PolicyName
 from pipeline.study.config import StudyConfig

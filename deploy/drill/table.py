@@ -6,7 +6,7 @@ from rich.console import JustifyMethod
 from rich.table import Table
 
 from deploy import figures
-from deploy.drill_judge import Outcome
+from deploy.drill.judge import Outcome
 
 
 def course(outcome: Outcome) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy import figures
-from deploy.compare_plan import READERS, Method, Plan
-from deploy.compared import Outcome, Point
+from deploy.compare.outcome import Outcome, Point
+from deploy.compare.plan import READERS, Method, Plan
 from pipeline.errors import StudyFailed
 from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig

@@ -4,9 +4,10 @@ import math
 from collections.abc import Iterator
 from html import escape
 
-from deploy import error_plots, figures
-from deploy.cards import card
-from deploy.runfiles import RunFiles
+from deploy import figures
+from deploy.report import error_plots
+from deploy.report.cards import card
+from deploy.report.runfiles import RunFiles
 from trainers.base import Spread
 from trainers.card import HEADINGS, STATISTICS
 

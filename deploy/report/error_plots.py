@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from deploy import figures
-from deploy.svg import BLUE, GREEN, INK, ORANGE, markup, style
+from deploy.report.svg import BLUE, GREEN, INK, ORANGE, markup, style
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf
 

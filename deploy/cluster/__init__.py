@@ -1,0 +1,1 @@
+"""Machines, and the job scripts that run a study on them."""

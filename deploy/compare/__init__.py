@@ -1,0 +1,1 @@
+"""Online against offline training, measured on one study."""

@@ -1,0 +1,1 @@
+"""Kills the parts of a running study and judges what it lost."""
