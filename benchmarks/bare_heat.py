@@ -1,7 +1,8 @@
 """The heat solver's PETSc calls in a plain loop: what headrace's overhead is measured over.
 
-1. Same matrix, same factorisation, same vector operations in the same order as ``solvers.heat``,
-   set up before the clock starts; nothing else: no snapshot, no copy, no check.
+1. Same matrix, same factorisation, same vector operations in the same order as
+   ``solvers.pdes.heat``, set up before the clock starts; nothing else: no snapshot, no copy, no
+   check.
 2. It ends in the same state as the solver, to the last bit (``tests/numerics/test_bare_heat.py``).
 
 ``python benchmarks/bare_heat.py`` prints what yielding snapshots costs without a stream.
@@ -112,7 +113,7 @@ def run_bare(config: HeatConfig, parameters: Mapping[str, float]) -> float:
 
 def run_solver(config: HeatConfig, members: int) -> Iterable[float]:
     """Wall seconds of each of ``members`` members of the solver, its snapshots thrown away."""
-    from solvers.heat import Heat
+    from solvers.pdes.heat import Heat
     from solvers.petsc import self_communicator
 
     solver, comm = Heat(config), self_communicator()

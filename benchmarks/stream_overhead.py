@@ -56,7 +56,7 @@ def _take_turns(
 ) -> None:
     from benchmarks.bare_heat import PARAMETERS, run_bare
     from solvers.configs.heat import HeatConfig
-    from solvers.heat import Heat
+    from solvers.pdes.heat import Heat
     from solvers.petsc import self_communicator
 
     config = HeatConfig(grid=(points, points), steps=STEPS)

@@ -207,8 +207,8 @@ def linear_solver(
         options: PETSc options, as on a command line and without the prefix.
         owned: Who destroys the KSP.
         factorise: Whether one rank factorises. Not in three dimensions: LU takes 7 s for the
-            32 x 32 x 32 cells of ``solvers.heat`` and then 13 ms a step, conjugate gradients under
-            incomplete Cholesky 0.02 s and 8 ms.
+            32 x 32 x 32 cells of ``solvers.pdes.heat`` and then 13 ms a step, conjugate gradients
+            under incomplete Cholesky 0.02 s and 8 ms.
         redundant: Whether several ranks hold the LU of the whole matrix each: no faster than one
             rank, but many messages fewer.
 

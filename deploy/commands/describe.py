@@ -14,11 +14,11 @@ from pipeline.members.one_member import Cost, cost_of, parameters_of, typical_pa
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from solvers import registry
-from solvers.announce import with_announcement
 from solvers.base import SolverFailed
 from solvers.config import AnySolverConfig
 from solvers.configs.own import OwnConfig
-from solvers.user_file import Unusable
+from solvers.own.announce import with_announcement
+from solvers.own.load import Unusable
 
 # Their defaults are examples, not something that could run.
 EXAMPLES = ("program", "own")

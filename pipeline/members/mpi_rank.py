@@ -26,7 +26,7 @@ from pipeline.members.rank_lines import (
 )
 from pipeline.members.solving import Solving
 from solvers.base import SolverFailed
-from solvers.leash import die_with_parent
+from solvers.program.leash import die_with_parent
 
 
 def main() -> None:

@@ -23,7 +23,7 @@ from pipeline.errors import GroupFailed
 from pipeline.guards import project_root
 from pipeline.members.rank_lines import ADDRESS, Hello, Lines, Message
 from pipeline.stream.sockets import SOCKET, SOCKET_FOLDER
-from solvers.leashed import Leashed, clean_environment
+from solvers.program.leashed import Leashed, clean_environment
 
 START_SECONDS: Final = 120.0  # Python and PETSc off a slow file system, by many at once
 _SPEAK_SECONDS: Final = 20.0  # from connecting to the first line, and for a line to be taken

@@ -23,9 +23,9 @@ from pipeline.study.sections import (
 )
 from pipeline.study.source import taken, with_sections
 from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_value
-from solvers.announce import with_announcement
 from solvers.config import SolverConfig
-from solvers.user_file import Unusable
+from solvers.own.announce import with_announcement
+from solvers.own.load import Unusable
 from trainers.config import TrainerConfig
 from trainers.model_checks import own_model_problems
 

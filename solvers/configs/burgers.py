@@ -12,7 +12,7 @@ _FEWEST_CELLS = 8
 
 
 class BurgersConfig(BaseModel):
-    """Settings of ``kind: burgers``; what they mean is in the docstring of ``solvers.burgers``."""
+    """Settings of ``kind: burgers``; what they mean is in the docstring of ``solvers.pdes.burgers``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -16,7 +16,7 @@ _BENCHMARK = TwoPhaseFieldConfig(length_scale=1 / 3, smoothness=2.0, low=3.0, co
 
 
 class DarcyConfig(BaseModel):
-    """Settings of ``kind: darcy``; what they mean is in the docstring of ``solvers.darcy``."""
+    """Settings of ``kind: darcy``; what they mean is in the docstring of ``solvers.pdes.darcy``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -27,7 +27,7 @@ _WHOLE = {1: "rod", 2: "plate", 3: "block"}
 
 
 class HeatConfig(BaseModel):
-    """Settings of ``kind: heat``; what they mean is in the docstring of ``solvers.heat``."""
+    """Settings of ``kind: heat``; what they mean is in the docstring of ``solvers.pdes.heat``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -24,7 +24,7 @@ _BENCHMARK = GaussianFieldConfig(length_scale=1 / 7, smoothness=2.5, std=0.043, 
 
 
 class NavierStokesConfig(BaseModel):
-    """Settings of ``kind: navier_stokes``; see the docstring of ``solvers.navier_stokes``."""
+    """Settings of ``kind: navier_stokes``; see the docstring of ``solvers.pdes.navier_stokes``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -2,7 +2,7 @@
 
 1. Nothing of the file is loaded here: ``announced`` holds what the class said of itself when the
    study was checked, so that a resolved study is read anywhere, without the file.
-2. Settings of the class stand beside ``path`` and ``class``; ``solvers.announce`` checks them.
+2. Settings of the class stand beside ``path`` and ``class``; ``solvers.own.announce`` checks them.
 """
 
 import json
@@ -61,7 +61,7 @@ class Announced(BaseModel):
 
 
 class OwnConfig(BaseModel):
-    """Settings of ``kind: own``; what they mean is in the docstring of ``solvers.own``.
+    """Settings of ``kind: own``; what they mean is in the docstring of ``solvers.own.solver``.
 
     Without any setting it is an example, for ``headrace describe``.
     """

@@ -90,7 +90,8 @@ def _option(given: object) -> object:
 
 
 class ProgramConfig(BaseModel):
-    """Settings of ``kind: program``; what they mean is in the docstring of ``solvers.program``.
+    """Settings of ``kind: program``; what they mean is in the docstring of
+    ``solvers.program.solver``.
 
     Without any setting it is an example, for ``headrace describe``.
     """

@@ -1,6 +1,6 @@
 """Says which random field a solver draws from a seed: a coefficient, an initial state, a forcing.
 
-What the settings mean is in the docstring of ``solvers.random_fields``.
+What the settings mean is in the docstring of ``solvers.numerics.random_fields``.
 
 1. Nothing heavy is imported: a study is checked on a machine without PETSc.
 2. Every number says its unit; ``[unit]`` is that of the field.

@@ -13,7 +13,7 @@ _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class WaveConfig(BaseModel):
-    """Settings of ``kind: wave``; what they mean is in the docstring of ``solvers.wave``."""
+    """Settings of ``kind: wave``; what they mean is in the docstring of ``solvers.pdes.wave``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

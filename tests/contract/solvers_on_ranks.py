@@ -12,7 +12,7 @@ import numpy as np
 
 from solvers.base import Distributed, Solver, SolverFailed
 from solvers.configs.heat import HeatConfig
-from solvers.heat import Heat
+from solvers.pdes.heat import Heat
 from solvers.petsc import PETSc
 from solvers.registry import build, known
 

@@ -16,9 +16,9 @@ from pipeline.control.journal import read
 from pipeline.errors import StudyFailed
 from pipeline.run import run
 from pipeline.study.load import parse
-from solvers.announce import with_announcement
 from solvers.base import Snapshot, Solver, SolverBug, SolverFailed
 from solvers.configs.own import OwnConfig
+from solvers.own.announce import with_announcement
 from solvers.petsc import self_communicator
 from solvers.registry import build
 from tests.integration.test_readme import blocks
@@ -98,7 +98,7 @@ def test_an_exception_is_told_with_the_line_of_the_file(tmp_path: Path) -> None:
     assert "Decay raised at snapshot 3: ZeroDivisionError: division by zero" in str(error)
     assert f"{tmp_path / 'decay.py'}:17, in run)" in str(error)
     assert error.story.splitlines()[0] == f'  File "{tmp_path / "decay.py"}", line 17, in run'
-    assert "solvers/own.py" not in error.story
+    assert "solvers/own/solver.py" not in error.story
     assert not error.passing
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.story, again.passing) == (str(error), error.story, error.passing)

@@ -18,7 +18,7 @@ import pytest
 
 from solvers.base import Snapshot, SolverFailed, SolverKilled
 from solvers.configs.program import ProgramConfig
-from solvers.program import Program
+from solvers.program.solver import Program
 
 pytestmark = pytest.mark.petsc
 
@@ -511,7 +511,7 @@ def test_no_orphan_when_headraces_own_process_dies(
         mpi_ranks=2, steps=10**9, petsc_options="-ts_max_time 1e9 -ts_max_steps 1000000000"
     )
     code = (
-        "import sys; from solvers.program import Program, ProgramConfig;"
+        "import sys; from solvers.program.solver import Program, ProgramConfig;"
         "made = Program(ProgramConfig.model_validate_json(sys.argv[1]));"
         "[print(s.step, flush=True) for s in made.run({'diffusivity': 0.1}, None)]"
     )

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from solvers.configs.heat import HeatConfig
-from solvers.heat import Heat
+from solvers.pdes.heat import Heat
 from solvers.petsc import self_communicator
 
 pytestmark = pytest.mark.petsc

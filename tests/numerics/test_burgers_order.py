@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from solvers.burgers import Burgers, advection, linear_stencil, weno
 from solvers.configs.burgers import BurgersConfig
-from solvers.periodic_line import PeriodicLine
+from solvers.numerics.periodic_line import PeriodicLine
+from solvers.numerics.sines import Sines
+from solvers.pdes.burgers import Burgers, advection, linear_stencil, weno
 from solvers.petsc import self_communicator
-from solvers.sines import Sines
 from tests.numerics import spectral_line
 from tests.numerics.fitted_order import assert_order
 

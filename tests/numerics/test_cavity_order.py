@@ -16,8 +16,8 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.cavity import Cavity
 from solvers.configs.cavity import CavityConfig
+from solvers.pdes.cavity import Cavity
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.darcy import DarcyConfig
-from solvers.darcy import Darcy, Field
+from solvers.pdes.darcy import Darcy, Field
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
 

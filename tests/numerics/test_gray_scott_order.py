@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.gray_scott import GrayScottConfig
-from solvers.gray_scott import GrayScott, Source
+from solvers.numerics.spots import State
+from solvers.pdes.gray_scott import GrayScott, Source
 from solvers.petsc import self_communicator
-from solvers.spots import State
 from tests.numerics.fitted_order import assert_order
 
 pytestmark = pytest.mark.petsc

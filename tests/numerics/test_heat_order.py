@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from solvers.configs.heat import HeatConfig
-from solvers.heat import Heat, Perturbation
+from solvers.pdes.heat import Heat, Perturbation
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
 

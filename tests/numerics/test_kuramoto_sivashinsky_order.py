@@ -5,9 +5,9 @@ import pytest
 from numpy.typing import NDArray
 
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
-from solvers.kuramoto_sivashinsky import KuramotoSivashinsky
+from solvers.numerics.sines import Sines
+from solvers.pdes.kuramoto_sivashinsky import KuramotoSivashinsky
 from solvers.petsc import self_communicator
-from solvers.sines import Sines
 from tests.numerics import spectral_line
 from tests.numerics.fitted_order import assert_order
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 
 from solvers.base import SolverFailed
 from solvers.configs.lorenz import LorenzConfig
-from solvers.lorenz import Lorenz
+from solvers.pdes.lorenz import Lorenz
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
 

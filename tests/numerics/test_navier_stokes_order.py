@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from solvers.arakawa import jacobian
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.random_fields import GaussianFieldConfig
-from solvers.navier_stokes import Initial, NavierStokes, Source
+from solvers.numerics.arakawa import jacobian
+from solvers.pdes.navier_stokes import Initial, NavierStokes, Source
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
 

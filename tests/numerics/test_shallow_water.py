@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.shallow_water import ShallowWaterConfig
+from solvers.numerics.still_water import Start
+from solvers.pdes.shallow_water import ShallowWater
 from solvers.petsc import self_communicator
-from solvers.shallow_water import ShallowWater
-from solvers.still_water import Start
 
 pytestmark = pytest.mark.petsc
 

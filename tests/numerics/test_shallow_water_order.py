@@ -11,8 +11,8 @@ import pytest
 from numpy.typing import NDArray
 
 from solvers.configs.shallow_water import ShallowWaterConfig
+from solvers.pdes.shallow_water import ShallowWater
 from solvers.petsc import self_communicator
-from solvers.shallow_water import ShallowWater
 from tests.numerics.fitted_order import assert_order
 
 pytestmark = pytest.mark.petsc

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from solvers.base import Snapshot
 from solvers.configs.wave import WaveConfig
+from solvers.pdes.wave import State, Wave
 from solvers.petsc import self_communicator
-from solvers.wave import State, Wave
 from tests.numerics.fitted_order import assert_order
 
 pytestmark = pytest.mark.petsc

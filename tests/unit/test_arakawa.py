@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from solvers.arakawa import jacobian
+from solvers.numerics.arakawa import jacobian
 from tests.numerics.fitted_order import assert_order
 
 Array = NDArray[np.float64]

@@ -6,9 +6,9 @@ from pydantic import ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.darcy import DarcyConfig
-from solvers.darcy import Darcy
+from solvers.numerics.random_fields import draw
+from solvers.pdes.darcy import Darcy
 from solvers.petsc import self_communicator
-from solvers.random_fields import draw
 
 VALUES = {"forcing": 1.0, "seed": 3.0}
 SMALL = DarcyConfig(grid=(12, 20))

@@ -1,6 +1,6 @@
 """What is kept of a foreign program's output: the last lines, and PETSc's own reason."""
 
-from solvers.leashed import Output, clean_environment
+from solvers.program.leashed import Output, clean_environment
 
 CRASH = b"""[0]PETSC ERROR: --------------------- Error Message --------------------------------
 [0]PETSC ERROR: Unknown type

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.gray_scott import GrayScottConfig
-from solvers.gray_scott import GrayScott
+from solvers.pdes.gray_scott import GrayScott
 from solvers.petsc import self_communicator
 
 PEARSON = {"F": 0.04, "k": 0.06}

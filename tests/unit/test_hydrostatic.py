@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from solvers.hydrostatic import GHOSTS, Sweep, factor_of_velocity
+from solvers.numerics.hydrostatic import GHOSTS, Sweep, factor_of_velocity
 from tests.numerics.fitted_order import assert_order
 
 Array = NDArray[np.float64]

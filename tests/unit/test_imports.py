@@ -92,7 +92,7 @@ def test_configuration_loads_nothing_heavy(module: str, project: Path) -> None:
 
 @pytest.mark.petsc
 def test_a_solver_process_never_imports_torch(project: Path) -> None:
-    assert "torch" not in loaded_by("import pipeline.actors.solver, solvers.heat", project)
+    assert "torch" not in loaded_by("import pipeline.actors.solver, solvers.pdes.heat", project)
 
 
 def test_a_trainer_process_never_imports_petsc(project: Path) -> None:

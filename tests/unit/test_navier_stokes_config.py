@@ -8,9 +8,9 @@ from pydantic import ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.navier_stokes import NavierStokesConfig
-from solvers.navier_stokes import NavierStokes
+from solvers.numerics.random_fields import draw
+from solvers.pdes.navier_stokes import NavierStokes
 from solvers.petsc import self_communicator
-from solvers.random_fields import draw
 
 VALUES = {"viscosity": 1e-3, "forcing": 0.1, "seed": 3.0}
 SMALL = NavierStokesConfig.model_validate(

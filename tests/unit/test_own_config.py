@@ -12,10 +12,10 @@ import yaml
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load, parse
-from solvers import announce
-from solvers.announce import ask, with_announcement
 from solvers.configs.own import OwnConfig
-from solvers.user_file import Unusable
+from solvers.own import announce
+from solvers.own.announce import ask, with_announcement
+from solvers.own.load import Unusable
 from tests.own_files import study_tree, written
 
 

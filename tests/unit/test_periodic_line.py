@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from solvers.base import SolverFailed
-from solvers.burgers import Burgers
 from solvers.configs.burgers import BurgersConfig
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
-from solvers.kuramoto_sivashinsky import KuramotoSivashinsky
-from solvers.periodic_line import MOST_STEPS, PeriodicLine
+from solvers.numerics.periodic_line import MOST_STEPS, PeriodicLine
+from solvers.pdes.burgers import Burgers
+from solvers.pdes.kuramoto_sivashinsky import KuramotoSivashinsky
 from solvers.petsc import PETSc, self_communicator
 
 pytestmark = pytest.mark.petsc

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from solvers.petsc_binary import TIME_ID, VECTOR_ID, Record, StreamRefused, VectorReader
+from solvers.program.petsc_binary import TIME_ID, VECTOR_ID, Record, StreamRefused, VectorReader
 
 LENGTH = 5
 VALUES = [[float(10 * k + i) for i in range(LENGTH)] for k in range(3)]

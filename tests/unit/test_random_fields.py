@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.random_fields import AnyFieldConfig
-from solvers.random_fields import Boundary, RandomField, draw
+from solvers.numerics.random_fields import Boundary, RandomField, draw
 
 Array = NDArray[np.float64]
 LENGTH = (0.8, 1.3)  # (y, x)

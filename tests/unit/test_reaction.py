@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from solvers.reaction import Reaction
+from solvers.numerics.reaction import Reaction
 
 POINTS = (4, 6)
 FEED, KILL = 0.04, 0.06

@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.shallow_water import ShallowWaterConfig
+from solvers.pdes.shallow_water import ShallowWater
 from solvers.petsc import self_communicator
-from solvers.shallow_water import ShallowWater
 
 DAM = {"level_left": 1.5, "level_right": 0.4, "dam_position": 0.9}
 HUMP = {"level": 0.5, "height": 0.3, "x": 1.325, "y": 0.625, "width": 0.1}

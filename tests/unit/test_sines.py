@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from solvers.base import SolverFailed
-from solvers.sines import Sines
+from solvers.numerics.sines import Sines
 
 LENGTH = 16.0
 X = np.linspace(0.0, LENGTH, 64, endpoint=False)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from solvers.base import SolverFailed
-from solvers.cavity import Cavity
 from solvers.configs.cavity import CavityConfig
-from solvers.newton import solve_newton
+from solvers.numerics.newton import solve_newton
+from solvers.pdes.cavity import Cavity
 from solvers.petsc import PETSc, self_communicator
 
 pytestmark = pytest.mark.petsc
@@ -91,7 +91,7 @@ def test_the_choice_of_solver_does_not_show(mode: str, options: str) -> None:
 
 def test_old_factorisations_do_not_show(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = last(CONFIG)
-    monkeypatch.setattr("solvers.cavity._QUICK", 0)  # a new one in every step
+    monkeypatch.setattr("solvers.pdes.cavity._QUICK", 0)  # a new one in every step
     np.testing.assert_allclose(last(CONFIG), expected, rtol=1e-6, atol=1e-6)
 
 
@@ -105,7 +105,7 @@ def test_an_old_factorisation_that_fails_is_renewed(monkeypatch: pytest.MonkeyPa
             raise SolverFailed("as if the old factorisation would not do")
         return solve_newton(*args, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("solvers.cavity.solve_newton", fails_at_first)
+    monkeypatch.setattr("solvers.pdes.cavity.solve_newton", fails_at_first)
     np.testing.assert_allclose(last(CONFIG), expected, rtol=1e-6, atol=1e-6)
     assert calls == [1, 1, 2, 3, 4, 4, 5, 6]
 

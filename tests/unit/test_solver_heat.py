@@ -7,7 +7,7 @@ import pytest
 
 from solvers.base import SolverFailed
 from solvers.configs.heat import HeatConfig
-from solvers.heat import Heat
+from solvers.pdes.heat import Heat
 from solvers.petsc import PETSc, linear_solver, self_communicator
 
 pytestmark = pytest.mark.petsc
@@ -48,7 +48,7 @@ def test_matrix_and_factorisation_are_made_once(
         made.append(args)
         return linear_solver(*args, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("solvers.heat.linear_solver", counted)
+    monkeypatch.setattr("solvers.pdes.heat.linear_solver", counted)
     for _ in range(3):
         list(solver.run(VALUES, self_communicator()))
     assert len(made) == 1

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from solvers.numerics.stencil import Cells
 from solvers.petsc import Owned, PETSc, self_communicator
-from solvers.star_stencil import Cells
 
 pytestmark = pytest.mark.petsc
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from solvers.stream_function import GHOSTS, StreamFunction, couplings
+from solvers.numerics.stream_function import GHOSTS, StreamFunction, couplings
 
 GRID = (6, 9)
 SPACING = (0.1, 0.15)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from solvers.turns import Turns
+from solvers.numerics.turns import Turns
 
 
 def test_the_newest_member_goes_on() -> None:

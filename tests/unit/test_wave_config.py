@@ -7,8 +7,8 @@ from pydantic import ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.wave import WaveConfig
+from solvers.pdes.wave import Wave
 from solvers.petsc import self_communicator
-from solvers.wave import Wave
 
 
 def refusal(**settings: object) -> str:

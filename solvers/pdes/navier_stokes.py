@@ -37,15 +37,15 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.arakawa import jacobian
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.navier_stokes import NavierStokesConfig
-from solvers.five_point import fill
+from solvers.numerics.arakawa import jacobian
+from solvers.numerics.five_point import fill
+from solvers.numerics.random_fields import draw
+from solvers.numerics.turns import Turns
 from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
-from solvers.random_fields import draw
 from solvers.stepping import snapshot
-from solvers.turns import Turns
 
 __all__ = ["NavierStokes"]
 

@@ -38,10 +38,10 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.burgers import BurgersConfig
-from solvers.periodic_line import Explicit, PeriodicLine, Stencil
+from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
+from solvers.numerics.sines import Sines
+from solvers.numerics.turns import Turns
 from solvers.petsc import unique_prefix
-from solvers.sines import Sines
-from solvers.turns import Turns
 
 # Derivatives over seven cells, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([2.0, -27.0, 270.0, -490.0, 270.0, -27.0, 2.0]) / 180

@@ -43,7 +43,7 @@ from solvers.configs.random_fields import (
     TwoPhaseFieldConfig,
     VoronoiFieldConfig,
 )
-from solvers.sines import generator
+from solvers.numerics.sines import generator
 
 __all__ = ["Boundary", "RandomField", "draw"]
 

@@ -2,7 +2,7 @@
 
 PETSc keeps u and v of a point next to each other. So a row of points is a row of twice as many
 numbers, on which the five-point stencil works for both at once: a neighbour in x is two numbers
-away. Equation, order and source: ``solvers.gray_scott``.
+away. Equation, order and source: ``solvers.pdes.gray_scott``.
 
 1. ``entries`` are the derivatives of ``rates``, at the columns that ``columns`` names.
 2. Nothing here allocates a grid in a right-hand side, or knows of PETSc.

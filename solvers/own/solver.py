@@ -26,9 +26,9 @@ import numpy as np
 from solvers.base import FieldSpec, Snapshot, SolverBug, SolverFailed
 from solvers.config import member_values
 from solvers.configs.own import OwnConfig
+from solvers.own.ask import announced
+from solvers.own.load import Unusable, load_class, make, user_part
 from solvers.petsc import PETSc, last_line, require_finite
-from solvers.user_class import announced
-from solvers.user_file import Unusable, load_class, make, user_part
 
 # Another try may go well: a full disk, a licence server, memory that others use.
 _PASSING = (OSError, MemoryError)

@@ -24,9 +24,9 @@ import numpy as np
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.lorenz import LorenzConfig
+from solvers.numerics.turns import Turns
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
 from solvers.stepping import fixed_step, restart, stream
-from solvers.turns import Turns
 
 
 @final

@@ -4,7 +4,8 @@
     rate w + (u w)_x + (v w)_y - viscosity (w_xx + w_yy) = right side
 
 Central differences; psi = 0 on a wall, and beyond it the mirror image, plus 2 hy u on the lid
-(north), which is Thom's formula for w on the wall. Order, source and behaviour: ``solvers.cavity``.
+(north), which is Thom's formula for w on the wall. Order, source and behaviour:
+``solvers.pdes.cavity``.
 
 1. ``entries`` are the derivatives of ``residual``, at the columns that ``couplings`` names.
 2. Nothing here knows of PETSc: arrays in, arrays out.

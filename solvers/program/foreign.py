@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from solvers.leashed import Leashed, Output, read_some
+from solvers.program.leashed import Leashed, Output, read_some
 
 PIPE = "stream"
 _CHUNK = 1 << 20

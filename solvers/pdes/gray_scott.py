@@ -38,11 +38,11 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.gray_scott import GrayScottConfig
+from solvers.numerics.reaction import Reaction
+from solvers.numerics.spots import State, spots
+from solvers.numerics.turns import Turns
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
-from solvers.reaction import Reaction
-from solvers.spots import State, spots
 from solvers.stepping import Step, fixed_step, restart, snapshot, steps
-from solvers.turns import Turns
 
 __all__ = ["GrayScott"]
 

@@ -37,6 +37,8 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.wave import WaveConfig
+from solvers.numerics.stencil import Box, Cells
+from solvers.numerics.turns import Turns
 from solvers.petsc import (
     Owned,
     PETSc,
@@ -45,9 +47,7 @@ from solvers.petsc import (
     solve,
     unique_prefix,
 )
-from solvers.star_stencil import Box, Cells
 from solvers.stepping import Effort, snapshot
-from solvers.turns import Turns
 
 __all__ = ["Wave"]
 

@@ -14,7 +14,7 @@ from typing import Any, final
 
 from solvers.base import FieldSpec, Parameter
 from solvers.configs.own import Announced, AnnouncedParameter
-from solvers.user_file import Unusable
+from solvers.own.load import Unusable
 
 _EXAMPLES = {
     "parameters": 'parameters = [Parameter(name="speed", unit="m/s", low=0.5, high=2.0, '

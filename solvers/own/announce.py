@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from solvers.configs.own import OWN_KEYS, Announced
-from solvers.user_class import announced
-from solvers.user_file import Unusable, load_class, make
+from solvers.own.ask import announced
+from solvers.own.load import Unusable, load_class, make
 
 LIMIT_SECONDS = 120.0
 _SHOWN_LINES = 5
@@ -42,7 +42,7 @@ def announce(file: Path, name: str, settings: Mapping[str, Any]) -> dict[str, An
         try:
             done = subprocess.run(
                 # -P: the folder that a study is started in may have packages of our names.
-                [sys.executable, "-P", "-m", "solvers.announce", str(answer)],
+                [sys.executable, "-P", "-m", "solvers.own.announce", str(answer)],
                 input=question,
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
                 capture_output=True,

@@ -41,11 +41,11 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.darcy import DarcyConfig
-from solvers.five_point import fill
+from solvers.numerics.five_point import fill
+from solvers.numerics.random_fields import draw
+from solvers.numerics.turns import Turns
 from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
-from solvers.random_fields import draw
 from solvers.stepping import snapshot
-from solvers.turns import Turns
 
 __all__ = ["Darcy"]
 

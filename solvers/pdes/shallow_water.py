@@ -35,8 +35,9 @@ Good values: widths of at least 3 cells, `thin` about 1e-4 of the depth, dt abou
 Source:      Audusse, Bouchut, Bristeau, Klein, Perthame, SIAM J. Sci. Comput. 25 (2004) 2050;
              Shu, Osher, J. Comput. Phys. 77 (1988) 439; Stoker, Water Waves (1957), section 10.8.
 
-PETSc spreads the grid and exchanges ghosts; the fluxes are NumPy (``solvers.hydrostatic``). On
-several mpi_ranks each one yields its own box of the fields, and all take the same steps.
+PETSc spreads the grid and exchanges ghosts; the fluxes are NumPy
+(``solvers.numerics.hydrostatic``). On several mpi_ranks each one yields its own box of the fields,
+and all take the same steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -49,11 +50,11 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.shallow_water import ShallowWaterConfig
-from solvers.hydrostatic import GHOSTS, Sweep, factor_of_velocity
+from solvers.numerics.hydrostatic import GHOSTS, Sweep, factor_of_velocity
+from solvers.numerics.still_water import Start, X, Y, at_rest
+from solvers.numerics.turns import Turns
 from solvers.petsc import Owned, PETSc, communicator
 from solvers.stepping import snapshot
-from solvers.still_water import Start, X, Y, at_rest
-from solvers.turns import Turns
 
 __all__ = ["ShallowWater"]
 

@@ -36,10 +36,10 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
-from solvers.periodic_line import Explicit, PeriodicLine, Stencil
+from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
+from solvers.numerics.sines import Sines
+from solvers.numerics.turns import Turns
 from solvers.petsc import unique_prefix
-from solvers.sines import Sines
-from solvers.turns import Turns
 
 # Derivatives over seven points, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([0.0, -1.0, 16.0, -30.0, 16.0, -1.0, 0.0]) / 12

@@ -44,10 +44,10 @@ from jaxtyping import Float32
 from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
-from solvers.foreign import PIPE, ForeignProgram
-from solvers.leashed import clean_environment
-from solvers.petsc_binary import Record, StreamRefused, VectorReader
-from solvers.turns import Turns
+from solvers.numerics.turns import Turns
+from solvers.program.foreign import PIPE, ForeignProgram
+from solvers.program.leashed import clean_environment
+from solvers.program.petsc_binary import Record, StreamRefused, VectorReader
 
 _FROM_OUTSIDE = (signal.SIGHUP, signal.SIGINT, signal.SIGKILL, signal.SIGTERM)
 _OPTIONS_FILE = "options.petscrc"

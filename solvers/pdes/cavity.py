@@ -46,7 +46,8 @@ from jaxtyping import Float32, Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.cavity import CavityConfig
-from solvers.newton import iterations_of, newton_solver, solve_newton
+from solvers.numerics.newton import iterations_of, newton_solver, solve_newton
+from solvers.numerics.stream_function import GHOSTS, Flow, StreamFunction, couplings
 from solvers.petsc import (
     Owned,
     PETSc,
@@ -55,7 +56,6 @@ from solvers.petsc import (
     require_finite,
     unique_prefix,
 )
-from solvers.stream_function import GHOSTS, Flow, StreamFunction, couplings
 
 # Iterations with an old factorisation (a residual and two triangular solves each) that together
 # cost less than a new one.

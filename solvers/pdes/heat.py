@@ -49,6 +49,8 @@ from jaxtyping import Float64
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.heat import WALLS, HeatConfig
+from solvers.numerics.stencil import Box, Cells
+from solvers.numerics.turns import Turns
 from solvers.petsc import (
     Owned,
     field_vector,
@@ -57,8 +59,6 @@ from solvers.petsc import (
     solve,
     unique_prefix,
 )
-from solvers.star_stencil import Box, Cells
-from solvers.turns import Turns
 
 # BDF2 reads u' = (3 u_new - 4 u + u_old) / (2 dt): divided by 3/2, the matrix is I + 2/3 dt L.
 _IMPLICIT_SHARE = 2 / 3

@@ -1,0 +1,1 @@
+"""A solver class of the user's own."""

@@ -1,0 +1,1 @@
+"""One partial or ordinary differential equation a file."""

@@ -1,0 +1,1 @@
+"""Any PETSc program, unmodified, as a solver."""
