@@ -24,9 +24,9 @@ from pipeline.actors.trainer import problem_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from trainers.base import BatchSource
-from trainers.checkpoint import Checkpoints
-from trainers.checkpoint_files import MANIFEST, final_folder, steps_in
-from trainers.distributed import World
+from trainers.checkpoints.files import MANIFEST, final_folder, steps_in
+from trainers.checkpoints.saver import Checkpoints
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 CAPACITY: Final = 65_536  # samples of 16 KB

@@ -65,7 +65,7 @@ def _draw(pipe: Connection, description: SlotsDescription) -> tuple[float, int]:
     """The rank gathers for ``_SECONDS``: GB/s, and samples inserted meanwhile."""
     import torch
 
-    from trainers.staging import tensor_over
+    from trainers.loop.staging import tensor_over
 
     torch.set_num_threads(1)  # as Ray sets OMP_NUM_THREADS for a worker with one CPU
     client = PipeClient(pipe)

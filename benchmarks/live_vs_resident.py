@@ -32,7 +32,7 @@ from pipeline.stream.wire import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 PROJECT: Final = Path(__file__).resolve().parent.parent

@@ -40,7 +40,7 @@ _TIMEOUT_SECONDS: Final = 120.0
 
 def run() -> list[Figure]:
     """The share for each kind of network, and its train steps."""
-    from trainers.models import MODELS
+    from trainers.models.registry import MODELS
 
     figures = []
     for kind in KINDS:
@@ -71,7 +71,7 @@ def _measured(kind: str) -> tuple[float, int]:
 def _train(kind: str, pipe: Connection, description: SlotsDescription) -> tuple[float, int]:
     """The rank trains for ``_SECONDS``: the share, and its train steps."""
     from trainers.config import TrainerConfig
-    from trainers.distributed import World
+    from trainers.loop.lockstep import World
     from trainers.trainer import train
 
     config = TrainerConfig.model_validate(

@@ -47,12 +47,12 @@ from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
-from trainers import card
 from trainers.base import QueryTime
 from trainers.libraries import missing_libraries
+from trainers.surrogate import card
 
 if TYPE_CHECKING:
-    from trainers.surrogate import Surrogate
+    from trainers.surrogate.surrogate import Surrogate
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class StudyResult:
 
     def surrogate(self) -> "Surrogate":
         """The trained network as a callable in physical units."""
-        from trainers.export import load_surrogate
+        from trainers.surrogate.export import load_surrogate
 
         return load_surrogate(self.out / "model")
 

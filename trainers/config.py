@@ -12,11 +12,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from trainers.model_config import MlpConfig as MlpConfig  # a part of this config's own names
-from trainers.model_config import ModelConfig as ModelConfig
-from trainers.model_config import Section as _Section
-from trainers.task_config import DirectConfig as DirectConfig
-from trainers.task_config import TaskConfig as TaskConfig
+from trainers.configs.models import (
+    MlpConfig,  # a part of this config's own names
+    ModelConfig,
+)
+from trainers.configs.models import Section as _Section
+from trainers.configs.tasks import DirectConfig, TaskConfig
 
 
 class AdamConfig(_Section):
@@ -100,7 +101,7 @@ class PlateauConfig(_Schedule):
     drop: float = Field(default=0.5, gt=0.0, le=1.0, description="factor of a drop")
 
     def _decay(self, done: float) -> float:
-        return 1.0  # the drops are counted by trainers/progress.py
+        return 1.0  # the drops are counted by trainers/loop/progress.py
 
 
 class EarlyStopConfig(_Section):

@@ -17,11 +17,11 @@ from jaxtyping import Float32
 from torch import Tensor
 
 from trainers.base import BatchSource, TrainStats, ValidationResult
-from trainers.checkpoint import Saver
+from trainers.checkpoints.saver import Saver
 from trainers.config import TrainerConfig
-from trainers.distributed import World
-from trainers.learner import Learner
-from trainers.loggers import Logger, close_all, open_loggers
+from trainers.loop.learner import Learner
+from trainers.loop.lockstep import World
+from trainers.loop.loggers import Logger, close_all, open_loggers
 
 
 @final

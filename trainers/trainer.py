@@ -30,18 +30,18 @@ from trainers.base import (
     TrainStats,
     ValidationResult,
 )
-from trainers.checkpoint import Checkpoints, Resumed, Saver, Trained
-from trainers.checkpoint_files import sole_writer
+from trainers.checkpoints.saver import Checkpoints, Resumed, Saver, Trained
 from trainers.config import StepsAfter, TrainerConfig
-from trainers.distributed import LockStep, World, pick_device
-from trainers.evaluate import Validation
-from trainers.export import export
-from trainers.forward import training_network
-from trainers.learner import Learner
+from trainers.durable import sole_writer
 from trainers.log import Log
-from trainers.staging import Staging
-from trainers.state import Normalization
-from trainers.tasks import build_task
+from trainers.loop.forward import training_network
+from trainers.loop.learner import Learner
+from trainers.loop.lockstep import LockStep, World, pick_device
+from trainers.loop.staging import Staging
+from trainers.surrogate.export import export
+from trainers.tasks.build import build_task
+from trainers.tasks.normalization import Normalization
+from trainers.validation.evaluate import Validation
 
 POLL_SECONDS: Final = 0.5  # longest a rank waits before it tells the others that it still does
 

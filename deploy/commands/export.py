@@ -25,9 +25,9 @@ def export(run: Path, *, onnx: bool, out: Path | None) -> None:
         ConfigError: There is no surrogate, ``out`` holds something, or the network cannot be
             written in that form.
     """
-    from trainers import card
-    from trainers.export import load_surrogate  # brings torch
-    from trainers.program import check_onnx, write_onnx, write_program
+    from trainers.surrogate import card
+    from trainers.surrogate.export import load_surrogate  # brings torch
+    from trainers.surrogate.program import check_onnx, write_onnx, write_program
 
     try:
         folder = card.find(run)

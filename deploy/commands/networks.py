@@ -9,7 +9,12 @@ FIELD_SHAPE: Final = (2, 64, 64)
 
 def networks() -> str:
     """What stands under ``trainer.model``, for a person to read."""
-    from trainers.models import MODELS, build_model, count_weights, describe_models  # brings torch
+    from trainers.models.registry import (  # brings torch
+        MODELS,
+        build_model,
+        count_weights,
+        describe_models,
+    )
 
     points = " x ".join(map(str, FIELD_SHAPE[1:]))
     fields = f"{FIELD_SHAPE[0]} fields of {points} points"

@@ -19,11 +19,11 @@ from pipeline.errors import StudyFailed
 from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig
 from trainers.base import TrainStats, ValidationResult
-from trainers.stored import sizes
+from trainers.offline.stored import sizes
 
 if TYPE_CHECKING:
     from pipeline.members.dataset import Dataset
-    from trainers.offline_ranks import OfflineJob
+    from trainers.offline.ranks import OfflineJob
 
 
 def online(made: Plan, method: Method, seed: int, folder: Path) -> Outcome:
@@ -83,7 +83,7 @@ def offline(
         seconds: Time limit; None: none.
         out: Folder of the comparison.
     """
-    from trainers.offline_ranks import train_offline
+    from trainers.offline.ranks import train_offline
 
     training, study, store = data[0], made.of_seed(seed), READERS[method.name][0]
     count = made.members_on_disk if method.small else len(training.members)
@@ -131,7 +131,7 @@ def _job(
     out: Path,
 ) -> "OfflineJob":
     from pipeline.actors.trainer import problem_of, weights_seed
-    from trainers.offline_ranks import OfflineJob
+    from trainers.offline.ranks import OfflineJob
 
     (training, validation), (store, read) = data, READERS[method.name]
     moments = training.moments[:count]

@@ -13,7 +13,7 @@ from deploy.cluster import machine
 from pipeline.errors import ConfigError
 from pipeline.flow import PolicyName
 from pipeline.study.config import StudyConfig
-from trainers.stored import Store
+from trainers.offline.stored import Store
 
 POLICIES: Final = get_args(PolicyName)
 # Name -> where the members lie, and how they are read.

@@ -24,7 +24,7 @@ from deploy.launch import stopped_by_signals
 from deploy.speaking import say
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
-from trainers.stored import Store
+from trainers.offline.stored import Store
 
 if TYPE_CHECKING:
     from pipeline.members.dataset import Dataset

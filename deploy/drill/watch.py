@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
-from trainers.checkpoint_files import steps_in
+from trainers.checkpoints.files import steps_in
 
 # What the journal says when something has gone wrong.
 _TROUBLE: Final = ("lost", "failed", "end")

@@ -9,7 +9,7 @@ from deploy.report import error_plots
 from deploy.report.cards import card
 from deploy.report.runfiles import RunFiles
 from trainers.base import Spread
-from trainers.card import HEADINGS, STATISTICS
+from trainers.surrogate.card import HEADINGS, STATISTICS
 
 
 def error_cards(run: RunFiles) -> Iterator[str]:

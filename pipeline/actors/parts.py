@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.actors.parts import record_attributes, record_layout
-from pipeline.actors.reservoir import _WAITING
 from pipeline.flow import FlowControl, leasable
 from pipeline.record.layout import MADE_FROM, RecordLayout
 from pipeline.reservoir.book import Reservoir
@@ -13,6 +11,10 @@ from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.stream.intake import Bounds
 from pipeline.stream.order import Turn
 from pipeline.study.config import StudyConfig
+
+_RESERVOIR_SEED = 0x2E5E  # of the root seed: draws and evictions of a reservoir
+# Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
+_WAITING = 2
 
 
 def record_layout(study: StudyConfig) -> RecordLayout:
@@ -37,9 +39,6 @@ def record_attributes(study: StudyConfig, rank: int) -> dict[str, Any]:
         "record": study.record.model_dump(mode="json"),
         MADE_FROM: study.model_dump(mode="json", include={"solver", "parameters", "stream"}),
     }
-
-
-_RESERVOIR_SEED = 0x2E5E
 
 
 def turns_of(study: StudyConfig, rank: int) -> tuple[Turn | None, Turn | None]:

@@ -41,8 +41,6 @@ from trainers.base import Lease, TrainStats
 _LOOK_AGAIN_SECONDS = 0.002
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4
-# Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
-_WAITING = 2
 _TOO_LONG = 2  # times the longest message: up to there the sender is told
 
 

@@ -156,8 +156,8 @@ def _train_rank(settings: dict[str, Any]) -> None:
     check_packages()
     import ray.train.torch
 
-    from trainers.checkpoint import Checkpoints
-    from trainers.distributed import World
+    from trainers.checkpoints.saver import Checkpoints
+    from trainers.loop.lockstep import World
     from trainers.trainer import train
 
     study = StudyConfig.model_validate(settings["study"])

@@ -25,7 +25,7 @@ from pipeline.checkpoint.store import store_path
 from pipeline.errors import ConfigError
 from pipeline.record.reader import Part, parts_of
 from pipeline.study.config import StudyConfig
-from trainers.checkpoint_files import newest_valid
+from trainers.checkpoints.files import newest_valid
 
 _TRIES: Final = 5  # the study removes old checkpoints while they are read
 

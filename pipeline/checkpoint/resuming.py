@@ -25,13 +25,8 @@ from pipeline.record.layout import FOLDER as RECORD
 from pipeline.study.config import StudyConfig
 from pipeline.study.problems import from_validation
 from pipeline.study.yaml_values import YamlProblem, set_value
-from trainers.checkpoint_files import (
-    Checkpoint,
-    newest_valid,
-    remove_partial,
-    set_aside,
-    sole_writer,
-)
+from trainers.checkpoints.files import Checkpoint, newest_valid, remove_partial, set_aside
+from trainers.durable import sole_writer
 
 _log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Numbers
 from pipeline.slots.memory import SlotArrays
 from pipeline.stream.placing import Placing
-from trainers.checkpoint_files import list_files
+from trainers.checkpoints.files import list_files
 
 
 @final

@@ -27,7 +27,7 @@ from pipeline.reservoir.state import (
     ReservoirState,
 )
 from pipeline.slots.memory import SlotArrays
-from trainers.checkpoint_files import Digest, digest_of
+from trainers.checkpoints.files import Digest, digest_of
 
 STORE: Final = "reservoir.zarr"
 BLOCK_BYTES: Final = 8 << 20

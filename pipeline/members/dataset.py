@@ -25,8 +25,16 @@ from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from solvers.base import SolverFailed
 from trainers.base import Moments
+from trainers.offline.stored import (
+    MemberFiles,
+    MemberSamples,
+    Store,
+    ZarrFiles,
+    files_of,
+    forget,
+    sizes,
+)
 from trainers.processes import processes
-from trainers.stored import MemberFiles, MemberSamples, Store, ZarrFiles, files_of, forget, sizes
 
 _FLUSH_SECONDS: Final = 0.0  # files have no acknowledgements to wait for
 

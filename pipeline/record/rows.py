@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from pipeline.record import direct_file
-from trainers.checkpoint_files import synchronise
+from trainers.durable import synchronise
 
 Compression = Literal["none", "zstd"]
 

@@ -27,7 +27,7 @@ from jaxtyping import Int64, Shaped
 from pipeline.record.block import Block, Index, Recordable
 from pipeline.record.layout import RecordLayout, require_version
 from pipeline.record.rows import METADATA, Column, Compression, RowGroup, attributes_of
-from trainers.checkpoint_files import sole_writer
+from trainers.durable import sole_writer
 
 _log = logging.getLogger(__name__)
 

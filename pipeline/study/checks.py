@@ -33,7 +33,7 @@ from pipeline.study.sizes import message_bytes, sample_bytes, samples_per_member
 from solvers.config import SolverConfig
 from solvers.registry import known
 from trainers.config import TrainerConfig
-from trainers.model_checks import model_problems
+from trainers.configs.model_checks import model_problems
 
 # Besides these: ``deterministic``; ``given``, what stands under ``parameters:``, valid or not, by
 # name; and with a "?" each section with defaults in place of what is wrong in it, for checks that

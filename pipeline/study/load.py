@@ -27,7 +27,7 @@ from solvers.config import SolverConfig
 from solvers.own.announce import with_announcement
 from solvers.own.load import Unusable
 from trainers.config import TrainerConfig
-from trainers.model_checks import own_model_problems
+from trainers.configs.model_checks import own_model_problems
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:

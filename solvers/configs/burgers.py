@@ -12,7 +12,7 @@ _FEWEST_CELLS = 8
 
 
 class BurgersConfig(BaseModel):
-    """Settings of ``kind: burgers``; what they mean is in the docstring of ``solvers.pdes.burgers``."""
+    """Settings of ``kind: burgers``; what they mean is in ``solvers/pdes/burgers.py``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

@@ -11,7 +11,7 @@ _Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class CavityConfig(BaseModel):
-    """Settings of ``kind: cavity``; what they mean is in the docstring of ``solvers.pdes.cavity``."""
+    """Settings of ``kind: cavity``; what they mean is in ``solvers/pdes/cavity.py``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

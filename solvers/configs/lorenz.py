@@ -9,7 +9,7 @@ from solvers.configs.checks import options_like
 
 
 class LorenzConfig(BaseModel):
-    """Settings of ``kind: lorenz``; what they mean is in the docstring of ``solvers.pdes.lorenz``."""
+    """Settings of ``kind: lorenz``; what they mean is in ``solvers/pdes/lorenz.py``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 

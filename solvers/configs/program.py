@@ -90,8 +90,7 @@ def _option(given: object) -> object:
 
 
 class ProgramConfig(BaseModel):
-    """Settings of ``kind: program``; what they mean is in the docstring of
-    ``solvers.program.solver``.
+    """Settings of ``kind: program``; what they mean is in ``solvers/program/solver.py``.
 
     Without any setting it is an example, for ``headrace describe``.
     """

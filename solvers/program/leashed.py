@@ -1,5 +1,4 @@
-"""A command on the leash of ``solvers/program/leash.py``, from the side of the process that wants
-it.
+"""A command on the leash of ``leash.py``, seen from its owner.
 
 1. After ``stop``, and after the death of this process by any cause, nothing of the command runs.
 2. What is kept of its output is bounded; nothing is read but when its owner asks for it.

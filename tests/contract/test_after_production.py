@@ -14,7 +14,7 @@ from pipeline.slots.memory import Slots
 from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalClient
 from trainers.base import Input, Lease, Problem, TrainStats
 from trainers.config import TrainerConfig
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 CAPACITY = 30

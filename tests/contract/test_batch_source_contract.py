@@ -17,9 +17,9 @@ from pipeline.reservoir.moments import moments_of
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats
-from trainers.offline import FileSource
-from trainers.reading import Read, Table
-from trainers.stored import MemberSamples, NpzFiles
+from trainers.offline.reading import Read, Table
+from trainers.offline.source import FileSource
+from trainers.offline.stored import MemberSamples, NpzFiles
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 BATCH = 4

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from trainers.model_config import (
+from trainers.configs.models import (
     AnyModelConfig,
     DeepONetConfig,
     FnoConfig,
@@ -19,7 +19,7 @@ from trainers.model_config import (
     UnetConfig,
     UnoConfig,
 )
-from trainers.models import MODELS, build_model, count_weights, describe_models
+from trainers.models.registry import MODELS, build_model, count_weights, describe_models
 
 NUM_INPUTS, GIVEN = 6, 2
 SHAPES = [(1, 24, 40), (3, 17), (2, 4, 5, 6)]

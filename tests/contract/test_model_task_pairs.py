@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from tests.contract.test_model_contract import EXAMPLES, one_thread
 from tests.contract.test_task_contract import TASKS, Made
-from trainers.models import MODELS
+from trainers.models.registry import MODELS
 
 __all__ = ["one_thread"]
 

@@ -10,10 +10,9 @@ from torch import Tensor, nn
 
 from pipeline.reservoir.moments import moments_of
 from trainers.base import Input, Problem
-from trainers.config import MlpConfig, TrainerConfig
-from trainers.state import Normalization
-from trainers.stepping import Stepping
-from trainers.task_config import (
+from trainers.config import TrainerConfig
+from trainers.configs.models import MlpConfig
+from trainers.configs.tasks import (
     BundleConfig,
     DeltaConfig,
     DerivativeConfig,
@@ -22,7 +21,10 @@ from trainers.task_config import (
     OperatorConfig,
     TaskConfig,
 )
-from trainers.tasks import Task, build_task
+from trainers.tasks.base import Task
+from trainers.tasks.build import build_task
+from trainers.tasks.normalization import Normalization
+from trainers.tasks.stepping import Stepping
 
 MAPS = DirectConfig | OperatorConfig
 GRID, DT, COUNT = (3, 5), 0.25, 7

@@ -24,11 +24,11 @@ from tests.unit.array_source import (
     linear_problem,
     linear_samples,
 )
-from trainers import exchange
 from trainers.base import Lease, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
-from trainers.distributed import LockStep, World
-from trainers.models import build_model
+from trainers.loop import exchange
+from trainers.loop.lockstep import LockStep, World
+from trainers.models.registry import build_model
 from trainers.trainer import train
 
 SIZE: Final = 2

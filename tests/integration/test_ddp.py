@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 from tests.integration import ddp_rank
 from tests.integration.ddp_rank import BATCH, BATCHES, CONFIG, HELD, NAN_STEP, SIZE
 from tests.unit.array_source import ArraySource, linear_problem
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 SECONDS = 100.0  # two torch imports on a busy machine, then a few seconds

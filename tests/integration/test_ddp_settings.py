@@ -18,7 +18,7 @@ from tests.integration.ddp_rank import (
 )
 from tests.integration.test_ddp import start
 from tests.unit.array_source import ArraySource, linear_problem
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 Results = list[dict[str, Any]]

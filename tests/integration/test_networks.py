@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.run import run
 from tests.small_study import small_study
-from trainers.export import load_surrogate
+from trainers.surrogate.export import load_surrogate
 
 pytestmark = [pytest.mark.cluster, pytest.mark.studies]
 

@@ -46,7 +46,7 @@ def test_the_readme_takes_a_newcomer_from_nothing_to_a_surrogate(
         tmp_path,
         BIN / "python",
         "-c",
-        "from trainers.export import load_surrogate\n"
+        "from trainers.surrogate.export import load_surrogate\n"
         "surrogate = load_surrogate('runs/latest/model')\n"
         f"{calls}\nassert many.shape[0] == 5",
     )

@@ -21,7 +21,7 @@ from pipeline.slots.shared_files import remove_stale
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
 from tests.small_study import small_study
-from trainers.checkpoint_files import newest_valid, steps_in
+from trainers.checkpoints.files import newest_valid, steps_in
 
 pytestmark = pytest.mark.cluster
 

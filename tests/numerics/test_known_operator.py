@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from trainers.model_config import AnyModelConfig, DeepONetConfig, FnoConfig, UnetConfig
-from trainers.models import build_model
+from trainers.configs.models import AnyModelConfig, DeepONetConfig, FnoConfig, UnetConfig
+from trainers.models.registry import build_model
 
 LIMIT = 1e-3
 TRAINED, HELD_OUT = 256, 64

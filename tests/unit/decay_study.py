@@ -9,7 +9,7 @@ from jaxtyping import Float32
 from tests.unit.array_source import GRID, ArraySource
 from trainers.base import Held, Input, Problem
 from trainers.config import TrainerConfig
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 SNAPSHOTS, TIME_STEP = 8, 0.125  # s

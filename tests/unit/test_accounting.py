@@ -20,7 +20,7 @@ from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from tests.record_rig import add, open_rank
 from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
-from trainers.checkpoint_files import final_folder, list_files, partial_folder, seal
+from trainers.checkpoints.files import final_folder, list_files, partial_folder, seal
 
 LAYOUT = SampleLayout(window=1, sample_shape=(1, 3, 5), num_parameters=2)
 Pairs = Sequence[tuple[int, int]]

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainers import checkpoint_files
-from trainers.checkpoint_files import (
+from trainers.checkpoints import files as checkpoint_files
+from trainers.checkpoints.files import (
     final_folder,
     kept,
     list_files,
@@ -17,10 +17,10 @@ from trainers.checkpoint_files import (
     retain,
     seal,
     set_aside,
-    sole_writer,
     steps_in,
     verify,
 )
+from trainers.durable import sole_writer
 
 CASES = 200
 
@@ -161,7 +161,7 @@ def test_who_resumes_waits_for_the_ranks_of_a_killed_study(tmp_path: Path) -> No
     hold = """
 import sys, time
 from pathlib import Path
-from trainers.checkpoint_files import sole_writer
+from trainers.checkpoints.files import sole_writer
 with sole_writer(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -31,7 +31,7 @@ from pipeline.study.sections import RecordConfig
 from solvers.registry import SOLVERS
 from tests.unit import decay_study
 from trainers.base import Spread
-from trainers.models import MODELS
+from trainers.models.registry import MODELS
 
 SUMMARY = Summary(
     name="heat-2d", members_completed=60, members_failed=1, samples_inserted=2950,
@@ -645,7 +645,7 @@ def test_export_writes_a_program_beside_the_weights_or_a_folder_to_hand_on(finis
 def test_export_without_onnx_says_what_to_install_before_it_writes(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainers.program.ONNX_PACKAGES", ("no_such_package",))
+    monkeypatch.setattr("trainers.surrogate.program.ONNX_PACKAGES", ("no_such_package",))
     result = headrace("export", str(finished), "--onnx", "--out", "handed")
     assert result.exit_code == 2
     assert "pip install" in result.output

@@ -10,7 +10,7 @@ from pipeline.reservoir.moments import moments_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from tests.small_study import STEPS, VALIDATION, small_study
-from trainers.stored import files_of
+from trainers.offline.stored import files_of
 
 pytestmark = pytest.mark.petsc
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from trainers.model_config import MessagePassingConfig
-from trainers.models import build_model
+from trainers.configs.models import MessagePassingConfig
 from trainers.models.message_passing import grid_edges
+from trainers.models.registry import build_model
 
 
 def pairs(grid: tuple[int, ...], neighbours: int, *, periodic: bool) -> set[tuple[int, int]]:

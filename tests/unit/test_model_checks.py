@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainers.model_checks import halved, kept_modes, model_problems, own_model_problems
-from trainers.model_config import (
+from trainers.configs.model_checks import halved, kept_modes, model_problems, own_model_problems
+from trainers.configs.models import (
     AnyModelConfig,
     DeepONetConfig,
     FnoConfig,
@@ -15,7 +15,7 @@ from trainers.model_config import (
     UnetConfig,
     UnoConfig,
 )
-from trainers.models import build_model
+from trainers.models.registry import build_model
 
 REFUSED: list[tuple[AnyModelConfig, tuple[int, ...], list[str]]] = [
     (FnoConfig(n_modes=(4, 4)), (9,), ["n_modes=[4, 4]:", "1 axes", "Give 1, or a single number"]),

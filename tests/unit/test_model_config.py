@@ -8,8 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from trainers.config import TrainerConfig
-from trainers.model_config import AnyModelConfig, MlpConfig, OwnModelConfig
-from trainers.models import MODELS, describe_models
+from trainers.configs.models import AnyModelConfig, MlpConfig, OwnModelConfig
+from trainers.models.registry import MODELS, describe_models
 
 KINDS = [kind for kind in MODELS if kind != "own"]
 

@@ -12,13 +12,14 @@ import pytest
 import torch
 
 from tests.unit.array_source import linear_held, linear_problem, linear_samples
-from trainers import offline, reading
 from trainers.base import Held, Moments, TrainStats
 from trainers.config import TrainerConfig
-from trainers.distributed import World
-from trainers.offline import FileSource
-from trainers.reading import Batches, Item, Passes, Read, Table, pooled
-from trainers.stored import MemberSamples, NpzFiles
+from trainers.loop.lockstep import World
+from trainers.offline import reading
+from trainers.offline import source as offline
+from trainers.offline.reading import Batches, Item, Passes, Read, Table, pooled
+from trainers.offline.source import FileSource
+from trainers.offline.stored import MemberSamples, NpzFiles
 from trainers.trainer import train
 
 HELD = (6, 11, 4, 9)  # samples of members 10, 11, ...

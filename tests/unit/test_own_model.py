@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from trainers.config import TrainerConfig
-from trainers.models import build_model
+from trainers.models.registry import build_model
 
 SIZES = "num_inputs, field_shape, given_channels"
 HEAD = "import torch\nfrom torch import nn\n"

@@ -1,4 +1,4 @@
-"""deploy/report/report.py, runfiles.py, plots.py, pictures.py: one page from whatever a run left."""
+"""deploy/report: one page from whatever a run left."""
 
 import json
 import re

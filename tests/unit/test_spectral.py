@@ -3,9 +3,9 @@ import torch
 from neuralop.models import FNO, TFNO
 from torch import nn
 
-from trainers.model_config import FnoConfig, TfnoConfig
-from trainers.models import build_model
+from trainers.configs.models import FnoConfig, TfnoConfig
 from trainers.models.conditioning import Inputs
+from trainers.models.registry import build_model
 from trainers.models.spectral import SpectralConv, fourier_layers, resampled
 
 

@@ -9,7 +9,15 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from trainers.stored import MemberSamples, NpzFiles, Store, ZarrFiles, files_of, forget, sizes
+from trainers.offline.stored import (
+    MemberSamples,
+    NpzFiles,
+    Store,
+    ZarrFiles,
+    files_of,
+    forget,
+    sizes,
+)
 
 SHAPE = (2, 3, 5, 7)  # window, channel, y, x
 MEMBERS = (4, 5, 9)

@@ -3,7 +3,7 @@ import copy
 import torch
 from torch import nn
 
-from trainers.averaging import Average
+from trainers.loop.averaging import Average
 
 
 def network() -> nn.Module:

@@ -1,4 +1,4 @@
-"""trainers/card.py: what a person and a program read of a surrogate."""
+"""trainers/surrogate/card.py: what a person and a program read of a surrogate."""
 
 import json
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from trainers import card
+from trainers.surrogate import card
 
 SPREAD = {"mean": 0.02, "median": 0.015, "p95": 0.05, "p99": 0.0625, "max": 0.08, "std": 0.011}
 CARD: dict[str, Any] = {

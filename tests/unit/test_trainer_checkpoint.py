@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 
 from tests.unit.array_source import ArraySource, linear_held, linear_problem, linear_samples
 from trainers.base import Lease, Spread, TrainStats, ValidationResult
-from trainers.checkpoint import Checkpoints, Resumed, _validation
-from trainers.checkpoint_files import final_folder, newest_valid, steps_in
+from trainers.checkpoints.files import final_folder, newest_valid, steps_in
+from trainers.checkpoints.saver import Checkpoints, Resumed, _validation
 from trainers.config import TrainerConfig
-from trainers.distributed import World
+from trainers.loop.lockstep import World
 from trainers.trainer import train
 
 BATCHES = 60

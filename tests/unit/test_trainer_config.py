@@ -12,7 +12,7 @@ from trainers.config import (
     StepConfig,
     TrainerConfig,
 )
-from trainers.model_config import MlpConfig
+from trainers.configs.models import MlpConfig
 
 
 def test_the_design_document_example_is_read() -> None:

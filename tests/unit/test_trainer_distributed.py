@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from tests.unit.array_source import linear_source
 from trainers.base import NothingToTrainOn, PeerFailed, TrainingDiverged
-from trainers.distributed import BUSY, LockStep, Readiness, World, pick_device
+from trainers.loop.lockstep import BUSY, LockStep, Readiness, World, pick_device
 
 CPU = torch.device("cpu")
 

@@ -13,13 +13,14 @@ from tests.unit.array_source import (
     linear_source,
     nothing_given,
 )
-from trainers import evaluate
 from trainers.base import Held, ValidationResult
 from trainers.config import TrainerConfig
-from trainers.distributed import LockStep, World
-from trainers.evaluate import Validation, telling_members
-from trainers.state import Normalization
-from trainers.tasks import Direct, build_task
+from trainers.loop.lockstep import LockStep, World
+from trainers.tasks.build import build_task
+from trainers.tasks.direct import Direct
+from trainers.tasks.normalization import Normalization
+from trainers.validation import evaluate
+from trainers.validation.evaluate import Validation, telling_members
 
 
 @pytest.fixture

@@ -17,10 +17,11 @@ from tests.unit.array_source import (
 from tests.unit.decay_study import SNAPSHOTS, study, trajectory
 from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
-from trainers.export import export, load_surrogate
-from trainers.state import Normalization
-from trainers.surrogate import Surrogate
-from trainers.tasks import Direct, build_task
+from trainers.surrogate.export import export, load_surrogate
+from trainers.surrogate.surrogate import Surrogate
+from trainers.tasks.build import build_task
+from trainers.tasks.direct import Direct
+from trainers.tasks.normalization import Normalization
 
 CPU = torch.device("cpu")
 INSIDE = {"west": [120.0, 320.0, 480.0], "load": [-1.5, 0.0, 2.5]}

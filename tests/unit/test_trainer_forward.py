@@ -6,8 +6,8 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from trainers.config import TrainerConfig
-from trainers.distributed import LockStep, World
-from trainers.forward import InPrecision, training_network
+from trainers.loop.forward import InPrecision, training_network
+from trainers.loop.lockstep import LockStep, World
 
 CPU = torch.device("cpu")
 

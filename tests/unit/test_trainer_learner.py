@@ -7,7 +7,7 @@ from torch import nn
 
 from trainers.base import TrainingDiverged
 from trainers.config import TrainerConfig
-from trainers.learner import Learner, LearnerState
+from trainers.loop.learner import Learner, LearnerState
 
 
 def config(**changes: object) -> TrainerConfig:

@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from tests.unit.array_source import linear_problem, linear_source
 from trainers.base import TrainStats
 from trainers.config import TrainerConfig
-from trainers.distributed import World
 from trainers.libraries import LIBRARIES, missing_libraries
-from trainers.loggers import MLFLOW_FILE
+from trainers.loop.lockstep import World
+from trainers.loop.loggers import MLFLOW_FILE
 from trainers.trainer import train
 
 FIGURES = {
@@ -132,7 +132,7 @@ def test_only_rank_0_has_loggers(tmp_path: Path) -> None:
 
 def test_importing_it_brings_no_library(project: Path) -> None:
     code = (
-        "import sys, json, trainers.loggers;"
+        "import sys, json, trainers.loop.loggers;"
         f"print(json.dumps([n for n in {sorted(LIBRARIES.values())} if n in sys.modules]))"
     )
     done = subprocess.run(

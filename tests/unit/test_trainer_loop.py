@@ -13,8 +13,8 @@ from tests.unit.array_source import (
 )
 from trainers.base import Lease, Moments, NothingToTrainOn, TrainingDiverged
 from trainers.config import TrainerConfig
-from trainers.distributed import World
-from trainers.export import load_surrogate
+from trainers.loop.lockstep import World
+from trainers.surrogate.export import load_surrogate
 from trainers.trainer import train
 
 

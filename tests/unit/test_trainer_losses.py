@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from trainers.losses import LOSSES
+from trainers.tasks.losses import LOSSES
 
 ALL = pytest.mark.parametrize("name", sorted(LOSSES))
 

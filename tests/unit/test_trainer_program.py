@@ -1,4 +1,4 @@
-"""trainers/program.py: the surrogate as a program that needs nothing but torch."""
+"""trainers/surrogate/program.py: the surrogate as a program that needs nothing but torch."""
 
 import importlib
 import importlib.util
@@ -14,10 +14,16 @@ from torch import nn
 
 from tests.unit.array_source import GRID
 from tests.unit.decay_study import HELD_OUT, SNAPSHOTS, TIME_STEP, rate_of, study, trajectory
-from trainers import program
-from trainers.export import load_surrogate
-from trainers.program import NotExportable, check_onnx, complex_layers, write_onnx, write_program
-from trainers.surrogate import Surrogate
+from trainers.surrogate import program
+from trainers.surrogate.export import load_surrogate
+from trainers.surrogate.program import (
+    NotExportable,
+    check_onnx,
+    complex_layers,
+    write_onnx,
+    write_program,
+)
+from trainers.surrogate.surrogate import Surrogate
 
 TASKS: dict[str, dict[str, Any]] = {
     "direct": {"kind": "direct"},
@@ -208,7 +214,7 @@ def test_the_rollout_of_a_fresh_process_is_that_at_the_end_of_the_training(
     script = f"""
 import sys, numpy, torch
 torch.set_num_threads(1)
-from trainers.export import load_surrogate
+from trainers.surrogate.export import load_surrogate
 surrogate = load_surrogate(".", outside="raise")
 rates, starts = numpy.load("rates.npy"), numpy.load("starts.npy")
 numpy.save("rollouts.npy", numpy.stack([

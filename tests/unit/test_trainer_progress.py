@@ -4,7 +4,7 @@ import math
 import pytest
 
 from trainers.config import TrainerConfig
-from trainers.progress import Patience, Progress
+from trainers.loop.progress import Patience, Progress
 
 ERRORS = (0.9, 0.5, 0.45, 0.44, 0.48, 0.46, 0.43, 0.43, 0.43)
 

@@ -6,10 +6,10 @@ import torch
 from torch import nn
 
 from tests.unit.decay_study import SNAPSHOTS, study
-from trainers import speed
-from trainers.export import load_surrogate
-from trainers.speed import query_time
-from trainers.surrogate import Surrogate
+from trainers.surrogate.export import load_surrogate
+from trainers.surrogate.surrogate import Surrogate
+from trainers.validation import speed
+from trainers.validation.speed import query_time
 
 
 class Counted(nn.Module):
@@ -36,7 +36,7 @@ def ticking(monkeypatch: pytest.MonkeyPatch, network: Counted) -> None:
     def now() -> float:
         return 1e-3 * sum(network.rows) + 1e-2 * len(network.rows)
 
-    monkeypatch.setattr("trainers.speed.time.perf_counter", now)
+    monkeypatch.setattr("trainers.validation.speed.time.perf_counter", now)
 
 
 def test_a_query_of_a_map_is_all_snapshots_at_once(

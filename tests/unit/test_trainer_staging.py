@@ -8,7 +8,7 @@ import torch
 from tests.unit.array_source import ArraySource, linear_held, linear_samples, linear_source
 from trainers.base import Lease
 from trainers.config import TrainerConfig
-from trainers.staging import RING, Staging
+from trainers.loop.staging import RING, Staging
 
 CPU = torch.device("cpu")
 PATIENCE = 10.0  # seconds; nothing here waits that long unless it is broken

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.array_source import linear_problem, linear_samples, linear_source
 from trainers.base import Input, Moments
-from trainers.state import Normalization, merge
+from trainers.tasks.normalization import Normalization, merge
 
 
 def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:

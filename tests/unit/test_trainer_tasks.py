@@ -13,9 +13,11 @@ from tests.unit.array_source import (
     nothing_given,
 )
 from trainers.base import Input, Problem
-from trainers.config import MlpConfig, TrainerConfig
-from trainers.state import Normalization
-from trainers.tasks import Direct, build_task
+from trainers.config import TrainerConfig
+from trainers.configs.models import MlpConfig
+from trainers.tasks.build import build_task
+from trainers.tasks.direct import Direct
+from trainers.tasks.normalization import Normalization
 
 
 class Constant(nn.Module):

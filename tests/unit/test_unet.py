@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from trainers.model_config import UnetConfig
-from trainers.models import build_model
+from trainers.configs.models import UnetConfig
+from trainers.models.registry import build_model
 from trainers.models.unet import Unet
 
 

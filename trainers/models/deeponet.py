@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainers.model_config import DeepONetConfig
+from trainers.configs.models import DeepONetConfig
 from trainers.models.conditioning import ACTIVATIONS, coordinates, fully_connected
 
 

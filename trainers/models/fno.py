@@ -14,8 +14,8 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.model_checks import kept_modes
-from trainers.model_config import FnoConfig, TfnoConfig
+from trainers.configs.model_checks import kept_modes
+from trainers.configs.models import FnoConfig, TfnoConfig
 from trainers.models.conditioning import Film, Inputs, modulated
 from trainers.models.spectral import channel_mlp, fourier_layers
 

@@ -25,7 +25,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.model_config import MessagePassingConfig
+from trainers.configs.models import MessagePassingConfig
 from trainers.models.conditioning import ACTIVATIONS, Inputs
 
 with warnings.catch_warnings():

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainers.model_config import MlpConfig
+from trainers.configs.models import MlpConfig
 from trainers.models.conditioning import ACTIVATIONS
 
 

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from trainers.model_checks import own_model_problems
-from trainers.model_config import OwnModelConfig
+from trainers.configs.model_checks import own_model_problems
+from trainers.configs.models import OwnModelConfig
 
 TRIED = 2  # samples of the trial
 

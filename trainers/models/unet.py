@@ -16,8 +16,8 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.model_checks import halved
-from trainers.model_config import UnetConfig
+from trainers.configs.model_checks import halved
+from trainers.configs.models import UnetConfig
 from trainers.models.conditioning import ACTIVATIONS, Film, Inputs, modulated
 
 _CONVOLUTIONS: Final = (nn.Conv1d, nn.Conv2d, nn.Conv3d)

@@ -15,8 +15,8 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.model_checks import halved, kept_modes
-from trainers.model_config import UnoConfig
+from trainers.configs.model_checks import halved, kept_modes
+from trainers.configs.models import UnoConfig
 from trainers.models.conditioning import Film, Inputs, modulated
 from trainers.models.spectral import channel_mlp, fourier_layers, resampled
 

@@ -19,11 +19,11 @@ import numpy as np
 
 from trainers.base import Held, Moments, Problem, TrainStats
 from trainers.config import TrainerConfig
+from trainers.offline.stored import NpzFiles, Store, files_of
 from trainers.processes import processes
-from trainers.stored import NpzFiles, Store, files_of
 
 if TYPE_CHECKING:
-    from trainers.distributed import World
+    from trainers.loop.lockstep import World
 
 _COLLECTIVE_TIMEOUT: Final = timedelta(seconds=300)
 
@@ -35,7 +35,7 @@ class OfflineJob:
     Attributes:
         folder: Of the members to train on.
         store: What they lie in.
-        read: ``"sample"`` or ``"member"``, see ``trainers.reading``.
+        read: ``"sample"`` or ``"member"``, see ``trainers.offline.reading``.
         members: Numbers of those to train on.
         validation_folder: Of the validation members, ``.npz``.
         validation: Their numbers.
@@ -101,9 +101,9 @@ def train_offline(job: OfflineJob) -> list[Said]:
 
 def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> list[Said]:
     """Runs in each rank's process, whose clock is that of the system; rank 0 tells."""
-    from trainers.offline import FileSource
-    from trainers.reading import Table
-    from trainers.state import merge
+    from trainers.offline.reading import Table
+    from trainers.offline.source import FileSource
+    from trainers.tasks.normalization import merge
     from trainers.trainer import train
 
     said: list[Said] = []
@@ -149,7 +149,7 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
 def _world(job: OfflineJob, rank: int, meeting: Path) -> "World":
     import torch.distributed as dist
 
-    from trainers.distributed import World
+    from trainers.loop.lockstep import World
 
     ranks, device = job.config.ranks, f"cuda:{rank}" if job.use_gpu else "cpu"
     if ranks > 1:

@@ -15,14 +15,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from trainers import card
 from trainers.base import Problem, TrainStats
 from trainers.config import TrainerConfig
-from trainers.evaluate import evaluating
-from trainers.speed import query_time
-from trainers.state import Normalization
-from trainers.surrogate import Surrogate
-from trainers.tasks import build_task
+from trainers.surrogate import card
+from trainers.surrogate.surrogate import Surrogate
+from trainers.tasks.build import build_task
+from trainers.tasks.normalization import Normalization
+from trainers.validation.evaluate import evaluating
+from trainers.validation.speed import query_time
 
 
 def export(

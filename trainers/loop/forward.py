@@ -17,7 +17,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from trainers.config import TrainerConfig
-from trainers.distributed import LockStep
+from trainers.loop.lockstep import LockStep
 
 DTYPES: Final = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 FLOAT16_ON_CPU: Final = (

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int64
 
 from trainers.base import Held
-from trainers.stepping import Stepping
+from trainers.tasks.stepping import Stepping
 
 # Member, solver step, time [s], truth, prediction.
 Row = tuple[int, int, float, Float32[np.ndarray, " channel *grid"], Float32[np.ndarray, " _ *grid"]]

@@ -22,9 +22,11 @@ from torch import Tensor, nn
 
 from trainers.base import Input, Problem
 from trainers.config import TrainerConfig
-from trainers.state import Normalization
-from trainers.stepping import Stepping
-from trainers.tasks import Direct, Task, build_task
+from trainers.tasks.base import Task
+from trainers.tasks.build import build_task
+from trainers.tasks.direct import Direct
+from trainers.tasks.normalization import Normalization
+from trainers.tasks.stepping import Stepping
 
 CHUNK_BYTES: Final = 64 * 2**20
 OUTSIDE: Final = ("warn", "raise", "ignore")

@@ -27,9 +27,9 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainers.stepping import Stepping
-from trainers.surrogate import Surrogate
-from trainers.tasks import Direct
+from trainers.surrogate.surrogate import Surrogate
+from trainers.tasks.direct import Direct
+from trainers.tasks.stepping import Stepping
 
 ONNX_PACKAGES: Final = ("onnx", "onnxscript")
 ONNX_OPSET: Final = 20

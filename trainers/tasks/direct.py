@@ -11,86 +11,18 @@ Invariants of every task (``tests/contract/test_task_contract.py``):
 Networks are called ``network(numbers, fields)``: ``(batch, n)`` and ``(batch, channel, *grid)``.
 """
 
-from typing import Final, NamedTuple, Protocol, final, runtime_checkable
+from typing import Final, final
 
 import torch
 from jaxtyping import Float, Float32
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.config import TrainerConfig
-from trainers.losses import LOSSES, Loss, weighted
-from trainers.model_config import AnyModelConfig
-from trainers.models import build_model
-from trainers.scaling import Scaling
-from trainers.state import Normalization
-from trainers.task_config import DirectConfig, OperatorConfig
-
-
-class Compared(NamedTuple):
-    """Predictions and what the solver says, in the fields' units."""
-
-    prediction: Float32[Tensor, " batch snapshot channel *grid"]
-    truth: Float32[Tensor, " batch snapshot channel *grid"]
-
-
-@runtime_checkable
-class Task(Protocol):
-    """One way to use a network on the samples of a problem."""
-
-    @property
-    def problem(self) -> Problem:
-        """What is learnt."""
-        ...
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        ...
-
-    def network(self, config: AnyModelConfig) -> nn.Module:
-        """A fresh network of the sizes that this task needs."""
-        ...
-
-    def losses(
-        self,
-        network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
-        fields: Float[Tensor, " batch window channel *grid"],
-    ) -> Float32[Tensor, " batch"]:
-        """Loss of each sample, of normalised fields."""
-        ...
-
-    def one_step(
-        self,
-        network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
-        fields: Float[Tensor, " batch window channel *grid"],
-    ) -> Compared:
-        """What one evaluation of the network says of each sample, and the truth."""
-        ...
-
-
-def build_task(
-    config: TrainerConfig, problem: Problem, normalization: Normalization, device: torch.device
-) -> Task:
-    """The task that a study asks for."""
-    from trainers.stepping import Stepping
-
-    scaling = Scaling(problem, normalization, device)
-    loss = loss_of(config, problem, device)
-    if isinstance(config.task, DirectConfig | OperatorConfig):
-        return Direct(loss, problem, scaling, device)
-    return Stepping(config.task, loss, problem, scaling, device)
-
-
-def loss_of(config: TrainerConfig, problem: Problem, device: torch.device) -> Loss:
-    """The loss of a study, with its weights."""
-    if not config.field_weights:
-        return LOSSES[config.loss]
-    names = problem.field_names[: problem.num_predicted]
-    weights = [config.field_weights.get(name, 1.0) for name in names]
-    return weighted(LOSSES[config.loss], torch.tensor(weights, device=device))
+from trainers.configs.models import AnyModelConfig
+from trainers.models.registry import build_model
+from trainers.tasks.base import Compared
+from trainers.tasks.losses import Loss
+from trainers.tasks.scaling import Scaling
 
 
 @final

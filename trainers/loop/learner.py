@@ -25,10 +25,10 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
-from trainers.averaging import Average
 from trainers.base import TrainingDiverged
 from trainers.config import OptimizerConfig, TrainerConfig
-from trainers.progress import Progress
+from trainers.loop.averaging import Average
+from trainers.loop.progress import Progress
 
 LAG: Final = 2
 

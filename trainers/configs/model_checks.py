@@ -11,7 +11,7 @@ import ast
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from trainers.model_config import (
+from trainers.configs.models import (
     AnyModelConfig,
     FnoConfig,
     MessagePassingConfig,

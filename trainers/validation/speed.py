@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from trainers.base import QueryTime
-from trainers.stepping import Stepping
-from trainers.tasks import Direct, Task
+from trainers.tasks.base import Task
+from trainers.tasks.direct import Direct
+from trainers.tasks.stepping import Stepping
 
 BUDGET_SECONDS: Final = 0.1
 MOST_ROWS: Final = 1024

@@ -13,27 +13,25 @@ Invariants (``tests/unit/test_checkpoint_files.py``):
    that resumes it waiting.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+
+from trainers.durable import synchronise, write_durably
 
 FORMAT: Final = 1
 MANIFEST: Final = "manifest.json"
 _PARTIAL: Final = ".partial"
 _BROKEN: Final = ".broken"
 _LISTING: Final = ".listing-"
-_LOOK_AGAIN_SECONDS: Final = 0.1
 _CHUNK: Final = 4 << 20
 Digest = dict[str, int | str]  # size and SHA-256
-LOCK_SECONDS: Final = 120.0  # longest that the ranks of a killed study live on
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,36 +59,6 @@ def partial_folder(checkpoints: Path, train_step: int) -> Path:
     return checkpoints / f".{train_step:09d}{_PARTIAL}"
 
 
-@contextmanager
-def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[None]:
-    """Hold the folder's lock, which goes with the process; where a file system has none, nothing.
-
-    Raises:
-        TimeoutError: Another process has held it for ``timeout`` seconds.
-    """
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(checkpoints, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        deadline = time.monotonic() + timeout
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(
-                        f"{checkpoints}: processes of an earlier run have been writing here for "
-                        f"{timeout:g} s. See which process still runs, and end it"
-                    ) from None
-                time.sleep(_LOOK_AGAIN_SECONDS)
-                continue
-            except OSError:
-                pass
-            break
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def digest_of(content: memoryview) -> Digest:
     """Of a file that has this content, contiguous."""
     return {"bytes": content.nbytes, "sha256": hashlib.sha256(content.cast("B")).hexdigest()}
@@ -112,7 +80,7 @@ def list_files(
     for path in (*files, *folders):
         synchronise(path)
     listed = {str(path.relative_to(folder)): known.get(path) or _digest(path) for path in files}
-    _write(folder / f"{_LISTING}{part}.json", _text(listed))
+    write_durably(folder / f"{_LISTING}{part}.json", _text(listed))
 
 
 def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
@@ -130,7 +98,7 @@ def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     content = {"format": FORMAT, "facts": facts, "files": dict(sorted(files.items()))}
     for listing in listings:
         listing.unlink()
-    _write(partial / MANIFEST, _manifest(content))
+    write_durably(partial / MANIFEST, _manifest(content))
     synchronise(partial)
     os.rename(partial, final)
     synchronise(final.parent)
@@ -258,21 +226,3 @@ def _manifest(content: dict[str, Any]) -> str:
     """A manifest vouches for itself, too."""
     digest = hashlib.sha256(_text(content).encode()).hexdigest()
     return _text({"content": content, "sha256": digest})
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-
-
-def synchronise(path: Path) -> None:
-    """Bring a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

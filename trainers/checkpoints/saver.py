@@ -1,8 +1,8 @@
 """Checkpoints as the ranks take them, and how a training goes on from one.
 
 All ranks begin at the same train step, because what says so travels with the agreement they come to
-before every burst (``trainers/distributed.py``). Each writes its own part beside the training, and
-has its source write what it holds; when all have, rank 0 seals the checkpoint.
+before every burst (``trainers/loop/lockstep.py``). Each writes its own part beside the training,
+and has its source write what it holds; when all have, rank 0 seals the checkpoint.
 
 Invariants (``tests/unit/test_trainer_checkpoint.py``):
 
@@ -29,11 +29,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainers import checkpoint_files
 from trainers.base import BatchSource, QueryTime, Spread, ValidationResult
-from trainers.distributed import LockStep, Readiness, World
-from trainers.learner import Learner, LearnerState
-from trainers.state import Normalization
+from trainers.checkpoints import files as checkpoint_files
+from trainers.loop.learner import Learner, LearnerState
+from trainers.loop.lockstep import LockStep, Readiness, World
+from trainers.tasks.normalization import Normalization
 
 FINISH_SECONDS: Final = 120.0  # longest that the end of a training waits for a last checkpoint
 _LOOK_AGAIN_SECONDS: Final = 0.02

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from trainers.model_config import Section as _Section
+from trainers.configs.models import Section as _Section
 
 MAX_WINDOW = 1024  # snapshots in a sample
 

@@ -12,7 +12,7 @@ from jaxtyping import Float, Float32, Float64
 from torch import Tensor
 
 from trainers.base import Problem
-from trainers.state import Normalization
+from trainers.tasks.normalization import Normalization
 
 
 @final

@@ -25,12 +25,12 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor, nn
 
 from trainers.base import Problem
-from trainers.losses import Loss
-from trainers.model_config import AnyModelConfig
-from trainers.models import build_model
-from trainers.scaling import Scaling
-from trainers.task_config import BundleConfig, DeltaConfig, DerivativeConfig, NextConfig
-from trainers.tasks import Compared
+from trainers.configs.models import AnyModelConfig
+from trainers.configs.tasks import BundleConfig, DeltaConfig, DerivativeConfig, NextConfig
+from trainers.models.registry import build_model
+from trainers.tasks.base import Compared
+from trainers.tasks.losses import Loss
+from trainers.tasks.scaling import Scaling
 
 StepConfig = NextConfig | DeltaConfig | DerivativeConfig | BundleConfig
 # Normalised snapshots, as (batch, snapshot, channel, *grid).

@@ -22,10 +22,10 @@ from jaxtyping import Float64, Int64
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from trainers import exchange
 from trainers.base import Moments
-from trainers.exchange import SharedGradients
-from trainers.state import merge
+from trainers.loop import exchange
+from trainers.loop.exchange import SharedGradients
+from trainers.tasks.normalization import merge
 
 BUSY: Final = 2**31  # steps that a rank without a stream of its own can go
 

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from trainers.stored import MemberFiles
+from trainers.offline.stored import MemberFiles
 
 Read = Literal["sample", "member"]
 Item = tuple[Tensor, Tensor]  # fields of some samples, and which ones they are

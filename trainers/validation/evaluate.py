@@ -23,12 +23,12 @@ from jaxtyping import Float32, Float64, Int64
 from torch import Tensor, nn
 
 from trainers.base import BatchSource, Held, QueryTime, Spread, ValidationResult
-from trainers.distributed import LockStep
-from trainers.speed import query_time
-from trainers.staging import tensor_over
-from trainers.stepping import Stepping
-from trainers.tasks import Compared, Task
-from trainers.trajectories import Trajectory, trajectories
+from trainers.loop.lockstep import LockStep
+from trainers.loop.staging import tensor_over
+from trainers.tasks.base import Compared, Task
+from trainers.tasks.stepping import Stepping
+from trainers.validation.speed import query_time
+from trainers.validation.trajectories import Trajectory, trajectories
 
 CHUNK_BYTES: Final = 64 * 2**20
 KEPT_BYTES: Final = 256 * 2**20

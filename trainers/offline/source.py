@@ -21,8 +21,8 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from trainers.base import Held, Lease, Moments, TrainStats
-from trainers.reading import Item, Passes, Read, Table, loader_of, pooled
-from trainers.stored import MemberFiles, forget
+from trainers.offline.reading import Item, Passes, Read, Table, loader_of, pooled
+from trainers.offline.stored import MemberFiles, forget
 
 BUFFERS: Final = 4  # three that a staging thread has, and one to be filled
 _PUT_SECONDS: Final = 0.2

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from trainers.base import BatchSource, Lease
 from trainers.config import TrainerConfig
-from trainers.distributed import Readiness
+from trainers.loop.lockstep import Readiness
 
 RING: Final = 3  # one in use, one ready, one being filled
 LEASE_SECONDS: Final = 0.2  # what was given back waits no longer than that

@@ -1,0 +1,1 @@
+"""Training from files, to compare with."""

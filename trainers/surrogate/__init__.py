@@ -1,0 +1,1 @@
+"""What is left of a study: the network in physical units, its card, its export."""
