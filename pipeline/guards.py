@@ -3,7 +3,7 @@
 The four names are generic: a study's own folder, or another installed distribution, may carry them
 too. Called when the command line starts and in every Ray worker, before the rest is imported.
 
-Invariants (``tests/unit/test_package_guards.py``):
+Invariants (``tests/unit/pipeline/test_guards.py``):
 
 1. A package that would come, or has come, from another place than this file's checkout is refused.
 2. A name that another installed distribution owns is refused, even while ours still wins.

@@ -184,7 +184,8 @@ def _settings(
 
 def _docstring(target: str) -> str:
     """Of the module, read from its file without importing it."""
-    file = Path(__file__).with_name(target.partition(":")[0].rpartition(".")[2] + ".py")
+    root, module = Path(__file__).parents[1], target.partition(":")[0]
+    file = root.joinpath(*module.split(".")).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
     assert docstring is not None, f"{file} has no docstring"
     return docstring

@@ -1,6 +1,6 @@
 """How a surrogate is trained, as it stands under ``trainer:`` in a study.
 
-Invariants (``tests/unit/test_trainer_config.py``):
+Invariants (``tests/unit/trainers/test_config.py``):
 
 1. Importing it brings no torch: a study can be checked on a login node.
 2. Unknown keys are refused at every level.

@@ -1,7 +1,7 @@
 """Which libraries a study's loggers need; asked on a login node, too, so nothing is imported.
 
-Invariant (``tests/unit/test_trainer_loggers.py``): a logger whose library is missing is named once,
-with the line that installs it.
+Invariant (``tests/unit/trainers/loop/test_loggers.py``): a logger whose library is missing is
+named once, with the line that installs it.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
 """What a rank says of its training: to whoever watches the source, and to the study's loggers.
 
-Invariants (``tests/unit/test_trainer_loop.py``, ``tests/unit/test_trainer_loggers.py``):
+Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/unit/trainers/loop/test_loggers.py``):
 
 1. A report comes after every ``log_every`` train steps, and at the end.
 2. Only rank 0 writes to loggers, and only where there is a run directory.

@@ -2,7 +2,7 @@
 
 It takes any ``BatchSource`` and any number of ranks, and knows nothing of where samples come from.
 
-Invariants (``tests/unit/test_trainer_loop.py``, ``tests/integration/test_ddp.py``):
+Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/integration/test_ddp.py``):
 
 1. Every batch that the source hands out is trained on, once; with early stop, until then.
 2. All ranks take the same number of batches and of train steps, and end together.

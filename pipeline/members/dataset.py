@@ -1,6 +1,6 @@
 """Writes the members of a study to disk, for offline training to be compared with.
 
-Invariants (``tests/unit/test_dataset.py``):
+Invariants (``tests/unit/pipeline/members/test_dataset.py``):
 
 1. A member's samples are those that ``pipeline.run`` would stream: same solver, parameters, cut.
 2. As many members are simulated at a time as in a run.

@@ -6,7 +6,7 @@ The cost is the time for which processes were held: each solver for its attempts
 ones and waiting included, and each rank from the start of the study on. What a query saves is the
 time inside the solver alone, without waiting. Seconds of a CPU core and of a GPU count alike.
 
-Invariants (``tests/unit/test_breakeven.py``):
+Invariants (``tests/unit/pipeline/stats/test_breakeven.py``):
 
 1. A surrogate that is not faster than the solver never pays.
 2. The number of queries is whole, and the first that pays: one fewer would not.

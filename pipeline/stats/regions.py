@@ -4,7 +4,7 @@ A parameter's *effect* is the share of the variance of the members' errors that 
 corrected for the number of ranges (epsilon squared; Kelley 1935, doi:10.1073/pnas.21.9.554): 0
 where the error does not depend on it, 1 where nothing else matters.
 
-Invariants (``tests/unit/test_regions.py``):
+Invariants (``tests/unit/pipeline/stats/test_regions.py``):
 
 1. Every member whose error is known lies in exactly one range of each parameter.
 2. Ranges are equally wide; equally wide in the logarithm for a log-uniform parameter.

@@ -31,7 +31,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
-from pipeline.stream.sockets import _MAX_PATH, SOCKET, SOCKET_FOLDER, _ours
+from pipeline.stream.sockets import MAX_PATH, SOCKET, SOCKET_FOLDER, is_private
 from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
@@ -45,7 +45,6 @@ _HANDSHAKE_MS: Final = 30_000  # on a machine with far too much to do ten second
 _BACKLOG: Final = 1024  # connections that the kernel holds until libzmq takes them
 _MAX_FRAME: Final = 2 * MAX_PAYLOAD  # what is too long up to here is refused by name
 _ZAP: Final = "inproc://zeromq.zap.01"
-_BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 _START_SECONDS: Final = 10.0
 
 
@@ -168,13 +167,13 @@ class ReceiverThread:
             path = Path(tempfile.gettempdir(), f"{SOCKET_FOLDER}{secrets.token_hex(6)}", SOCKET)
         else:
             path = Path(self._bind.removeprefix("ipc://"))
-        if len(str(path)) > _MAX_PATH:
+        if len(str(path)) > MAX_PATH:
             raise ValueError(
-                f"socket path {path} has {len(str(path))} characters, limit {_MAX_PATH}: "
+                f"socket path {path} has {len(str(path))} characters, limit {MAX_PATH}: "
                 "set TMPDIR to a shorter folder"
             )
         path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not _ours(path.parent):
+        if not is_private(path.parent):
             about = path.parent.lstat()
             raise ValueError(
                 f"{path.parent} ({stat.filemode(about.st_mode)}) belongs to user {about.st_uid}: "

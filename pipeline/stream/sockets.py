@@ -9,15 +9,10 @@ import time
 from pathlib import Path
 from typing import Final
 
-from pipeline.stream.receiver import _BIND_SECONDS
-
-_MAX_PATH: Final = 107  # sockaddr_un
-
-
+MAX_PATH: Final = 107  # sockaddr_un
 SOCKET_FOLDER: Final = "headrace-socket-"
-
-
 SOCKET: Final = "s"
+_BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
 
 
 def remove_stale_sockets() -> list[str]:
@@ -29,7 +24,7 @@ def remove_stale_sockets() -> list[str]:
     removed = []
     for folder in Path(tempfile.gettempdir()).glob(f"{SOCKET_FOLDER}*"):
         with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as probe:
-            if not _ours(folder):
+            if not is_private(folder):
                 continue
             try:
                 probe.connect(str(folder / SOCKET))
@@ -45,7 +40,7 @@ def remove_stale_sockets() -> list[str]:
     return removed
 
 
-def _ours(folder: Path) -> bool:
+def is_private(folder: Path) -> bool:
     """Whether it is a folder, no link, that belongs to this user and is open to nobody else."""
     about = folder.lstat()
     private = stat.S_IMODE(about.st_mode) == 0o700 and about.st_uid == os.geteuid()

@@ -3,7 +3,7 @@
 Every function takes what it needs and returns lines: path, value, limit, remedy. Sections that are
 wrong by themselves are simply not there, so that the others are still held against each other.
 
-Invariants (``tests/unit/test_study_config.py``):
+Invariants (``tests/unit/pipeline/study/test_study_config.py``):
 
 1. A study without problems can reach its end: no wait in it is for something that cannot come.
 2. A value outside what a solver is meant for is a warning, not a problem.

@@ -2,7 +2,7 @@
 
 The only reader of YAML. ``load`` reads a file, ``parse`` the same content as plain dicts.
 
-Invariants (``tests/unit/test_study_config.py``):
+Invariants (``tests/unit/pipeline/study/test_study_config.py``):
 
 1. A study that loads is consistent: keys, types, ranges, and the parts against each other.
 2. All errors are listed at once, each with path, value, limit and remedy.

@@ -3,7 +3,7 @@
 Members are numbered as the controller numbers them: validation members ``0 .. validation - 1``,
 training members from there on.
 
-Invariants (``tests/unit/test_design.py``):
+Invariants (``tests/unit/pipeline/study/test_design.py``):
 
 1. The same study gives the same parameters, in whatever order members are asked for.
 2. Validation members are other points than the training members, from the same ranges.

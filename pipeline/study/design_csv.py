@@ -2,7 +2,7 @@
 
 Training members take the first rows, validation members the next ones.
 
-Invariants (``tests/unit/test_design_csv.py``):
+Invariants (``tests/unit/pipeline/study/test_design_csv.py``):
 
 1. Columns may stand in any order; values come back in the order of the names asked for.
 2. A table is whole (right columns, enough rows, finite numbers), or refused with every reason.

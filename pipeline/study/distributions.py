@@ -3,7 +3,7 @@
 A distribution maps a place in the unit interval to a value, so that every design (random, low
 discrepancy, grid) works with every distribution.
 
-Invariants (``tests/unit/test_distributions.py``):
+Invariants (``tests/unit/pipeline/study/test_distributions.py``):
 
 1. ``at`` never leaves ``[lowest, highest]``.
 2. ``at`` does not decrease.

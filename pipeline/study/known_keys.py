@@ -1,6 +1,6 @@
 """Which keys may stand at a place of a study: read from the models, so that no list is kept twice.
 
-Invariants (``tests/unit/test_study_problems.py``):
+Invariants (``tests/unit/pipeline/study/test_problems.py``):
 
 1. The choice of a union is followed as the file makes it: by ``kind``, or by the key it uses.
 2. A place that no model describes has no known keys, and is no error here.

@@ -1,6 +1,6 @@
 """Turns what is wrong with a study into lines a person can act on: path, value, limit, remedy.
 
-Invariants (``tests/unit/test_study_problems.py``):
+Invariants (``tests/unit/pipeline/study/test_problems.py``):
 
 1. Every line starts with the path as it is written in the file, and with the value found there.
 2. An unknown key names the nearest known one, and all that are known at that place.

@@ -3,7 +3,7 @@
 PyYAML follows YAML 1.1, where ``1e-3`` is a text, ``no`` is false, ``010`` is 8 and the second of
 two equal keys silently wins. The plain values here are those of YAML 1.2's core schema.
 
-Invariants (``tests/unit/test_yaml_values.py``):
+Invariants (``tests/unit/pipeline/study/test_yaml_values.py``):
 
 1. A key that stands twice in a section is an error that says where.
 2. Numbers are what JSON and Python take for numbers; only ``true`` and ``false`` are booleans.

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 
-from tests.unit.array_source import (
+from tests.array_source import (
     ArraySource,
     linear_held,
     linear_problem,

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.array_source import ArraySource, linear_problem
 from tests.integration import ddp_rank
 from tests.integration.ddp_rank import BATCH, BATCHES, CONFIG, HELD, NAN_STEP, SIZE
-from tests.unit.array_source import ArraySource, linear_problem
 from trainers.loop.lockstep import World
 from trainers.trainer import train
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.array_source import ArraySource, linear_problem
 from tests.integration import ddp_rank
 from tests.integration.ddp_rank import (
     ACCUMULATING,
@@ -17,7 +18,6 @@ from tests.integration.ddp_rank import (
     SIZE,
 )
 from tests.integration.test_ddp import start
-from tests.unit.array_source import ArraySource, linear_problem
 from trainers.loop.lockstep import World
 from trainers.trainer import train
 

@@ -22,7 +22,7 @@ from pipeline.slots.layout import Box
 from pipeline.stream.intake import Intake
 from pipeline.stream.order import Turn
 from pipeline.stream.placing import Placing
-from tests.unit.test_intake import LAYOUT, STUDY, WHOLE, data
+from tests.unit.pipeline.stream.test_intake import LAYOUT, STUDY, WHOLE, data
 from trainers.base import Lease
 
 LEASE_BATCHES, LEASES_AHEAD = 5, 3

@@ -3,7 +3,7 @@
 Several processes write their parts into ``checkpoints/.STEP.partial/``; each says in a listing what
 it wrote. When all have, the listings become ``manifest.json`` and the folder becomes ``STEP``.
 
-Invariants (``tests/unit/test_checkpoint_files.py``):
+Invariants (``tests/unit/trainers/checkpoints/test_files.py``):
 
 1. A checkpoint that was cut short, or of which a byte has changed, is not valid.
 2. Every file is on the disk (fsync) before the manifest is, and that before the folder's name.

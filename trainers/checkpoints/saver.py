@@ -4,7 +4,7 @@ All ranks begin at the same train step, because what says so travels with the ag
 before every burst (``trainers/loop/lockstep.py``). Each writes its own part beside the training,
 and has its source write what it holds; when all have, rank 0 seals the checkpoint.
 
-Invariants (``tests/unit/test_trainer_checkpoint.py``):
+Invariants (``tests/unit/trainers/checkpoints/test_saver.py``):
 
 1. A training that goes on from a checkpoint has the weights, to the last bit, of one that was never
    interrupted and got the same batches.

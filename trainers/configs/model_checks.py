@@ -1,6 +1,6 @@
 """What a network cannot do on a grid, found out before anything is built.
 
-Invariants (``tests/unit/test_model_checks.py``):
+Invariants (``tests/unit/trainers/configs/test_model_checks.py``):
 
 1. A network without problems can be built on that grid and predicts fields of its shape.
 2. Every line starts with the key it is about, as it is written under ``trainer.model``.

@@ -1,6 +1,6 @@
 """The networks as they stand under ``trainer.model`` in a study: one frozen model per kind.
 
-Invariants (``tests/unit/test_model_config.py``):
+Invariants (``tests/unit/trainers/configs/test_models.py``):
 
 1. Importing it brings no torch, and nothing of the libraries that some kinds are built on.
 2. Unknown keys are refused, but for the settings of a user's own network, which go to its class.

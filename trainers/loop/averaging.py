@@ -5,7 +5,7 @@
 after train step n = 0, 1, ...: early on, when little was averaged, the newest weights count more
 (``num_updates`` of TensorFlow's ``ExponentialMovingAverage``). Buffers are copied.
 
-Invariants (``tests/unit/test_trainer_averaging.py``):
+Invariants (``tests/unit/trainers/loop/test_averaging.py``):
 
 1. The average is that of the formula.
 2. The network itself is only read.

@@ -3,7 +3,7 @@
 Weights, losses and what is validated and exported stay float32: only the products inside of the
 network's forward and backward pass are done in ``trainer.precision`` (torch.autocast).
 
-Invariants (``tests/unit/test_trainer_forward.py``):
+Invariants (``tests/unit/trainers/loop/test_forward.py``):
 
 1. What comes out of the network is float32, so losses are.
 2. A precision that the device cannot train in is refused, with a reason.

@@ -3,7 +3,7 @@
 A train step is one change of the weights. Its gradient is the mean over a group of ``accumulate``
 batches of this rank, and over the ranks; with 1 a group is a batch.
 
-Invariants (``tests/unit/test_trainer_learner.py``):
+Invariants (``tests/unit/trainers/loop/test_learner.py``):
 
 1. A train step with a loss or gradient that is not finite never changes the weights.
 2. It raises ``TrainingDiverged`` on every rank, whichever rank's batch it came from. In float16 it

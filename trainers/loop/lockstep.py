@@ -1,6 +1,6 @@
 """Ranks in lock-step: what they agree on before they take train steps together.
 
-Invariants (``tests/unit/test_trainer_distributed.py``, ``tests/integration/test_ddp.py``):
+Invariants (``tests/unit/trainers/loop/test_lockstep.py``, ``tests/integration/test_ddp.py``):
 
 1. A burst is as long as the rank with the fewest batches can go: no rank waits in a gradient
    all-reduce for one that has no batch.

@@ -3,7 +3,7 @@
 One small interface, a class for each library, which is imported when a study asks for it. Only
 rank 0 has loggers.
 
-Invariants (``tests/unit/test_trainer_loggers.py``):
+Invariants (``tests/unit/trainers/loop/test_loggers.py``):
 
 1. A library that is missing is an error before anything is trained, and says how to get it.
 2. Nothing leaves the machine unless the study says so.

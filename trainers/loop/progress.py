@@ -3,7 +3,7 @@
 A pure state machine over one number per validation. Ranks that are told the same numbers decide
 alike (``LockStep.of_first``).
 
-Invariants (``tests/unit/test_trainer_progress.py``):
+Invariants (``tests/unit/trainers/loop/test_progress.py``):
 
 1. An error that is not a number never counts as lower.
 2. After ``patience`` validations in a row without a lower error, once; then it is counted anew.

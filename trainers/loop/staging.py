@@ -3,7 +3,7 @@
 A lease's slots are gathered with one ``index_select`` into a buffer of a small ring; the loop takes
 batches as views of it. A buffer is filled again only when the loop is done with all its batches.
 
-Invariants (``tests/unit/test_trainer_staging.py``):
+Invariants (``tests/unit/trainers/loop/test_staging.py``):
 
 1. Batches come out in the order they were leased in, with the content the slots had then.
 2. A batch keeps its content until ``done`` was called for it.

@@ -1,6 +1,6 @@
 """How numbers and places enter a network that works on grids.
 
-Invariants (``tests/unit/test_model_conditioning.py``):
+Invariants (``tests/unit/trainers/models/test_conditioning.py``):
 
 1. Coordinates run from -1 to 1 along each axis, whatever its length; an axis of one point is at 0.
 2. With ``channels`` each number is a channel of constant value; with ``film`` none is, and every

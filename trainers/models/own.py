@@ -1,6 +1,6 @@
 """A user's own network: loaded from a Python file, and tried out before it is trained.
 
-Invariants (``tests/unit/test_own_model.py``):
+Invariants (``tests/unit/trainers/models/test_own.py``):
 
 1. What is wrong with the class is said before training: not a module, another signature, another
    shape or type of the prediction, no weights.

@@ -1,6 +1,6 @@
 """Members from files in random orders, by the workers of a torch ``DataLoader``.
 
-Invariants (``tests/unit/test_offline.py``):
+Invariants (``tests/unit/trainers/offline/test_source.py``):
 
 1. A pass names every sample of this rank once, in a random order, before the next pass begins.
 2. ``read="sample"`` shuffles over the whole data set and reads one sample at a time;

@@ -2,7 +2,7 @@
 
 The loop, the network and the seeds are those of online training; only where batches come from
 differs. It keeps the invariants listed in ``trainers/base.py``. Beyond them
-(``tests/unit/test_offline.py``):
+(``tests/unit/trainers/offline/test_source.py``):
 
 1. Before each pass its files are forgotten by the page cache, so that every pass reads storage.
 2. When the time is up the stream is over, wherever a pass is.

@@ -2,7 +2,7 @@
 
 One uncompressed ``.npz`` for each member, or one Zarr v3 group with a chunk for each member.
 
-Invariants (``tests/unit/test_stored.py``):
+Invariants (``tests/unit/trainers/offline/test_stored.py``):
 
 1. What is read back equals what was written, bit for bit, in whatever order members were written.
 2. A member is written by one process at a time; several processes may write different members.

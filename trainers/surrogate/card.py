@@ -3,7 +3,7 @@
 ``card.json`` is for programs, and what a surrogate is read back from; ``card.md`` says the same to
 people. The trainer writes both at the end; whoever ran the study adds what only it knows.
 
-Invariants (``tests/unit/test_trainer_card.py``):
+Invariants (``tests/unit/trainers/surrogate/test_card.py``):
 
 1. Both files appear whole or not at all, ``card.json`` last.
 2. A part that is unknown leaves its section out of ``card.md``; it is never an error.

@@ -4,7 +4,7 @@
 normalisation, names, units, ranges and errors. There is no pickle in either.
 
 1. The card is written last and at once: where there is one, the folder is complete
-   (``tests/unit/test_trainer_export.py``).
+   (``tests/unit/trainers/surrogate/test_export.py``).
 """
 
 import platform

@@ -10,7 +10,7 @@ What goes in and comes out is in physical units and float32, for a batch of any 
 and ``(batch, channel, *grid)`` comes out; for tasks that step ``(batch, ahead, channel, *grid)``:
 append it to the history, drop as many from the front, add to the time, and call again.
 
-Invariants (``tests/unit/test_trainer_program.py``):
+Invariants (``tests/unit/trainers/surrogate/test_program.py``):
 
 1. A fresh process that has nothing but torch loads the program and predicts the same.
 2. A network that cannot be exported is an error that says which of its layers is in the way.

@@ -1,6 +1,6 @@
 """A trained network as something to call, in physical units, with NumPy arrays.
 
-Invariants (``tests/unit/test_trainer_export.py``):
+Invariants (``tests/unit/trainers/surrogate/test_export.py``):
 
 1. A surrogate that was read back predicts what the trained network predicts, to the last bit.
 2. Outside of what was trained on it warns, raises or says nothing, as it was asked to; a message

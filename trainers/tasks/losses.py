@@ -1,6 +1,6 @@
 """How far a prediction is from the truth, one number per sample.
 
-Invariants (``tests/unit/test_trainer_losses.py``):
+Invariants (``tests/unit/trainers/tasks/test_losses.py``):
 
 1. Zero where prediction and truth are equal, positive elsewhere.
 2. A sample's loss does not depend on the other samples of its batch.

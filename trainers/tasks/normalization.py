@@ -1,6 +1,6 @@
 """Normalisation: from statistics of what was simulated so far to numbers of order one.
 
-Invariants (``tests/unit/test_trainer_state.py``):
+Invariants (``tests/unit/trainers/tasks/test_normalization.py``):
 
 1. Merged moments are those of all samples taken together, in whatever parts they came.
 2. Every rank normalises alike: what is merged depends on the order of the ranks alone.

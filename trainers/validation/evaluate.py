@@ -2,7 +2,7 @@
 
 Each rank holds a share of every member's samples; the errors are summed over the ranks.
 
-Invariants (``tests/unit/test_trainer_evaluate.py``, ``tests/integration/test_ddp.py``):
+Invariants (``tests/unit/trainers/validation/test_evaluate.py``, ``tests/integration/test_ddp.py``):
 
 1. The result does not depend on how the members are spread over the ranks.
 2. A rank without a sample takes part in every collective call.

@@ -1,0 +1,234 @@
+import json
+import warnings
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tests.array_source import (
+    GRID,
+    linear_held,
+    linear_problem,
+    linear_source,
+    nothing_given,
+)
+from tests.decay_study import SNAPSHOTS, study, trajectory
+from trainers.base import Input, TrainStats, ValidationResult
+from trainers.config import TrainerConfig
+from trainers.surrogate.export import export, load_surrogate
+from trainers.surrogate.surrogate import Surrogate
+from trainers.tasks.build import build_task
+from trainers.tasks.direct import Direct
+from trainers.tasks.normalization import Normalization
+
+CPU = torch.device("cpu")
+INSIDE = {"west": [120.0, 320.0, 480.0], "load": [-1.5, 0.0, 2.5]}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run directory with an exported network that was not trained."""
+    config, problem = TrainerConfig(), linear_problem()
+    normalization = Normalization.of(linear_source().moments(), problem)
+    torch.manual_seed(3)
+    task = build_task(config, problem, normalization, CPU)
+    assert isinstance(task, Direct)
+    model = task.network(config.model)
+    result = ValidationResult(
+        train_step=9, samples=4, mse=2.5, relative_l2=0.01, member_mse={40: 2.5}
+    )
+    stats = TrainStats(
+        rank=0,
+        train_step=9,
+        loss=0.5,
+        learning_rate=1e-3,
+        wait_seconds=0.0,
+        first_step_seconds=0.1,
+        validation=result,
+    )
+    export(tmp_path / "model", model, config, problem, normalization, stats)
+    inputs = torch.from_numpy(linear_held(np.random.default_rng(2), 8).inputs)
+    with torch.inference_mode():
+        np.save(
+            tmp_path / "expected.npy",
+            task.predict(model.eval(), inputs, nothing_given(8))[:, 0].numpy(),
+        )
+    return tmp_path
+
+
+@pytest.mark.parametrize("inner", ["", "model"])
+def test_a_surrogate_that_was_read_back_predicts_the_same_to_the_last_bit(
+    folder: Path, inner: str
+) -> None:
+    surrogate = load_surrogate(folder / inner)
+    inputs = linear_held(np.random.default_rng(2), 8).inputs
+    prediction = surrogate(inputs[:, :2], inputs[:, 2])
+    assert prediction.tobytes() == np.load(folder / "expected.npy").tobytes()
+
+
+def test_the_card_says_what_it_is_for(folder: Path) -> None:
+    card = json.loads((folder / "model" / "card.json").read_text())
+    assert card["problem"]["parameters"][1] == {
+        "name": "load",
+        "unit": "Pa",
+        "low": -2.0,
+        "high": 3.0,
+        "learnt": True,
+    }
+    assert card["problem"]["field_units"] == ["K", "Pa"]
+    assert card["trainer"]["model"]["kind"] == "mlp"
+    assert card["validation"]["mse"] == 2.5
+    assert card["versions"]["torch"] == torch.__version__
+    assert card["network"]["parameters"] == 84_806
+    assert card["query"]["device"] == "cpu"
+    assert 0.0 < card["query"]["alone_seconds"] < 60.0
+    assert (folder / "model" / "card.md").read_text().startswith("# Surrogate\n")
+    assert not list(folder.glob("model/*.partial"))
+
+
+def test_parameters_by_name_and_as_an_array_are_the_same(folder: Path) -> None:
+    surrogate = load_surrogate(folder)
+    by_name = surrogate(INSIDE, 0.25)
+    array = np.stack([INSIDE["west"], INSIDE["load"]], axis=1)
+    np.testing.assert_array_equal(by_name, surrogate(array, [0.25, 0.25, 0.25]))
+    assert by_name.shape == (3, 2, 5, 7)
+    assert by_name.dtype == np.float32
+
+
+def test_parameters_and_times_are_broadcast(folder: Path) -> None:
+    surrogate = load_surrogate(folder)
+    assert surrogate({"west": 300, "load": 0}, 0.5).shape == (2, 5, 7)
+    assert surrogate([300.0, 0.0], np.linspace(0, 0.5, 11)).shape == (11, 2, 5, 7)
+    grid = surrogate({"west": np.array([[200.0], [300.0]]), "load": 1.0}, np.linspace(0, 0.5, 4))
+    assert grid.shape == (2, 4, 2, 5, 7)
+    single = surrogate({"west": 300.0, "load": 1.0}, 0.5)
+    np.testing.assert_allclose(grid[1, 3], single, rtol=1e-5, atol=1e-4)
+    assert surrogate(np.empty((0, 2)), 0.1).shape == (0, 2, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "time", "message"),
+    [
+        ({"west": 501.0, "load": 0.0}, 0.1, r"west=501 K .*\[100, 500\] K"),
+        ({"west": 300.0, "load": [0.0, -2.5]}, 0.1, r"load=-2.5 Pa .*\[-2, 3\] Pa"),
+        ({"west": 300.0, "load": 0.0}, 0.75, r"time=0.75 s .*\[0, 0.5\] s"),
+        ({"west": float("nan"), "load": 0.0}, 0.1, r"west=nan K"),
+    ],
+)
+def test_outside_of_the_trained_ranges_it_warns(
+    folder: Path, parameters: dict[str, float], time: float, message: str
+) -> None:
+    surrogate = load_surrogate(folder)
+    with pytest.warns(UserWarning, match=message):
+        surrogate(parameters, time)
+
+
+def test_outside_of_the_trained_ranges_it_raises_or_keeps_quiet_if_asked(folder: Path) -> None:
+    with pytest.raises(ValueError, match=r"west=501 K .*\[100, 500\] K.*extrapolation"):
+        load_surrogate(folder, outside="raise")({"west": 501.0, "load": 0.0}, 0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        quiet = load_surrogate(folder, outside="ignore")({"west": 501.0, "load": 0.0}, 0.1)
+    with pytest.warns(UserWarning, match="west=501 K"):
+        warned = load_surrogate(folder, outside="warn")({"west": 501.0, "load": 0.0}, 0.1)
+    assert quiet.tobytes() == warned.tobytes()
+    with pytest.raises(ValueError, match=r"outside='shout': choose one of \['warn', 'raise'"):
+        load_surrogate(folder, outside="shout")
+
+
+@pytest.mark.parametrize(
+    ("rate", "time", "steps", "message"),
+    [
+        (2.5, 0.0, 2, r"rate=2.5 1/s .*\[0.5, 2\] 1/s"),
+        (1.0, 0.5, SNAPSHOTS, r"time=1.5 s .*\[0, 0.875\] s"),
+    ],
+)
+def test_a_rollout_out_of_the_trained_ranges_is_noticed(
+    tmp_path: Path, rate: float, time: float, steps: int, message: str
+) -> None:
+    study(tmp_path, {"kind": "next"}, steps=2)
+    start = trajectory(1.0, 3)[:1]
+    with pytest.raises(ValueError, match=message):
+        load_surrogate(tmp_path, outside="raise").rollout([rate], start, steps=steps, time=time)
+    inside = load_surrogate(tmp_path, outside="raise").rollout([1.0], start, steps=SNAPSHOTS - 1)
+    assert np.isfinite(inside).all()
+
+
+def test_at_the_ends_of_the_ranges_it_does_not_warn(folder: Path) -> None:
+    surrogate = load_surrogate(folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        surrogate({"west": np.float32(500), "load": [np.float32(-2)]}, [0.0, 0.5])
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"west": 300.0}, r"missing: \['load'\]"),
+        ({"west": 300.0, "load": 0.0, "east": 1.0}, r"unknown: \['east'\]"),
+        ([300.0, 0.0, 1.0], r"shape \(3,\), but the last axis must hold 2"),
+        (300.0, r"shape \(\), but the last axis must hold 2"),
+    ],
+)
+def test_wrong_parameters_are_refused(folder: Path, parameters: object, message: str) -> None:
+    surrogate: Surrogate = load_surrogate(folder)
+    with pytest.raises(ValueError, match=message):
+        surrogate(parameters, 0.1)  # type: ignore[arg-type]
+
+
+def test_a_folder_without_a_surrogate_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no card\.json"):
+        load_surrogate(tmp_path)
+
+
+def test_a_format_of_another_version_is_refused(folder: Path) -> None:
+    path = folder / "model" / "card.json"
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "format": 3}))
+    with pytest.raises(ValueError, match="format 3, this version reads 2"):
+        load_surrogate(folder)
+
+
+@pytest.fixture
+def operator(tmp_path: Path) -> Surrogate:
+    """Temperature from pressure: a seed that nobody gives, and an input field."""
+    problem = replace(
+        linear_problem(),
+        input_fields=("pressure",),
+        parameters=(
+            Input(name="seed", unit="1", low=0.0, high=1e6, learnt=False),
+            Input(name="load", unit="Pa", low=-2.0, high=3.0),
+        ),
+    )
+    normalization = Normalization.of(linear_source().moments(), problem)
+    task = build_task(TrainerConfig(), problem, normalization, CPU)
+    stats = TrainStats(
+        rank=0, train_step=9, loss=0.5, learning_rate=1e-3, wait_seconds=0.0,
+        first_step_seconds=0.1, validation=None,
+    )  # fmt: skip
+    network = task.network(TrainerConfig().model)
+    export(tmp_path / "model", network, TrainerConfig(), problem, normalization, stats)
+    return load_surrogate(tmp_path)
+
+
+def test_input_fields_are_given_by_name_and_broadcast(operator: Surrogate) -> None:
+    pressure = np.random.default_rng(1).normal(size=(4, *GRID)).astype(np.float32)
+    many = operator({"load": 1.0}, 0.25, {"pressure": pressure})
+    assert many.shape == (4, 1, *GRID)
+    assert len({each.tobytes() for each in many}) == 4
+    np.testing.assert_allclose(
+        many[2], operator([1.0], 0.25, {"pressure": pressure[2]}), rtol=1e-5, atol=1e-5
+    )
+    times = operator({"load": 1.0}, [0.1, 0.2, 0.3], {"pressure": pressure[0]})
+    assert times.shape == (3, 1, *GRID)
+
+
+def test_wrong_input_fields_are_refused(operator: Surrogate) -> None:
+    with pytest.raises(ValueError, match=r"fields=\[\]: give exactly \['pressure'\]"):
+        operator({"load": 1.0}, 0.25)
+    with pytest.raises(ValueError, match=r"'pressure' has the shape \(7, 5\).*grid \(5, 7\)"):
+        operator({"load": 1.0}, 0.25, {"pressure": np.zeros((7, 5))})
+    with pytest.raises(ValueError, match=r"unknown: \['seed'\]"):
+        operator({"load": 1.0, "seed": 3.0}, 0.25, {"pressure": np.zeros(GRID)})
