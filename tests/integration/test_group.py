@@ -232,7 +232,7 @@ def test_a_group_that_loses_a_process_is_replaced_and_no_sample_is_lost_or_doubl
 def test_nothing_is_left_when_the_actors_process_is_killed(node: Node, project: Path) -> None:
     code = (
         "import sys; from dataclasses import replace;"
-        "from pipeline.slots.layout import Endpoint;"
+        "from pipeline.stream.endpoint import Endpoint;"
         "from tests.integration.test_group import *;"
         "of = study(solver={'steps': MANY});"
         "made = Group(of, [Endpoint(address=sys.argv[1])], replace(KEYS, study=int(sys.argv[2])));"
