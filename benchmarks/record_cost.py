@@ -1,6 +1,6 @@
 """``record_cost``: what recording every inserted sample costs the stream, on the disk of the bench.
 
-The same stream with and without a record, in turn, with ``when_full: drop``. The disk's own rate is
+The same stream with and without a record, in turn. The disk's own rate is
 measured in the same run: files of the same size, written in the same way by a thread that does
 nothing else, and synchronised at the end. The bar is 0.9 of the stream without a record, or the
 disk's rate where that is lower. How much was recorded is told too, without a bar.

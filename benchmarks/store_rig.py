@@ -22,7 +22,6 @@ from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
-from pipeline.study.sections import RecordConfig
 
 _BATCH: Final = 32
 
@@ -53,7 +52,13 @@ def store(
         placing = Placing(slots=slots, book=book, layout=layout)
         if record is not None:
             recorder = Recorder(
-                book=book, slots=slots, record=record, settings=RecordConfig(), seed=3
+                book=book,
+                slots=slots,
+                record=record,
+                seed=3,
+                what="inserted",
+                every=1,
+                fraction=1.0,
             )
             placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
         intake = Intake(layout=layout, study=keys.study, training=placing)

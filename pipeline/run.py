@@ -38,6 +38,7 @@ from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import check_packages, project_root
 from pipeline.record.reader import write_index
+from pipeline.record.writer import FLUSH_SECONDS
 from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats.regions import errors_by_region, member_errors, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
@@ -305,7 +306,9 @@ def with_records(stats: StudyStats, reservoirs: Sequence[Actor], record: Path | 
     if record is None:
         return stats
     try:
-        said = answers([each.finish_record.remote() for each in reservoirs], "a record")
+        calls = [each.finish_record.remote() for each in reservoirs]
+        within = FLUSH_SECONDS + CLOSE_SECONDS
+        said = answers(calls, "a reservoir does not answer", within=within)
         write_index(record)
     except (StudyFailed, OSError) as error:
         _log.error("the record is not finished: %s", error)
@@ -349,7 +352,8 @@ def _reservoirs(
         for rank, node in enumerate(places)
     ]
     try:
-        yield actors, answers([actor.endpoint.remote() for actor in actors], "a reservoir")
+        calls = [actor.endpoint.remote() for actor in actors]
+        yield actors, answers(calls, "a reservoir cannot be started")
     finally:
         close_all(actors, within=CLOSE_SECONDS)
 

@@ -19,7 +19,6 @@ from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import SampleLayout
 from pipeline.stream.placing import Placing
 from pipeline.stream.wire import Box, Canvas, Message, Stamp, decode, message_bytes
-from pipeline.study.sections import RecordConfig
 from solvers.base import FieldSpec, Parameter
 
 SAMPLE = SampleLayout(window=2, sample_shape=(2, 3, 5), num_parameters=2)
@@ -126,9 +125,8 @@ class Rank:
             flow=FlowControl(max_reuse=None, max_surplus=None, watermark=1),
             rng=np.random.default_rng(5),
         )
-        self.recorder = Recorder(
-            book=self.book, slots=arrays, record=record, settings=RecordConfig(**settings), seed=11
-        )
+        settings = {"what": "inserted", "every": 1, "fraction": 1.0, **settings}
+        self.recorder = Recorder(book=self.book, slots=arrays, record=record, seed=11, **settings)
         self.placing = Placing(
             slots=arrays, book=self.recorder, layout=SAMPLE, describe=self.recorder.describe
         )
@@ -172,7 +170,7 @@ class Rank:
 
     def lease_and_lose(self, batches: int, batch: int) -> None:
         """Draw what is not trained on any more."""
-        lease = self.book.lease(self.recorder.batches(batches, batch), batch)
+        lease = self.book.lease(batches, batch)
         self.recorder.drawn(lease.indices)
 
     def _pair(self, slot: int) -> tuple[int, int]:
@@ -180,7 +178,7 @@ class Rank:
 
     def draw(self, batches: int, batch: int) -> None:
         """Lease and give back, and count what was drawn."""
-        lease = self.book.lease(self.recorder.batches(batches, batch), batch)
+        lease = self.book.lease(batches, batch)
         self.recorder.drawn(lease.indices)
         for slot in lease.indices.ravel().tolist():
             pair = self._pair(slot)

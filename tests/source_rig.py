@@ -9,7 +9,7 @@ from jaxtyping import Float32
 
 from pipeline.actors.parts import record_attributes, record_layout
 from pipeline.record.block import Recordable
-from pipeline.record.choice import kept
+from pipeline.record.choice import select
 from pipeline.record.layout import FOLDER, rank_group
 from pipeline.record.writer import Record
 from pipeline.study.config import StudyConfig
@@ -50,8 +50,11 @@ def write_record(
             parameters = list(design.values(member).values())
             for number in range(study.samples_per_member):
                 pair = np.array([member]), np.array([number])
-                wanted = kept(study.seed, *pair, study.record)[0] and not lost(member, number)
-                if (member + number) % ranks == rank and wanted:
+                wanted = select(
+                    *pair, seed=study.seed, every=study.record.every, fraction=study.record.fraction
+                )
+                here = (member + number) % ranks == rank
+                if here and wanted[0] and not lost(member, number):
                     _add(record, study, member, number, parameters)
         record.close(complete=True)
     return folder

@@ -149,16 +149,21 @@ def on_node(node: Node) -> dict[str, Any]:
     return {"label_selector": {NODE_ID_LABEL: node.id}}
 
 
-def answers(futures: Sequence[Answer], who: str) -> list[Any]:
+def answers(futures: Sequence[Answer], failed: str, *, within: float | None = None) -> list[Any]:
     """What the calls return.
 
+    Args:
+        futures: The calls.
+        failed: What to say when one fails.
+        within: Seconds; None: an actor may take its time.
+
     Raises:
-        StudyFailed: An actor could not be made, or its call failed.
+        StudyFailed: An actor could not be made, or its call failed or took too long.
     """
     try:
-        return ray.get(list(futures))
+        return ray.get(list(futures), timeout=within)
     except RayError as error:
-        raise StudyFailed(f"{who} cannot be started: {last_line(error)}") from error
+        raise StudyFailed(f"{failed}: {last_line(error)}") from error
 
 
 def close_all(actors: Sequence[Actor], *, within: float) -> None:

@@ -188,10 +188,8 @@ class _ReservoirHost:
             self._receiver.wake()  # slots may be overwritten again
         while True:
             with self._lock:
-                if self._recorder is None:
-                    lease = self._reservoir.lease(batches, batch)
-                else:
-                    lease = self._reservoir.lease(self._recorder.batches(batches, batch), batch)
+                lease = self._reservoir.lease(batches, batch)
+                if self._recorder is not None:
                     self._recorder.drawn(lease.indices)
             waited = time.monotonic() - began
             if lease.indices.size or lease.finished or batches == 0 or waited >= timeout:
@@ -301,10 +299,8 @@ class _ReservoirHost:
     @ray.method
     def finish_record(self) -> RecordStats | None:
         """The study has come to its end: write what is left to write, and say so in the record."""
-        if self._record is None or self._recorder is None:
+        if self._record is None:
             return None
-        # Nobody inserts or draws any more: no lock is needed.
-        self._recorder.keep_held(lambda: time.sleep(_LOOK_AGAIN_SECONDS))
         self._record.flush()
         self._record.close(complete=True)
         return self._record.stats()
@@ -335,14 +331,15 @@ class _ReservoirHost:
             keep=keep,
             dropped=dropped,
             least_rows=2 * study.trainer.batch,  # one batch always fits, when all else is written
-            on_room=lambda: self._receiver.wake(),
         )
         recorder = Recorder(
             book=self._reservoir,
             slots=self._training,
             record=record,
-            settings=study.record,
             seed=study.seed,
+            what=study.record.what,
+            every=study.record.every,
+            fraction=study.record.fraction,
         )
         return record, recorder
 

@@ -2,22 +2,18 @@
 
 1. The share that ``fraction`` and ``every`` keep depends on seed, member and sample alone, not on
    timing, ranks or the number of solvers.
-2. ``inserted``: a sample is recorded when it is committed; ``drawn``: when it is drawn first;
-   ``reservoir``: what is held, when ``keep_held`` is called.
-3. A sample is copied before its slot can be handed out again.
-4. With ``when_full: wait`` nothing is dropped: slots are handed out, and batches drawn, only as far
-   as the record has room.
-5. Parameters and times are recorded as they were sent, in float64 (slots hold float32).
+2. ``inserted``: a sample is recorded when it is committed; ``drawn``: when it is drawn first.
+3. A sample is copied before its slot can be handed out again; nobody waits for the disk.
+4. Parameters and times are recorded as they were sent, in float64 (slots hold float32).
 
 Not thread-safe: the reservoir's lock serialises the calls, as it does for the bookkeeping.
 """
 
-from collections.abc import Callable
 from dataclasses import replace
-from typing import final
+from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Bool, Int64, UInt64
+from jaxtyping import Bool, Float64, Int64, UInt64
 
 from pipeline.record.block import Recordable
 from pipeline.record.writer import Record
@@ -25,24 +21,22 @@ from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Recorded, ReservoirState
 from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
-from pipeline.stream.wire import Message
-from pipeline.study.sections import RecordConfig
-
-_KEEP_ROWS = 256  # samples copied at once when all that is held is recorded
 
 
-def kept(
-    seed: int,
+def select(
     member: Int64[np.ndarray, " k"],
     sample: Int64[np.ndarray, " k"],
-    settings: RecordConfig,
+    *,
+    seed: int,
+    every: int,
+    fraction: float,
 ) -> Bool[np.ndarray, " k"]:
     """Which samples a record has, for any order they come in."""
-    chosen = sample % settings.every == 0
-    if settings.fraction < 1.0:
+    chosen = sample % every == 0
+    if fraction < 1.0:
         state = _mixed(np.uint64(seed) + _mixed(member.astype(np.uint64)))
         drawn = _mixed(state + sample.astype(np.uint64))
-        chosen &= (drawn >> np.uint64(11)) * 2.0**-53 < settings.fraction
+        chosen &= (drawn >> np.uint64(11)) * 2.0**-53 < fraction
     return np.asarray(chosen)
 
 
@@ -64,11 +58,24 @@ class Recorder:
         book: Reservoir | OrderedReservoir,
         slots: SlotArrays,
         record: Record,
-        settings: RecordConfig,
         seed: int,
+        what: Literal["inserted", "drawn"],
+        every: int,
+        fraction: float,
     ) -> None:
-        self._book, self._record, self._settings, self._seed = book, record, settings, seed
-        self._all = settings.every == 1 and settings.fraction == 1.0
+        """Choose among the samples of a store.
+
+        Args:
+            book: Its bookkeeping.
+            slots: Its memory.
+            record: Where samples are copied to.
+            seed: Of the study; the share that is kept depends on it.
+            what: When a sample is recorded.
+            every: Only every n-th sample of a member is kept.
+            fraction: Share of these that is kept.
+        """
+        self._book, self._record, self._what = book, record, what
+        self._seed, self._every, self._fraction = seed, every, fraction
         capacity, inputs = slots.inputs.shape
         self._held = Recordable(
             fields=np.asarray(slots.fields),
@@ -79,76 +86,51 @@ class Recorder:
         )
         self._rows = np.full(capacity, -1, np.int64)  # of the record; -1: not in it
         self._draws = np.zeros(capacity, np.int64)
-        self._promised = 0  # reserved slots that will need room in the record
 
     # --- Book -------------------------------------------------------------------------------------
 
     def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled."""
-        if self._waits("inserted"):
-            count = min(count, max(0, self._record.room - self._promised))
-        slots = self._book.reserve(count)
-        self._promised += slots.size
-        return slots
+        return self._book.reserve(count)
 
-    def describe(self, rows: Rows, message: Message, source: Rows) -> None:
-        """What the slots ``rows`` are filled with: samples ``source`` of a message."""
-        parameters = message.parameters.size
-        self._held.inputs[rows, :parameters] = message.parameters
-        self._held.inputs[rows, parameters:] = message.times[source]
+    def describe(
+        self,
+        rows: Rows,
+        parameters: Float64[np.ndarray, " parameter"],
+        times: Float64[np.ndarray, " row window"],
+    ) -> None:
+        """What the slots ``rows`` are filled with: samples of one member at these times."""
+        self._held.inputs[rows, : parameters.size] = parameters
+        self._held.inputs[rows, parameters.size :] = times
 
     def commit(self, slots: SlotNumbers) -> object:
         """The samples in these slots are complete."""
-        self._promised -= slots.size
         admitted = self._book.commit(slots)
         if admitted:
             self._rows[slots] = -1
             self._draws[slots] = 0
-            if self._settings.what == "inserted":
+            if self._what == "inserted":
                 self._add(slots)
         return admitted
 
     def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled."""
-        self._promised -= slots.size
         self._book.cancel(slots)
 
     # --- trainer's side ---------------------------------------------------------------------------
-
-    def batches(self, wanted: int, batch: int) -> int:
-        """Batches that may be drawn now."""
-        return min(wanted, self._record.room // batch) if self._waits("drawn") else wanted
 
     def drawn(self, indices: Int64[np.ndarray, " *any"]) -> None:
         """These slots were leased; they keep their content until the lease ends."""
         if indices.size == 0:
             return
         slots, counts = np.unique(indices, return_counts=True)
-        if self._settings.what == "drawn":
+        if self._what == "drawn":
             # One whose first draw is made again, after the study was resumed, has its row.
             self._add(slots[(self._draws[slots] == 0) & (self._rows[slots] < 0)])
         self._draws[slots] += counts
         rows = self._rows[slots]
         known = rows >= 0
         self._record.count_draws(rows[known], counts[known])
-
-    def keep_held(self, wait: Callable[[], None]) -> None:
-        """Record all that is held, where the study asks for that; waits for room.
-
-        Args:
-            wait: Returns when there may be room.
-        """
-        if self._settings.what != "reservoir":
-            return
-        slots = self._book.filled()
-        for start in range(0, slots.size, _KEEP_ROWS):
-            part = slots[start : start + _KEEP_ROWS]
-            while self._record.room < part.size:
-                wait()
-            self._add(part)
-            rows = self._rows[part]
-            known = rows >= 0
-            self._record.count_draws(rows[known], self._draws[part][known])
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -188,13 +170,13 @@ class Recorder:
         known = rows >= 0
         self._record.set_draws(rows[known], state.draws[known])
 
-    def _waits(self, what: str) -> bool:
-        return self._settings.when_full == "wait" and self._settings.what == what
-
     def _add(self, slots: SlotNumbers) -> None:
-        if not self._all:
-            members, samples = self._held.members[slots], self._held.samples[slots]
-            slots = slots[kept(self._seed, members, samples, self._settings)]
+        if self._every > 1 or self._fraction < 1.0:
+            chosen = select(
+                self._held.members[slots], self._held.samples[slots],
+                seed=self._seed, every=self._every, fraction=self._fraction,
+            )  # fmt: skip
+            slots = slots[chosen]
         if slots.size:
             first = self._record.rows
             taken = self._record.add(self._held, span(slots), slots.size)

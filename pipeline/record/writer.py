@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +34,7 @@ _log = logging.getLogger(__name__)
 QUEUE_BYTES: Final = 128 << 20
 _PREPARED: Final = 16  # blocks: all of them, unless samples are tiny
 COMMIT_SECONDS: Final = 5.0  # what a crash of the machine costs at most
+FLUSH_SECONDS: Final = 600.0  # longest that anybody waits for a disk
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -74,7 +75,6 @@ class Record:
         queue_bytes: int = QUEUE_BYTES,
         least_rows: int = 1,
         commit_seconds: float = COMMIT_SECONDS,
-        on_room: Callable[[], None] = lambda: None,
     ) -> None:
         """Create a group, or go on with the one that is there.
 
@@ -88,14 +88,13 @@ class Record:
             queue_bytes: Memory for samples that are not written yet.
             least_rows: So many must fit into it, however large they are.
             commit_seconds: From one commit to the next while samples come.
-            on_room: Called by the writer when ``room`` has grown.
 
         Raises:
             ConfigError: Another version has written the group that is there.
             OSError: The disk.
             ValueError: It was written for other samples.
         """
-        self._layout, self._on_room, self._commit_seconds = layout, on_room, commit_seconds
+        self._layout, self._commit_seconds = layout, commit_seconds
         self._fields = layout.fields()
         self._short = [*layout.coordinates(), layout.times(), *layout.inputs()]
         self._draws_column = layout.draws()
@@ -147,15 +146,6 @@ class Record:
     def rows(self) -> int:
         """Rows added so far, those of an earlier life included: a position to ``keep``."""
         return self._rows
-
-    @property
-    def room(self) -> int:
-        """Samples that ``add`` would take now; all when the record has failed, to stop nobody."""
-        if self._problem is not None:
-            return 2**62
-        with self._changed:
-            left = 0 if self._current is None else self._block_rows - self._current.filled
-            return left + self._block_rows * (len(self._free) + self._spare)
 
     def add(self, held: Recordable, slots: Index, count: int) -> int:
         """Copy samples in, in their order; they get the rows from ``rows`` on.
@@ -219,7 +209,7 @@ class Record:
             record_problem=self._problem,
         )
 
-    def flush(self, timeout: float = 600.0) -> int:
+    def flush(self, timeout: float = FLUSH_SECONDS) -> int:
         """Wait until what was added before is on the disk; the rows that are.
 
         Fewer than were added when the record has failed, or the time was too short.
@@ -368,7 +358,6 @@ class Record:
             self._full.remove(block)
             block.filled = block.copied = 0
             self._free.append(block)
-        self._on_room()
 
     def _fail(self, reason: str) -> None:
         _log.error(
@@ -389,7 +378,6 @@ class Record:
             self._group.commit(self._group.rows)  # says why, if the disk lets it
         except OSError:
             _log.warning("%s cannot say so itself", self._group.path / METADATA)
-        self._on_room()
 
     # --- inside ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool
+from jaxtyping import Bool, Float64
 
 from pipeline.errors import StreamRefused
 from pipeline.slots.layout import Box, SampleLayout
@@ -42,6 +42,12 @@ class Book(Protocol):
         ...
 
 
+#: Told what slots are filled with: their numbers, the member's parameters, times of each sample.
+Describe = Callable[
+    [Rows, Float64[np.ndarray, " parameter"], Float64[np.ndarray, " row window"]], None
+]
+
+
 @dataclass(slots=True)
 class _Assembly:
     """A sample of which some parts have arrived."""
@@ -61,7 +67,7 @@ class Placing:
         book: Book,
         layout: SampleLayout,
         turn: Turn | None = None,
-        describe: Callable[[Rows, Message, Rows], None] | None = None,
+        describe: Describe | None = None,
     ) -> None:
         """An empty store.
 
@@ -299,4 +305,4 @@ class Placing:
         self._steps[rows] = message.steps[source]
         self._samples[rows] = message.samples[source]
         if self._tell is not None:
-            self._tell(rows, message, source)
+            self._tell(rows, message.parameters, message.times[source])

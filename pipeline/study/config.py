@@ -171,13 +171,9 @@ class StudyConfig(Section):
         """Upper bound of the record on disk, without compression; 0 without a record."""
         if self.record is None:
             return 0
-        held = self.trainer.ranks * self.reservoir.capacity
-        samples = self.expected_samples
-        if self.record.what == "reservoir":
-            samples = min(samples, held)
         # Parameters, times, member, number, step and draws stand beside the fields.
         numbers = 8 * (len(self.parameter_names) + self.window + 3) + 4
-        kept = math.ceil(samples * self.record.fraction / self.record.every)
+        kept = math.ceil(self.expected_samples * self.record.fraction / self.record.every)
         return kept * (self.sample_bytes + numbers)
 
     def warnings(self) -> list[str]:

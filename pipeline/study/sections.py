@@ -156,15 +156,11 @@ class SourceConfig(Section):
 class RecordConfig(Section):
     """Which of the samples that were trained on are kept on disk."""
 
-    what: Literal["inserted", "drawn", "reservoir"] = Field(
-        default="inserted",
-        description="samples that were stored, that were drawn, or that are held at the end",
+    what: Literal["inserted", "drawn"] = Field(
+        default="inserted", description="samples that were stored, or that were drawn"
     )
     fraction: float = Field(default=1.0, gt=0.0, le=1.0, description="share of them that is kept")
     every: int = Field(default=1, ge=1, description="only every n-th sample of a member")
     compression: Literal["none", "zstd"] = Field(
         default="none", description="of the chunks on disk"
-    )
-    when_full: Literal["drop", "wait"] = Field(
-        default="drop", description="when the disk is too slow: drop samples, or slow the stream"
     )

@@ -25,8 +25,6 @@ def main(folder: str, *keep: str) -> None:
     while True:
         count = min(7, SAMPLES - row % SAMPLES)
         pairs = [divmod(number, SAMPLES) for number in range(row, row + count)]
-        while record.room < count:
-            pass
         rows = add(record, pairs)
         record.count_draws(rows, np.ones(count, np.int64))
         row += count

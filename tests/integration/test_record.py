@@ -12,7 +12,7 @@ from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
 
 pytestmark = [pytest.mark.cluster, pytest.mark.studies]
 
-STUDY = small_study(record={"what": "inserted", "when_full": "wait"})
+STUDY = small_study(record={"what": "inserted"})
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ def in_order(study: StudyConfig) -> StudyConfig:
 @pytest.fixture(scope="module")
 def first(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     folder = tmp_path_factory.mktemp("first") / "run"
-    return run(in_order(first_study({"when_full": "wait"})), out=folder)
+    return run(in_order(first_study({})), out=folder)
 
 
 def outcome(result: StudyResult) -> tuple[Any, ...]:
@@ -49,7 +49,7 @@ def test_recorded_and_live_members_together(first: StudyResult, tmp_path: Path) 
         source={"live": 3},
         ensemble={"members": members},
         trainer={"task": {"kind": "next"}},
-        record={"when_full": "wait"},
+        record={},
     )
     summary = run(parse(tree), out=tmp_path / "mixed").summary
     assert summary.members_completed == members + VALIDATION

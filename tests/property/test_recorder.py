@@ -1,4 +1,4 @@
-"""The record against a list: what was inserted, drawn, held, for random orders and repetitions."""
+"""The record against a list: what was inserted or drawn, for random orders and repetitions."""
 
 import random
 import tempfile
@@ -11,12 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.record.choice import kept
+from pipeline.record.choice import select
 from pipeline.record.reader import open_record
 from pipeline.record.rows import RowGroup
 from pipeline.stream.wire import Box
-from pipeline.study.sections import RecordConfig
-from tests.record_rig import Rank, check_content, hold_the_disk, open_rank, pairs_in
+from tests.record_rig import Rank, check_content, open_rank, pairs_in
 
 SAMPLES = st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True).map(sorted)
 INSERT = st.tuples(st.just("insert"), st.integers(0, 3), SAMPLES)
@@ -26,19 +25,19 @@ ACTIONS = st.lists(st.one_of(INSERT, DRAW, FLUSH), max_size=30)
 LIMITS = settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 
 
-def wanted(pairs: set[tuple[int, int]], config: RecordConfig) -> list[tuple[int, int]]:
+def wanted(pairs: set[tuple[int, int]], every: int, fraction: float) -> list[tuple[int, int]]:
     """Which of these the record must hold."""
     ordered = sorted(pairs)
     if not ordered:
         return []
     members, samples = np.array(ordered).T
-    chosen = kept(11, members, samples, config)
+    chosen = select(members, samples, seed=11, every=every, fraction=fraction)
     return [pair for pair, yes in zip(ordered, chosen, strict=True) if yes]
 
 
 def test_a_forgotten_attempt_is_not_in_the_record_twice(tmp_path: Path) -> None:
     record = open_rank(tmp_path)
-    rank = Rank(record, what="inserted", when_full="wait")
+    rank = Rank(record, what="inserted")
     left, right = Box((0, 0), (3, 2)), Box((0, 2), (3, 3))
     rank.insert(2, [0], left)
     rank.insert(2, [0], right)  # whole: it counts, whatever becomes of the attempt
@@ -70,54 +69,28 @@ def play(rank: Rank, actions: list[tuple[Any, ...]]) -> set[tuple[int, int]]:
 
 @given(
     actions=ACTIONS,
-    what=st.sampled_from(["inserted", "drawn", "reservoir"]),
+    what=st.sampled_from(["inserted", "drawn"]),
     fraction=st.sampled_from([1.0, 0.5, 0.1]),
     every=st.integers(1, 3),
-    when_full=st.sampled_from(["drop", "wait"]),
 )
 @LIMITS
 def test_the_record_holds_exactly_what_was_asked_for(
-    actions: list[tuple[Any, ...]], what: str, fraction: float, every: int, when_full: str
+    actions: list[tuple[Any, ...]], what: str, fraction: float, every: int
 ) -> None:
-    config = RecordConfig.model_validate(
-        {"what": what, "fraction": fraction, "every": every, "when_full": when_full}
-    )
     with tempfile.TemporaryDirectory() as folder:
         # A queue that is never full, so that nothing may be dropped.
         record = open_rank(Path(folder))
-        rank = Rank(record, **config.model_dump())
+        rank = Rank(record, what=what, fraction=fraction, every=every)
         stored = play(rank, actions)
         rank.book.end_production()
-        held = rank.held()
-        rank.recorder.keep_held(lambda: None)
         record.close(complete=True)
         dataset = open_record(folder)
-        pairs = {"inserted": stored, "drawn": set(rank.drawn), "reservoir": held}[what]
-        assert pairs_in(dataset) == wanted(pairs, config)
+        pairs = {"inserted": stored, "drawn": set(rank.drawn)}[what]
+        assert pairs_in(dataset) == wanted(pairs, every, fraction)
         check_content(dataset)
         draws = dict(zip(pairs_in(dataset), dataset["draws"].values.tolist(), strict=True))
         assert draws == {pair: rank.drawn.get(pair, 0) for pair in draws}
         assert dataset.attrs["complete"] is True
-
-
-@given(messages=st.lists(st.tuples(st.integers(0, 3), SAMPLES), max_size=12))
-@LIMITS
-def test_one_that_waits_drops_nothing_however_small_its_queue(
-    messages: list[tuple[int, list[int]]],
-) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        record = open_rank(Path(folder), queue_bytes=1)
-        rank = Rank(record, capacity=40, when_full="wait")
-        expected = set()
-        for member, samples in messages:
-            left = rank.insert(member, samples)
-            while left:
-                record.flush()
-                left = rank.insert(member, left)
-            expected |= {(member, sample) for sample in samples}
-        record.close(complete=True)
-        assert pairs_in(open_record(folder)) == sorted(expected)
-        assert record.stats().record_dropped == 0
 
 
 @given(
@@ -128,33 +101,28 @@ def test_one_that_waits_drops_nothing_however_small_its_queue(
 def test_the_share_depends_on_seed_member_and_sample_alone(
     pairs: list[tuple[int, int]], seed: int, order: random.Random
 ) -> None:
-    config = RecordConfig(fraction=0.4, every=2)
-
-    def chosen(some: list[tuple[int, int]]) -> Counter[tuple[int, int]]:
+    def choose(some: list[tuple[int, int]]) -> Counter[tuple[int, int]]:
         members, samples = np.array(some, np.int64).T
-        return Counter(
-            pair
-            for pair, yes in zip(some, kept(seed, members, samples, config), strict=True)
-            if yes
-        )
+        chosen = select(members, samples, seed=seed, every=2, fraction=0.4)
+        return Counter(pair for pair, yes in zip(some, chosen, strict=True) if yes)
 
-    together = chosen(pairs)
-    assert sum((chosen([pair]) for pair in pairs), Counter()) == together
+    together = choose(pairs)
+    assert sum((choose([pair]) for pair in pairs), Counter()) == together
     shuffled = list(pairs)
     order.shuffle(shuffled)
-    assert chosen(shuffled) == together
+    assert choose(shuffled) == together
 
 
 @pytest.mark.parametrize("fraction", [0.1, 0.5, 0.9])
 def test_the_share_is_as_large_as_asked_for(fraction: float) -> None:
     members, samples = (grid.ravel() for grid in np.mgrid[0:200, 0:100])
-    config = RecordConfig(fraction=fraction)
-    count = int(kept(3, members, samples, config).sum())
+    count = int(select(members, samples, seed=3, every=1, fraction=fraction).sum())
     # Binomial: five standard deviations.
     assert abs(count - 20_000 * fraction) < 5 * (20_000 * fraction * (1 - fraction)) ** 0.5
     for member in range(3):  # of every member, not of some members all
-        mine = kept(3, members[members == member], samples[members == member], config)
-        assert 0 < mine.sum() < 100
+        mine = members == member
+        chosen = select(members[mine], samples[mine], seed=3, every=1, fraction=fraction)
+        assert 0 < chosen.sum() < 100
 
 
 def test_parts_of_several_mpi_ranks_are_recorded_when_the_sample_is_whole(tmp_path: Path) -> None:
@@ -171,22 +139,6 @@ def test_parts_of_several_mpi_ranks_are_recorded_when_the_sample_is_whole(tmp_pa
     check_content(open_record(tmp_path))
 
 
-def test_parts_that_are_promised_room_get_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go = hold_the_disk(monkeypatch)
-    record = open_rank(tmp_path, queue_bytes=1)  # 12 samples
-    rank = Rank(record, capacity=30, when_full="wait")
-    top, bottom = Box((0, 0), (2, 5)), Box((2, 0), (1, 5))
-    assert rank.insert(1, [0, 1, 2, 3], top) == []
-    assert rank.insert(2, list(range(9))) == [8]  # 12 less the 4 that have begun
-    assert rank.insert(1, [0, 1, 2, 3], bottom) == []
-    go.set()
-    record.close()
-    assert record.stats().record_dropped == 0
-    assert len(pairs_in(open_record(tmp_path))) == 12
-
-
 def test_what_comes_after_the_end_of_production_is_not_recorded(tmp_path: Path) -> None:
     record = open_rank(tmp_path)
     rank = Rank(record)
@@ -198,28 +150,11 @@ def test_what_comes_after_the_end_of_production_is_not_recorded(tmp_path: Path) 
     assert pairs_in(open_record(tmp_path)) == []
 
 
-def test_a_rank_waits_with_drawing_while_the_record_has_no_room(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go = hold_the_disk(monkeypatch)
-    record = open_rank(tmp_path, queue_bytes=1)
-    rank = Rank(record, capacity=30, what="drawn", when_full="wait")
-    rank.insert(1, list(range(30)))
-    for _ in range(20):
-        rank.draw(1, 5)
-    assert record.room < 5
-    assert record.stats().record_dropped == 0
-    assert 7 < record.stats().recorded <= 12
-    go.set()
-    record.close()
-    assert set(pairs_in(open_record(tmp_path))) == set(rank.drawn)
-
-
 @given(
     before=ACTIONS,
     lost=ACTIONS,
     after=ACTIONS,
-    what=st.sampled_from(["inserted", "drawn", "reservoir"]),
+    what=st.sampled_from(["inserted", "drawn"]),
 )
 @LIMITS
 def test_what_came_after_a_checkpoint_is_gone_from_a_resumed_record(
@@ -241,11 +176,9 @@ def test_what_came_after_a_checkpoint_is_gone_from_a_resumed_record(
         rank = resume(record)
         stored |= play(rank, after)
         rank.book.end_production()
-        held = rank.held()
-        rank.recorder.keep_held(lambda: None)
         record.close(complete=True)
         dataset = open_record(folder)
-        pairs = {"inserted": stored, "drawn": set(rank.drawn), "reservoir": held}[what]
+        pairs = {"inserted": stored, "drawn": set(rank.drawn)}[what]
         found = pairs_in(dataset)
         assert len(found) == len(set(found))
         assert set(found) >= pairs

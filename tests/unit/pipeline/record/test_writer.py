@@ -115,7 +115,6 @@ def test_what_does_not_fit_is_dropped_and_counted(
     written = hold_the_disk(monkeypatch)
     record = open_rank(tmp_path, queue_bytes=1)  # three blocks of four
     pairs = [(1, number) for number in range(15)]
-    assert record.room == 12
     assert add(record, pairs).tolist() == [*range(12), -1, -1, -1]
     stats = record.stats()
     assert (stats.recorded, stats.record_dropped) == (12, 3)
@@ -141,7 +140,6 @@ def test_a_full_disk_ends_the_record_and_nothing_else(
     add(record, FEW[4:])
     assert record.flush() == 4
     assert add(record, FEW).tolist() == [-1] * 10
-    assert record.room > 10**9  # nobody waits for it
     stats = record.stats()
     assert stats.record_problem is not None
     assert stats.record_problem.startswith("No space left on device")
