@@ -52,6 +52,15 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
     return parse(tree, folder=path.parent)
 
 
+def check(path: Path | str, overrides: Sequence[str] = ()) -> list[str]:
+    """Read a study, and say what it allows, but probably does not mean.
+
+    Raises:
+        ConfigError: With every error of the file.
+    """
+    return load(path, overrides).warnings()
+
+
 def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     """Make a study of plain dicts and lists, as YAML has them.
 
