@@ -27,7 +27,7 @@ from deploy.watch import tables as overview
 from pipeline.checkpoint import resuming
 from pipeline.control import journal, rundir
 from pipeline.control.stopping import StopRequest
-from pipeline.errors import ConfigError, StudyFailed, StudyStopped
+from pipeline.errors import ConfigError, StudyFailed, StudyStopped, carry_on
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from trainers.libraries import missing_libraries
@@ -187,17 +187,20 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
             else:
                 result = run.run(study, out=folder, source_text=source, observers=watch, stop=stop)
     except StoppedBySignal as stopped:
-        say(f"report: {write_report(folder)}")
+        with carry_on("report"):
+            say(f"report: {write_report(folder)}")
         stopped.say_and_end(folder)
         return
     except StudyFailed:
         say_failures(folder)
-        say(f"report: {write_report(folder)}")
+        with carry_on("report"):
+            say(f"report: {write_report(folder)}")
         raise
     say_failures(folder)
-    report = write_report(folder)
     Console().print(overview.summary(result.summary, unit=unit))
-    sys.stdout.write(f"report  {report}\nmodel   {folder / 'model'}\n")
+    with carry_on("report"):
+        sys.stdout.write(f"report  {write_report(folder)}\n")
+    sys.stdout.write(f"model   {folder / 'model'}\n")
 
 
 def say_failures(folder: Path) -> None:

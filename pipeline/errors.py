@@ -11,6 +11,10 @@ Every message says what was wrong, which value, which limit, and what to do.
 All of them pickle, because they cross Ray.
 """
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class HeadraceError(Exception):
     """Root of everything headrace raises for its users."""
@@ -50,6 +54,19 @@ class StudyStopped(HeadraceError):
         if self.train_step is None:
             return "the study was stopped; there is no checkpoint yet"
         return f"the study was stopped; its newest checkpoint is of train step {self.train_step}"
+
+
+@contextmanager
+def carry_on(without: str) -> Iterator[None]:
+    """Let a step after the training fail alone: the study has its result, and shows the rest.
+
+    Args:
+        without: What is missing where the step fails.
+    """
+    try:
+        yield
+    except Exception:
+        logging.getLogger(__name__).exception("there is no %s, because of this error:", without)
 
 
 class StreamRefused(HeadraceError):

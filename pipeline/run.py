@@ -35,12 +35,12 @@ from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
 from pipeline.control.rundir import RunDirectory
 from pipeline.control.stopping import StopRequest
-from pipeline.errors import ConfigError, StudyFailed
+from pipeline.errors import ConfigError, StudyFailed, carry_on
 from pipeline.guards import check_packages, project_root
 from pipeline.record.reader import write_index
 from pipeline.record.writer import FLUSH_SECONDS
 from pipeline.slots.shared_files import PREFIX, remove_stale
-from pipeline.stats.regions import errors_by_region, member_errors, parameters_of
+from pipeline.stats.regions import ErrorsOf, errors_by_region, member_errors, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.summary import study_facts, summarise
 from pipeline.stats.watch import Watch
@@ -195,8 +195,6 @@ def _run_in(
                 production_seconds=production_seconds,
             )
             stats = _run_on(nodes, parts)
-        directory.drop_empty("ray_train")
-        directory.drop_empty(CHECKPOINTS)
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.path, summary=summary, stats=stats)
     finally:
@@ -229,17 +227,24 @@ class _Parts:
 
 def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) -> Summary:
     """Write down what the study came to: ``summary.json``, and its part of the model's card."""
-    validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
-    members = parameters_of(read(directory.journal))
-    errors = {} if validation is None else member_errors(validation)
+    query: QueryTime | None = None
+    regions: tuple[ErrorsOf, ...] = ()
     # On a cluster whose nodes share no folder it lies where rank 0 was.
     here = (directory.model / "card.json").exists()
-    query = QueryTime(**card.read(directory.model)["query"]) if here else None
-    regions = errors_by_region(study, members, errors)
+    with carry_on("time of a query in the summary"):
+        query = QueryTime(**card.read(directory.model)["query"]) if here else None
+    with carry_on("error by parameter in the summary"):
+        validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
+        errors = {} if validation is None else member_errors(validation)
+        regions = errors_by_region(study, parameters_of(read(directory.journal)), errors)
     summary = summarise(study.name, stats, query=query, regions=regions)
-    if here:
-        card.complete(directory.model, study_facts(study, summary))
     directory.write_summary(summary)
+    with carry_on("part of the study in the model's card"):
+        if here:
+            card.complete(directory.model, study_facts(study, summary))
+    with carry_on("tidy run directory"):
+        directory.drop_empty("ray_train")
+        directory.drop_empty(CHECKPOINTS)
     return summary
 
 

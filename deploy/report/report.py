@@ -22,6 +22,7 @@ from deploy.report import error_cards, error_plots, pictures, plots, runfiles
 from deploy.report.cards import card, facts
 from deploy.report.runfiles import RunFiles
 from pipeline.control import journal
+from pipeline.errors import carry_on
 
 MAX_FAILURES = 20
 
@@ -65,12 +66,22 @@ def page(run: RunFiles, failed: list[str]) -> str:
         badge_class="good" if done else "bad",
         what=escape(_what(run)),
         tiles="\n".join(_tile(*tile) for tile in _tiles(run)),
-        cards="\n".join([*_plot_cards(run), *_picture_cards(run), *_text_cards(run, failed)]),
+        cards="\n".join(_cards(run, failed)),
         footer=(
             "Written by headrace. Times are wall time since the start of the study; "
             "samples, draws and slots are sums over all ranks."
         ),
     )
+
+
+def _cards(run: RunFiles, failed: list[str]) -> list[str]:
+    """The cards that can be made; a fault in one part of the page leaves the others."""
+    found: list[str] = []
+    for part in (_plot_cards(run), _picture_cards(run), _text_cards(run, failed)):
+        with carry_on("rest of a part of the report"):
+            for each in part:
+                found.append(each)  # noqa: PERF402 - keeps those before a fault
+    return found
 
 
 def _template() -> str:

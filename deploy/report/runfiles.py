@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from pydantic import ValidationError
 
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, carry_on
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import Phase
@@ -158,7 +158,7 @@ def read(out: Path) -> RunFiles:
         relative=relative,
         rollouts=rollouts,
         parameters=parameters,
-        regions=() if study is None else errors_by_region(study, parameters, rollouts or relative),
+        regions=_regions(study, parameters, rollouts or relative),
         breakeven=_breakeven(summary.get("breakeven") or last.get("breakeven")),
         pictures=_pictures(out / "validation", members),
     )
@@ -247,6 +247,18 @@ def _study(config: dict[str, Any]) -> StudyConfig | None:
     except (ValidationError, ConfigError, OSError):
         # A run of another version, or a solver of the user's own that is gone.
         return None
+
+
+def _regions(
+    study: StudyConfig | None,
+    parameters: dict[int, dict[str, float]],
+    errors: dict[int, float],
+) -> tuple[ErrorsOf, ...]:
+    found: tuple[ErrorsOf, ...] = ()
+    with carry_on("error by parameter in the report"):
+        if study is not None:
+            found = errors_by_region(study, parameters, errors)
+    return found
 
 
 def _channels(study: StudyConfig | None) -> Channels:

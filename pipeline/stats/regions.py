@@ -9,6 +9,7 @@ Invariants (``tests/unit/pipeline/stats/test_regions.py``):
 1. Every member whose error is known lies in exactly one range of each parameter.
 2. Ranges are equally wide; equally wide in the logarithm for a log-uniform parameter.
 3. The seed of a random draw and what is the same in every member have no ranges.
+4. A parameter that only a CSV file gives has the range of the members' values.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +20,7 @@ import numpy as np
 from jaxtyping import Float64, Int64
 
 from pipeline.study.config import StudyConfig
-from pipeline.study.distributions import LogUniform
+from pipeline.study.distributions import AnyDistribution, LogUniform
 from trainers.base import ValidationResult
 
 FEWEST_RANGES, MOST_RANGES, MEMBERS_PER_RANGE = 3, 5, 6
@@ -82,10 +83,10 @@ def errors_by_region(
     count = min(MOST_RANGES, max(FEWEST_RANGES, len(known) // MEMBERS_PER_RANGE))
     found = []
     for parameter in study.solver.parameters():
-        edges = range_edges(study, parameter.name, count)
+        at = np.array([parameters[member][parameter.name] for member in known])
+        edges = _range_edges(study.parameters.get(parameter.name), at, count)
         if parameter.seed or edges is None:
             continue
-        at = np.array([parameters[member][parameter.name] for member in known])
         places = np.clip(np.searchsorted(edges, at, side="right") - 1, 0, count - 1)
         found.append(
             ErrorsOf(
@@ -101,14 +102,15 @@ def errors_by_region(
     return tuple(sorted(found, key=lambda one: -one.effect))
 
 
-def range_edges(study: StudyConfig, name: str, count: int) -> Float64[np.ndarray, " edges"] | None:
+def _range_edges(
+    given: AnyDistribution | None, at: Values, count: int
+) -> Float64[np.ndarray, " edges"] | None:
     """Ends of ``count`` ranges of a parameter; None where it is the same in every member."""
-    given = study.parameters[name]
-    if given.lowest == given.highest:
+    low, high = (at.min(), at.max()) if given is None else (given.lowest, given.highest)
+    if low == high:
         return None
-    if isinstance(given, LogUniform):
-        return np.geomspace(given.lowest, given.highest, count + 1)
-    return np.linspace(given.lowest, given.highest, count + 1)
+    spaced = np.geomspace if isinstance(given, LogUniform) else np.linspace
+    return spaced(low, high, count + 1)
 
 
 def parameters_of(events: Iterable[Mapping[str, Any]]) -> dict[int, dict[str, float]]:

@@ -110,7 +110,8 @@ def design_of(study: StudyConfig) -> Design:
 def _beside_record(study: StudyConfig, source: SourceConfig) -> Design:
     """Parameters of the record's members, and drawn ones for those that are simulated."""
     names, ensemble = study.parameter_names, study.ensemble
-    distributions = [study.parameters[name] for name in names]
+    # Those that a CSV file gave to the record are missing: then nothing is drawn beside it.
+    distributions = [study.parameters[name] for name in names if name in study.parameters]
     numbers = recorded_numbers(study)
     values = np.empty((ensemble.validation + ensemble.members, len(names)))
     recorded = RecordedMembers(source.record).parameters([*numbers.values()], names)

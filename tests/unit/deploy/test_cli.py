@@ -320,6 +320,20 @@ def test_run_hands_over_the_study_and_shows_the_result(study: Path, fake: FakeRu
     assert not (study.parent / "runs").exists()
 
 
+def test_a_report_that_cannot_be_written_costs_no_result(
+    study: Path, fake: FakeRun, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(out: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys.modules["deploy.report.report"], "write_report", full)
+    result = headrace("run", str(study), "--out", "out", "--quiet")
+    assert result.exit_code == 0, result.stderr
+    assert f"model   {fake.out / 'model'}" in result.stdout  # type: ignore[operator]
+    assert "there is no report" in caplog.text
+    assert "No space left on device" in caplog.text
+
+
 def test_results_go_to_a_new_folder_with_a_link(study: Path, fake: FakeRun) -> None:
     for _ in range(2):
         assert headrace("run", str(study), "-q").exit_code == 0

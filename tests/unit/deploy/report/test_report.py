@@ -235,6 +235,23 @@ def test_a_study_that_fails_while_it_starts_has_a_report(tmp_run: Path) -> None:
     assert "Reservoirs" in report(out)[0]
 
 
+@pytest.mark.usefixtures("empty_plots")
+def test_a_part_that_cannot_be_made_leaves_the_rest_of_the_page(
+    tmp_run: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    out = write_run(tmp_run)
+
+    def broken(*given: object) -> str:
+        raise KeyError("viscosity")
+
+    monkeypatch.setattr(plots, "throughput", broken)
+    monkeypatch.setattr(runfiles, "errors_by_region", broken)
+    headings = report(out)[1].headings
+    assert {"Reservoirs", "What failed"} <= set(headings)
+    assert "Throughput" not in headings
+    assert "there is no error by parameter in the report" in caplog.text
+
+
 def test_the_pictures_are_the_best_the_median_and_the_worst_member(tmp_run: Path) -> None:
     shown = runfiles.read(write_run(tmp_run)).pictures
     assert [(one.place, one.member) for one in shown] == [

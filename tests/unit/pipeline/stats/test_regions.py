@@ -119,3 +119,21 @@ def test_rollouts_count_where_there_are_some() -> None:
         member_rollout={1: 0.4},
     )  # fmt: skip
     assert member_errors(rolled) == {1: 0.4}
+
+
+def test_a_csv_without_distributions_has_the_ranges_of_its_members(tmp_path: Path) -> None:
+    at = members(9)
+    rows = "\n".join("{initial},{west},{east},{south},250".format(**each) for each in at.values())
+    table = tmp_path / "p.csv"
+    table.write_text(f"initial,west,east,south,north\n{rows}\n", encoding="utf-8")
+    given = small_study(ensemble={"design": {"csv": str(table)}, "members": 7, "validation": 2})
+    bare = given.model_copy(update={"parameters": {}})
+    at = {m: each | {"north": 250.0} for m, each in at.items()}
+    found = errors_by_region(bare, at, dict.fromkeys(range(9), 0.1))
+    assert {one.name for one in found} == {"initial", "west", "east", "south"}
+    west = of(found, "west").ranges
+    values = [each["west"] for each in at.values()]
+    assert (west[0].low, west[-1].high) == (min(values), max(values))
+    assert sum(each.members for each in west) == 9
+    # Where the study gives a range as well, that one stands.
+    assert of(errors_by_region(given, at, {0: 0.1}), "west").ranges[0].low == 100.0

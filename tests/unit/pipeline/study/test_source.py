@@ -36,6 +36,21 @@ def refusals(folder: Path, **sections: Any) -> list[str]:
     return caught.value.problems
 
 
+def test_a_record_of_a_csv_study_needs_no_distributions(tmp_path: Path) -> None:
+    count = MEMBERS + VALIDATION
+    rows = [f"{100 + 7 * m},{200 + m},250,260,270" for m in range(count)]
+    table = tmp_path / "p.csv"
+    table.write_text("\n".join(["initial,west,east,south,north", *rows]), encoding="utf-8")
+    first = first_study(ensemble={"design": {"csv": str(table)}})
+    first = first.model_copy(update={"parameters": {}})
+    folder = write_record(tmp_path / "whole", first)
+    sections = {"design": {"csv": str(table)}, "validation": 2, "members": 3}
+    again = second(folder, ensemble=sections)
+    design, numbers = design_of(again), recorded_numbers(again)
+    for member, recorded in numbers.items():
+        assert design.values(member) == design_of(first).values(recorded)
+
+
 def read(folder: Path, member: int, every: int = 1) -> list[tuple[int, float, np.ndarray]]:
     recorded = RecordedMembers(folder).member(
         member, names=("temperature",), every=every, box=Box((2, 3), (5, 4))
