@@ -207,7 +207,8 @@ def check(
 ) -> None:
     """Check a study and say what it will do and need; nothing is started.
 
-    All errors are listed at once. Works on a login node, without GPU, PETSc or torch.
+    All errors are listed at once. Works on a login node, without GPU, PETSc or torch. A network of
+    your own is tried on two samples, where torch is installed.
 
     Examples:
       headrace check study.yaml
@@ -217,7 +218,7 @@ def check(
     with exit_codes():
         config = load(study, overrides or [])
         found = [] if elsewhere else launch.machine_problems(config)
-        if found:
+        if found := found + launch.own_network_problems(config):
             raise ConfigError(found)
         Console().print(overview.table(config))
         launch.warn(config)

@@ -137,6 +137,15 @@ def machine_problems(study: StudyConfig) -> list[str]:
     return found + missing_libraries(study.trainer.loggers)
 
 
+def own_network_problems(study: StudyConfig) -> list[str]:
+    """Why a network of the user's own cannot be trained."""
+    if study.trainer.model.kind != "own":
+        return []
+    from pipeline.run import own_network_problems as found_by_trying  # loads Ray
+
+    return found_by_trying(study)
+
+
 def new_folder(runs: Path, name: str, now: datetime) -> Path:
     """``runs/NAME-YYYYMMDD-HHMMSS``, with a number when two studies start in the same second."""
     stem = f"{name}-{now:%Y%m%d-%H%M%S}"
@@ -204,14 +213,15 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
 
 
 def say_failures(folder: Path) -> None:
-    """Say why members failed, each reason once: those that come with a story of their own."""
-    told: dict[str, tuple[int, str]] = {}
+    """Say why members or the trainer failed, where there is a story to tell, each story once."""
+    told: dict[str, str] = {}
     path = folder / "journal.jsonl"
     for event in journal.read(path) if path.is_file() else ():
-        if event["event"] == "failed" and "details" in event:
-            told.setdefault(str(event["details"]), (int(event["member"]), str(event["reason"])))
-    for details, (member, reason) in list(told.items())[:MAX_STORIES]:
-        say(f"member {member} failed: {reason}")
+        if event["event"] in ("failed", "trainer failed") and "details" in event:
+            who = f"member {event['member']}" if "member" in event else "trainer"
+            told.setdefault(str(event["details"]), f"{who} failed: {event['reason']}")
+    for details, line in list(told.items())[:MAX_STORIES]:
+        say(line)
         say(textwrap.indent(details.rstrip(), "    "))
     if len(told) > MAX_STORIES:
         say(f"{len(told) - MAX_STORIES} more kinds of failures are in {path}")

@@ -29,7 +29,7 @@ from pipeline.actors.cluster import (
 from pipeline.actors.driver import Driver, Observer
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
-from pipeline.actors.trainer import start_training
+from pipeline.actors.trainer import problem_of, start_training
 from pipeline.checkpoint.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
@@ -48,6 +48,7 @@ from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
+from pipeline.study.own_network import network_problems
 from trainers.base import QueryTime
 from trainers.libraries import missing_libraries
 from trainers.surrogate import card
@@ -112,7 +113,7 @@ def run(
         StudyStopped: It was asked to stop, and has.
     """
     check_packages()
-    _check_libraries(study)
+    _check_surroundings(study)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
     return _run_in(directory, study, None, observers, stop, production_seconds)
@@ -144,7 +145,7 @@ def resume(
     if study is None:
         study = before
     check_changes(before, study)
-    _check_libraries(study)
+    _check_surroundings(study)
     directory = RunDirectory(path, again=True)
     progress = take_over(path, study)
     directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
@@ -152,9 +153,16 @@ def resume(
     return _run_in(directory, study, progress, observers, stop)
 
 
-def _check_libraries(study: StudyConfig) -> None:
-    if missing := missing_libraries(study.trainer.loggers):
-        raise ConfigError(missing)
+def _check_surroundings(study: StudyConfig) -> None:
+    if found := missing_libraries(study.trainer.loggers) + own_network_problems(study):
+        raise ConfigError(found)
+
+
+def own_network_problems(study: StudyConfig) -> list[str]:
+    """What is wrong with a network of the user's own, found by trying it on two samples."""
+    if study.trainer.model.kind != "own":
+        return []
+    return network_problems(study.trainer, problem_of(study))
 
 
 def _run_in(

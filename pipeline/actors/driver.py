@@ -16,7 +16,7 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from pipeline.actors.cluster import Actor, Answer, last_line
-from pipeline.actors.failures import failure_of
+from pipeline.actors.failures import failure_of, failure_of_training
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
     Broken,
@@ -193,11 +193,8 @@ class Driver:
             return [WorkerLost(start.worker, f"solver process died: {last_line(error)}")]
         except RayTaskError as error:
             failure = failure_of(error)
-            told: dict[str, object] = (
-                {} if failure.details is None else {"details": failure.details}
-            )
-            told |= {"final": True} if failure.final else {}
-            self._journal.write("failed", at=self._clock(), **failed, reason=failure.reason, **told)
+            final = {"final": True} if failure.final else {}
+            self._journal.write("failed", at=self._clock(), **failed, **failure.told, **final)
             return [MemberFailed(start.worker, failure.reason, final=failure.final)]
         self._failed_starts = 0
         self._solver_wait_seconds += report.wait_seconds
@@ -228,7 +225,9 @@ class Driver:
         try:
             ray.get(self._training)
         except RayError as error:
-            return Broken(f"trainer: {last_line(error)}")
+            failure = failure_of_training(error)
+            self._journal.write("trainer failed", at=self._clock(), **failure.told)
+            return Broken(f"trainer: {failure.reason}")
         return TrainingEnded()
 
     def _started(self, future: Answer, worker: int) -> list[Event]:

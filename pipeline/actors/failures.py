@@ -1,23 +1,29 @@
-"""What a failed attempt at a member says: one line for everybody, and the story behind it.
+"""What a failed member or rank says: one line for everybody, and the story behind it.
 
 1. The reason is one line; what a program or a user's own code said besides is kept, and bounded.
 2. A failure is final when the same parameters would fail again: the solver gave up, or a user's own
    code raised an exception.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-from ray.exceptions import RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from pipeline.actors.cluster import last_line
+from pipeline.guards import project_root
 from solvers.base import SolverBug, SolverFailed, SolverKilled
+from solvers.own.load import user_part
+from trainers.base import NothingToTrainOn, PeerFailed, TrainingDiverged
+from trainers.configs.models import AnyModelConfig, OwnModelConfig
 
 MAX_DETAIL_CHARACTERS = 8000
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Failure:
-    """Why an attempt failed.
+    """Why an attempt, or the training, failed.
 
     Attributes:
         reason: In one line.
@@ -28,6 +34,50 @@ class Failure:
     reason: str
     details: str | None
     final: bool
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the journal says of it."""
+        return {"reason": self.reason} | ({} if self.details is None else {"details": self.details})
+
+
+class RankFailed(Exception):
+    """What a rank raised: one line, and the traceback, which Ray would not carry.
+
+    Attributes:
+        story: The traceback through the user's own network, or through the rank's own code.
+    """
+
+    def __init__(self, message: str, story: str = "") -> None:
+        super().__init__(message, story)
+        self.story = story
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+def rank_failed(error: Exception, model: AnyModelConfig) -> RankFailed:
+    """What a rank is to raise instead of an exception that nobody foresaw."""
+    file = Path(model.path) if isinstance(model, OwnModelConfig) else project_root() / "any.py"
+    return RankFailed(*user_part(error, file))
+
+
+def first_failure(failures: Mapping[int, Exception]) -> RankFailed:
+    """Of what the ranks raised, what was not the consequence of another rank's failure."""
+    rank = min(failures, key=lambda each: (isinstance(failures[each], PeerFailed), each))
+    error = failures[rank]
+    said = isinstance(error, RankFailed | TrainingDiverged | NothingToTrainOn | PeerFailed)
+    line = f"rank {rank}: {error if said else last_line(error)}"
+    return RankFailed(line, error.story if isinstance(error, RankFailed) else "")
+
+
+def failure_of_training(error: RayError) -> Failure:
+    """What ended the training, as the study tells it."""
+    cause = error.cause if isinstance(error, RayTaskError) else None
+    if not isinstance(cause, RankFailed):
+        return Failure(reason=last_line(error), details=None, final=True)
+    story = cause.story[-MAX_DETAIL_CHARACTERS:] or None
+    return Failure(reason=str(cause), details=story, final=True)
 
 
 def failure_of(error: RayTaskError) -> Failure:

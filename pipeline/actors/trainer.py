@@ -14,13 +14,22 @@ import numpy as np
 import ray
 
 from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
+from pipeline.actors.failures import first_failure, rank_failed
 from pipeline.checkpoint.resuming import CHECKPOINTS
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import ranges_of
-from trainers.base import Input, Lease, Problem, TrainStats
+from trainers.base import (
+    Input,
+    Lease,
+    NothingToTrainOn,
+    PeerFailed,
+    Problem,
+    TrainingDiverged,
+    TrainStats,
+)
 
 _WEIGHTS_SEED = 0x3E16
 # Ranks speak to each other at least once a second, whatever they wait for; only a validation in
@@ -125,11 +134,11 @@ def start_training(
 
 
 def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: Path) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
     from ray.train.torch import TorchConfig, TorchTrainer
 
     logging.getLogger("ray.train").setLevel(logging.ERROR)
-    TorchTrainer(
+    trainer = TorchTrainer(
         _train_rank,
         train_loop_config=settings,
         torch_config=TorchConfig(
@@ -145,7 +154,11 @@ def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: 
             storage_path=str(out),
             failure_config=FailureConfig(max_failures=0),
         ),
-    ).fit()
+    )
+    try:
+        trainer.fit()
+    except WorkerGroupError as error:
+        raise first_failure(error.worker_failures) from None
 
 
 _FitTask = ray.remote(num_cpus=0, max_retries=0)(_fit)
@@ -196,6 +209,10 @@ def _train_rank(settings: dict[str, Any]) -> None:
             ),
         )
         client.confirm(stats)
+    except (TrainingDiverged, NothingToTrainOn, PeerFailed):
+        raise
+    except Exception as error:
+        raise rank_failed(error, study.trainer.model) from error
     finally:
         source.close()
 

@@ -177,7 +177,12 @@ def user_part(error: BaseException, file: Path) -> tuple[str, str]:
     message = str(error).strip().partition("\n")[0][:_MAX_MESSAGE]
     what = f"{type(error).__name__}: {message}" if message else type(error).__name__
     frames = traceback.extract_tb(error.__traceback__)
-    theirs = [frame for frame in frames if Path(frame.filename).is_relative_to(file.parent)]
+    theirs = [
+        frame
+        for frame in frames
+        if Path(frame.filename).is_relative_to(file.parent)
+        and "site-packages" not in frame.filename
+    ]
     if not theirs:
         return what, "".join(traceback.format_list(frames[-3:])) + what
     last = theirs[-1]

@@ -2,14 +2,17 @@
 
 Invariants (``tests/unit/trainers/models/test_own.py``):
 
-1. What is wrong with the class is said before training: not a module, another signature, another
-   shape or type of the prediction, no weights.
+1. What is wrong with the class is said before training, with file and line: not a module, another
+   signature, another shape or type of the prediction, no weights, any exception.
 2. The file is run once in a process, under a name of its own: it may be called like any package.
 """
 
 import importlib.util
 import inspect
 import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from types import ModuleType
@@ -45,11 +48,31 @@ def own_network(
     found = own_model_problems(config)
     if found:
         raise ValueError(f"trainer.model.{found[0]}")
-    made = _network_class(getattr(_module(Path(config.path)), config.class_name, None), where)
+    file = Path(config.path)
+    with _errors_with_lines(file, f"{where} cannot be loaded", "Correct the file"):
+        module = _module(file)
+    made = _network_class(getattr(module, config.class_name, None), where)
+    with suppress(OSError, TypeError):  # a class that no file holds has no line
+        lines = inspect.getsourcefile(made), inspect.getsourcelines(made)[1]
+        where = f"trainer.model: class {config.class_name} of {lines[0]}:{lines[1]}"
     _check_signature(made, where, {**sizes, **config.settings})
-    network = made(**sizes, **config.settings)
-    _try_out(network, where, num_inputs, field_shape, given_channels)
+    with _errors_with_lines(file, f"{where} cannot be made", "Correct its __init__"):
+        network = made(**sizes, **config.settings)
+    _try_out(network, where, file, num_inputs, field_shape, given_channels)
     return network
+
+
+@contextmanager
+def _errors_with_lines(file: Path, what: str, remedy: str) -> Iterator[None]:
+    """Say of any exception in the user's code where it was raised."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        theirs = [each for each in frames if Path(each.filename) == file]
+        at = f" ({file}:{theirs[-1].lineno}, in {theirs[-1].name})" if theirs else ""
+        line = f"{what}: {type(error).__name__}: {error}{at}. {remedy}"
+        raise ValueError(line) from error
 
 
 def _module(path: Path) -> ModuleType:
@@ -89,6 +112,7 @@ def _check_signature(made: type[nn.Module], where: str, arguments: dict[str, Any
 def _try_out(
     network: nn.Module,
     where: str,
+    file: Path,
     num_inputs: int,
     field_shape: tuple[int, ...],
     given_channels: int,
@@ -98,22 +122,17 @@ def _try_out(
     numbers = torch.zeros(TRIED, num_inputs)
     given = torch.zeros(TRIED, given_channels, *field_shape[1:])
     was_training = network.training
-    try:
-        with torch.no_grad():
-            prediction = network.eval()(numbers, given)
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise ValueError(
-            f"{where} fails on numbers {tuple(numbers.shape)} and input fields "
-            f"{tuple(given.shape)}: {error}. Correct its forward(numbers, given)"
-        ) from error
+    shapes = f"numbers {tuple(numbers.shape)} and input fields {tuple(given.shape)}"
+    remedy = "Correct its forward(numbers, given)"
+    with _errors_with_lines(file, f"{where} fails on {shapes}", remedy), torch.no_grad():
+        prediction = network.eval()(numbers, given)
     network.train(was_training)
     wanted = (TRIED, *field_shape)
     got = tuple(prediction.shape) if isinstance(prediction, Tensor) else type(prediction).__name__
     if got != wanted:
         raise ValueError(
-            f"{where} predicts {got} from numbers {tuple(numbers.shape)} and input fields "
-            f"{tuple(given.shape)}, but must predict {wanted}: (batch, channel, *grid). Correct "
-            "its forward(numbers, given)"
+            f"{where} predicts {got} from {shapes}, but must predict {wanted}: (batch, channel, "
+            f"*grid). {remedy}"
         )
     if prediction.dtype != torch.float32:
         raise ValueError(f"{where} predicts {prediction.dtype}, but must predict torch.float32")

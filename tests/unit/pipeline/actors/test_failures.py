@@ -1,6 +1,8 @@
 """What a failed attempt says: the reason in one line, the story behind it, and where both show."""
 
 import json
+import pickle
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,17 @@ from ray.exceptions import RayTaskError
 
 from deploy.launch import MAX_STORIES, say_failures
 from deploy.report.report import failures, write_report
-from pipeline.actors.failures import MAX_DETAIL_CHARACTERS, failure_of
+from pipeline.actors.failures import (
+    MAX_DETAIL_CHARACTERS,
+    RankFailed,
+    failure_of,
+    failure_of_training,
+    first_failure,
+    rank_failed,
+)
 from solvers.base import SolverBug, SolverFailed, SolverKilled
+from trainers.base import Input, PeerFailed, TrainingDiverged
+from trainers.configs.models import MlpConfig, OwnModelConfig
 
 
 def raised(cause: Exception) -> RayTaskError:
@@ -53,6 +64,51 @@ def test_details_are_bounded() -> None:
     assert failure.details is not None
     assert len(failure.details) == MAX_DETAIL_CHARACTERS
     assert failure.details.endswith("end")
+
+
+def test_a_rank_tells_the_line_of_the_users_network(tmp_path: Path) -> None:
+    path = tmp_path / "net.py"
+    path.write_text("def forward():\n    raise KeyError('oops')\n")
+    theirs: dict[str, Callable[[], None]] = {}
+    exec(compile(path.read_text(), path, "exec"), theirs)
+    config = OwnModelConfig.model_validate({"path": str(path), "class": "Net"})
+    with pytest.raises(KeyError) as caught:
+        theirs["forward"]()
+    told = pickle.loads(pickle.dumps(rank_failed(caught.value, config)))
+    failure = failure_of_training(raised(first_failure({0: PeerFailed("rank 1"), 1: told})))
+    assert failure.reason == f"rank 1: KeyError: 'oops' ({path}:2, in forward)"
+    assert failure.details is not None
+    assert f'File "{path}", line 2, in forward\n    raise KeyError' in failure.details
+    assert failure.told == {"reason": failure.reason, "details": failure.details}
+
+
+def test_a_rank_without_own_code_tells_ours() -> None:
+    with pytest.raises(ValueError, match="reversed") as caught:
+        Input(name="speed", unit="m/s", low=2.0, high=1.0)
+    failed = rank_failed(caught.value, MlpConfig())
+    assert "trainers/base.py:" in str(failed)
+    assert "in __post_init__" in failed.story
+
+
+def test_a_message_for_people_stays_as_it_is() -> None:
+    diverged = first_failure({1: TrainingDiverged("train step 3: loss=nan. Lower lr")})
+    assert failure_of_training(raised(diverged)).told == {
+        "reason": "rank 1: train step 3: loss=nan. Lower lr"
+    }
+    killed = first_failure({0: PeerFailed("peer"), 1: RuntimeError("told\nthe worker died")})
+    assert str(killed) == "rank 1: the worker died"
+
+
+def test_a_long_story_of_a_rank_is_bounded() -> None:
+    failure = failure_of_training(raised(RankFailed("rank 0: broken", "x" * 20_000)))
+    assert len(failure.details or "") == MAX_DETAIL_CHARACTERS
+
+
+def test_the_trainers_story_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    event = {"event": "trainer failed", "at": 1.0, "reason": "rank 0: broken", "details": "line 3"}
+    (tmp_path / "journal.jsonl").write_text(json.dumps(event) + "\n", encoding="utf-8")
+    say_failures(tmp_path)
+    assert capsys.readouterr().err == "trainer failed: rank 0: broken\n    line 3\n"
 
 
 def journal(folder: Path, *details: str) -> None:

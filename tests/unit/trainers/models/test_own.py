@@ -47,6 +47,17 @@ def test_settings_reach_the_class(tmp_path: Path) -> None:
         (".view(-1, *self.field_shape)", "", ["predicts (2, 40)", "must predict (2, 2, 4, 5)"]),
         ("* self.scale", "* self.scale, 1", ["predicts tuple", "must predict (2, 2, 4, 5)"]),
         ("* self.scale", ".double()", ["predicts torch.float64"]),
+        (
+            "        return",
+            "        {}['oops']\n        return",
+            ["KeyError: 'oops' (", "py:11, in fo"],
+        ),
+        (
+            "self.layer =",
+            "1 / 0\n        self.layer =",
+            ["cannot be made: ZeroDiv", "py:8, in __in"],
+        ),
+        (HEAD, HEAD + "\n\nassert False\n", ["cannot be loaded: Assertion", "py:5, in <mod"]),
     ],
 )
 def test_what_is_wrong_with_a_class_is_said_before_training(
@@ -67,7 +78,7 @@ def test_a_network_without_weights_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_setting_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="unexpected keyword argument 'scal'"):
+    with pytest.raises(ValueError, match=r"json\.py:4 .*unexpected keyword argument 'scal'"):
         build(tmp_path, GOOD, scal=2.0)
 
 
