@@ -21,6 +21,7 @@ from deploy.commands import describe as costs
 from deploy.commands import networks, record_cli
 from deploy.speaking import FAILED, exit_codes, say, write_new
 from deploy.watch import tables as overview
+from pipeline.control import rundir
 from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
@@ -142,7 +143,7 @@ def run(
         again = again or (out is not None and launch.asks_to_go_on(out))
         config = launch.ready_to_run(study, overrides or [], out, os.environ, again=again)
         launch.warn(config)
-        begun = out is not None and (out / "resolved.json").exists()
+        begun = out is not None and rundir.RunPaths(out).resolved.exists()
         folder = launch.new_folder(launch.RUNS, config.name, datetime.now()) if out is None else out
         if out is None:
             launch.link_latest(folder)

@@ -209,13 +209,13 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
     Console().print(overview.summary(result.summary, unit=unit))
     with carry_on("report"):
         sys.stdout.write(f"report  {write_report(folder)}\n")
-    sys.stdout.write(f"model   {folder / 'model'}\n")
+    sys.stdout.write(f"model   {rundir.RunPaths(folder).model}\n")
 
 
 def say_failures(folder: Path) -> None:
     """Say why members or the trainer failed, where there is a story to tell, each story once."""
     told: dict[str, str] = {}
-    path = folder / "journal.jsonl"
+    path = rundir.RunPaths(folder).journal
     for event in journal.read(path) if path.is_file() else ():
         if event["event"] in ("failed", "trainer failed") and "details" in event:
             who = f"member {event['member']}" if "member" in event else "trainer"

@@ -9,6 +9,7 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 """
 
 import logging
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,10 +31,10 @@ from pipeline.actors.driver import Driver, Observer
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import problem_of, start_training
-from pipeline.checkpoint.resuming import CHECKPOINTS, Progress, check_changes, read_study, take_over
+from pipeline.checkpoint.resuming import Progress, check_changes, read_study, take_over
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
-from pipeline.control.rundir import RunDirectory
+from pipeline.control.rundir import RunDirectory, RunPaths, drop_empty
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, carry_on
 from pipeline.guards import check_packages, project_root
@@ -84,7 +85,7 @@ class StudyResult:
         """The trained network as a callable in physical units."""
         from trainers.surrogate.export import load_surrogate
 
-        return load_surrogate(self.out / "model")
+        return load_surrogate(RunPaths(self.out).model)
 
 
 def run(
@@ -148,7 +149,8 @@ def resume(
     _check_surroundings(study)
     directory = RunDirectory(path, again=True)
     progress = take_over(path, study)
-    directory.drop("ray_train")  # Ray would take it for a run of its own to be resumed
+    # Ray would take it for a run of its own to be resumed.
+    shutil.rmtree(directory.paths.ray_train, ignore_errors=True)
     directory.write_study(source=None, resolved=study.as_json())
     return _run_in(directory, study, progress, observers, stop)
 
@@ -178,7 +180,7 @@ def _run_in(
     def clock() -> float:
         return time.monotonic() - started
 
-    journal = Journal(directory.journal)
+    journal = Journal(directory.paths.journal)
     try:
         if progress is not None:
             checkpoint = progress.checkpoint
@@ -204,7 +206,7 @@ def _run_in(
             )
             stats = _run_on(nodes, parts)
         summary = _conclude(study, directory, stats)
-        return StudyResult(out=directory.path, summary=summary, stats=stats)
+        return StudyResult(out=directory.paths.folder, summary=summary, stats=stats)
     finally:
         journal.close()
         directory.close()
@@ -238,21 +240,21 @@ def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) ->
     query: QueryTime | None = None
     regions: tuple[ErrorsOf, ...] = ()
     # On a cluster whose nodes share no folder it lies where rank 0 was.
-    here = (directory.model / "card.json").exists()
+    here = directory.paths.card.exists()
     with carry_on("time of a query in the summary"):
-        query = QueryTime(**card.read(directory.model)["query"]) if here else None
+        query = QueryTime(**card.read(directory.paths.model)["query"]) if here else None
     with carry_on("error by parameter in the summary"):
         validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
         errors = {} if validation is None else member_errors(validation)
-        regions = errors_by_region(study, parameters_of(read(directory.journal)), errors)
+        regions = errors_by_region(study, parameters_of(read(directory.paths.journal)), errors)
     summary = summarise(study.name, stats, query=query, regions=regions)
     directory.write_summary(summary)
     with carry_on("part of the study in the model's card"):
         if here:
-            card.complete(directory.model, study_facts(study, summary))
+            card.complete(directory.paths.model, study_facts(study, summary))
     with carry_on("tidy run directory"):
-        directory.drop_empty("ray_train")
-        directory.drop_empty(CHECKPOINTS)
+        drop_empty(directory.paths.ray_train)
+        drop_empty(directory.paths.checkpoints)
     return summary
 
 
@@ -262,7 +264,7 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
     require_cpus(nodes, study.ensemble.mpi_ranks)
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
-    record = None if study.record is None else parts.directory.record
+    record = None if study.record is None else parts.directory.paths.record
     with (
         _reservoirs(study, places, keys, parts.resume, record, spans_nodes=len(nodes) > 1) as (
             reservoirs,
@@ -290,7 +292,7 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
                 study,
                 reservoirs,
                 places,
-                out=parts.directory.path,
+                out=parts.directory.paths.folder,
                 use_gpu=use_gpu,
                 started_at=time.time() - clock(),
                 resume=None if parts.resume is None else Path(parts.resume[0]),

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,23 +14,23 @@ LOCK_SECONDS: Final = 120.0  # longest that the ranks of a killed study live on
 
 
 @contextmanager
-def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+def sole_writer(folder: Path, timeout: float = 0.0) -> Iterator[None]:
     """Hold the folder's lock, which goes with the process; where a file system has none, nothing.
 
     Raises:
         TimeoutError: Another process has held it for ``timeout`` seconds.
     """
-    checkpoints.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(checkpoints, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         deadline = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                if time.monotonic() > deadline:
+                if time.monotonic() >= deadline:
                     raise TimeoutError(
-                        f"{checkpoints}: processes of an earlier run have been writing here for "
+                        f"{folder}: processes of an earlier run have been writing here for "
                         f"{timeout:g} s. See which process still runs, and end it"
                     ) from None
                 time.sleep(_LOOK_AGAIN_SECONDS)
@@ -42,14 +43,32 @@ def sole_writer(checkpoints: Path, timeout: float = LOCK_SECONDS) -> Iterator[No
         os.close(descriptor)
 
 
-def write_durably(path: Path, text: str) -> None:
-    """Replace a file by one with this text, which is on the disk before it has the name."""
-    part = path.with_name(f".{path.name}.part")
-    with part.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write a file or folder that gets the name ``path`` when the block has ended well."""
+    part = path.with_name(f".{path.stem}.part{path.suffix}")
+    try:
+        yield part
+        os.replace(part, path)
+    finally:
+        if part.is_dir():
+            shutil.rmtree(part, ignore_errors=True)
+        else:
+            part.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Put a file in its place in one step: whoever reads it finds the old one or the new one."""
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def write_durably(path: Path, content: str | bytes) -> None:
+    """Like ``write_atomically``, and it survives a loss of power."""
+    with replacing(path) as part:
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
+        synchronise(part)
+    synchronise(path.parent)
 
 
 def synchronise(path: Path) -> None:

@@ -32,7 +32,7 @@ from trainers.base import (
 )
 from trainers.checkpoints.saver import Checkpoints, Resumed, Saver, Trained
 from trainers.config import StepsAfter, TrainerConfig
-from trainers.durable import sole_writer
+from trainers.durable import LOCK_SECONDS, sole_writer
 from trainers.log import Log
 from trainers.loop.forward import training_network
 from trainers.loop.learner import Learner
@@ -143,7 +143,7 @@ def _judge(result: ValidationResult | None, learner: Learner, ranks: LockStep, l
 def _writing(checkpoints: Checkpoints | None, world: World) -> AbstractContextManager[None]:
     if checkpoints is None or world.rank > 0:
         return nullcontext()
-    return sole_writer(checkpoints.folder)
+    return sole_writer(checkpoints.folder, LOCK_SECONDS)
 
 
 def _resumed(checkpoints: Checkpoints | None, world: World) -> Resumed | None:

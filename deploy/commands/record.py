@@ -5,8 +5,6 @@
 """
 
 import json
-import os
-import shutil
 import warnings
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -17,6 +15,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.record.reader import open_record, parts_of
+from trainers.durable import replacing
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -122,17 +121,11 @@ def export(path: Path, target: Path) -> None:
         )
         raise ConfigError([line])
     dataset = _ready(open_record(path))
-    part = target.with_name(f".{target.name}.part")
-    try:
+    with replacing(target) as part:
         if target.suffix == ".zarr":
             _write_zarr(dataset, part)
         else:
             dataset.to_netcdf(part, mode="w", engine="h5netcdf")  # NetCDF-4 is HDF5
-        os.replace(part, target)
-    finally:
-        if part.is_dir():
-            shutil.rmtree(part)
-        part.unlink(missing_ok=True)
 
 
 def _write_zarr(dataset: "xr.Dataset", path: Path) -> None:

@@ -130,7 +130,7 @@ def _reference(asked: Drill, seed: int, nodes: Nodes | None) -> Reference:
             _refuse(status, child, "the undisturbed run failed")
     finally:
         child.end()
-    summary = json.loads((asked.out / name / "summary.json").read_text(encoding="utf-8"))
+    summary = json.loads(rundir.RunPaths(asked.out / name).summary.read_text(encoding="utf-8"))
     return Reference(
         seed=seed, error=summary["validation_mse"], wall_seconds=summary["wall_seconds"]
     )
@@ -149,14 +149,14 @@ def _account(asked: Drill, course: Course) -> Account:
     say("waiting for all processes to be gone")
     left = [*course.child.left(), *_files_left(out, study.name)]
     remove_stale(f"{PREFIX}{study.name}-")
-    path = out / "journal.jsonl"
-    events = list(journal.read(path)) if path.exists() else []
+    paths = rundir.RunPaths(out)
+    events = list(journal.read(paths.journal)) if paths.journal.exists() else []
     members, samples = accounting.members_of(events), accounting.samples_of(out)
     record = accounting.record_of(out)
     validation = study.ensemble.validation
     summary: dict[str, Any] = {}
     if course.watch.has_ended:
-        summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+        summary = json.loads(paths.summary.read_text(encoding="utf-8"))
     return Account(
         ended=bool(summary),
         members_due=validation + study.ensemble.members,
@@ -182,7 +182,8 @@ def _is_of_all(study: StudyConfig, record: accounting.RecordAccount) -> bool:
 
 def _files_left(out: Path, name: str) -> Iterator[str]:
     """Shared memory of the study, and what was half-written."""
-    for path in (*SHARED_MEMORY.glob(f"{PREFIX}{name}-*"), *(out / "checkpoints").glob(".*")):
+    half_written = rundir.RunPaths(out).checkpoints.glob(".*")
+    for path in (*SHARED_MEMORY.glob(f"{PREFIX}{name}-*"), *half_written):
         yield str(path)
 
 

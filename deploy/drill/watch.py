@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, final
 
+from pipeline.control.rundir import RunPaths
 from trainers.checkpoints.files import steps_in
 
 # What the journal says when something has gone wrong.
@@ -107,7 +108,8 @@ class StudyWatch:
 
     def __init__(self, out: Path) -> None:
         self.out, self.seen = out, Seen()
-        self._journal, self._metrics = Tail(out / "journal.jsonl"), Tail(out / "metrics.jsonl")
+        paths = self._paths = RunPaths(out)
+        self._journal, self._metrics = Tail(paths.journal), Tail(paths.metrics)
 
     def look(self) -> Seen:
         """What there is now."""
@@ -123,9 +125,9 @@ class StudyWatch:
     @property
     def newest_checkpoint(self) -> int:
         """Its train step; 0 before the first."""
-        return max(steps_in(self.out / "checkpoints"), default=0)
+        return max(steps_in(self._paths.checkpoints), default=0)
 
     @property
     def has_ended(self) -> bool:
         """Whether the study has come to its end."""
-        return (self.out / "summary.json").exists()
+        return self._paths.summary.exists()

@@ -7,7 +7,6 @@
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator
 from html import escape
 from importlib.resources import files
@@ -22,7 +21,9 @@ from deploy.report import error_cards, error_plots, pictures, plots, runfiles
 from deploy.report.cards import card, facts
 from deploy.report.runfiles import RunFiles
 from pipeline.control import journal
+from pipeline.control.rundir import RunPaths
 from pipeline.errors import carry_on
+from trainers.durable import write_atomically
 
 MAX_FAILURES = 20
 
@@ -33,15 +34,14 @@ def write_report(out: Path) -> Path:
     Returns:
         Where it was written.
     """
-    path, part = out / "report.html", out / ".report.html.part"
-    part.write_text(page(runfiles.read(out), failures(out)), encoding="utf-8")
-    os.replace(part, path)
+    path = RunPaths(out).report
+    write_atomically(path, page(runfiles.read(out), failures(out)))
     return path
 
 
 def failures(out: Path) -> list[str]:
     """What went wrong, from the journal: the study first, then the first attempts."""
-    path = out / "journal.jsonl"
+    path = RunPaths(out).journal
     if not path.is_file():
         return []
     found: list[str] = []

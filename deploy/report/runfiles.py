@@ -16,6 +16,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64
 from pydantic import ValidationError
 
+from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError, carry_on
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
@@ -136,19 +137,20 @@ class RunFiles:
 
 def read(out: Path) -> RunFiles:
     """Read ``out``, leaving out what is not there."""
-    config, summary = _json(out / "resolved.json"), _json(out / "summary.json")
+    paths = RunPaths(out)
+    config, summary = _json(paths.resolved), _json(paths.summary)
     last: dict[str, Any] = {}
     rows, phases = [], []
-    for stats in _lines(out / "metrics.jsonl"):
+    for stats in _lines(paths.metrics):
         rows.append(_row(stats))
         phases.append(stats["phase"])
         last = stats
     members = _newest(last, "member_mse")
     relative, rollouts = _newest(last, "member_relative_l2"), _newest(last, "member_rollout")
-    study, parameters = _study(config), parameters_of(_lines(out / "journal.jsonl"))
+    study, parameters = _study(config), parameters_of(_lines(paths.journal))
     return RunFiles(
         name=str(config.get("name", summary.get("name", out.name))),
-        source=_text(out / "study.yaml"),
+        source=_text(paths.study),
         config=config,
         summary=summary,
         last=last,
@@ -160,7 +162,7 @@ def read(out: Path) -> RunFiles:
         parameters=parameters,
         regions=_regions(study, parameters, rollouts or relative),
         breakeven=_breakeven(summary.get("breakeven") or last.get("breakeven")),
-        pictures=_pictures(out / "validation", members),
+        pictures=_pictures(paths.validation, members),
     )
 
 

@@ -149,7 +149,7 @@ class Driver:
             self._raise_if_refused()
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 self._observe()
-        exported = (self._run_directory.model / "card.json").exists()
+        exported = self._run_directory.paths.card.exists()
         if left and exported and isinstance(self._training_ended(), TrainingEnded):
             return self._end(None)  # it had come to its end before it heard of this
         stats = self._observe("stopped")

@@ -15,7 +15,7 @@ import ray
 
 from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.actors.failures import first_failure, rank_failed
-from pipeline.checkpoint.resuming import CHECKPOINTS
+from pipeline.control.rundir import RunPaths
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.slots.memory import Slots
@@ -150,7 +150,7 @@ def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: 
             label_selector=[{NODE_ID_LABEL: node_id} for node_id in node_ids],  # type: ignore[call-arg]  # the annotation is of the older class
         ),
         run_config=RunConfig(
-            name="ray_train",
+            name=RunPaths(out).ray_train.name,
             storage_path=str(out),
             failure_config=FailureConfig(max_failures=0),
         ),
@@ -174,6 +174,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
     from trainers.trainer import train
 
     study = StudyConfig.model_validate(settings["study"])
+    paths = RunPaths(Path(settings["out"]))
     context = ray.train.get_context()
     here = ray.get_runtime_context().get_node_id()
     beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
@@ -196,16 +197,16 @@ def _train_rank(settings: dict[str, Any]) -> None:
                 size=context.get_world_size(),
                 device=str(ray.train.torch.get_device()),
             ),
-            out=Path(settings["out"]),
+            out=paths.folder,
             seed=weights_seed(study),
             expected_steps=study.expected_train_steps,
             checkpoints=Checkpoints(
-                folder=Path(settings["out"]) / CHECKPOINTS,
+                folder=paths.checkpoints,
                 every_seconds=study.checkpoint.every_seconds,
                 keep_last=study.checkpoint.keep_last,
                 keep_best=study.checkpoint.keep_best,
                 resume=None if settings["resume"] is None else Path(settings["resume"]),
-                journal=Path(settings["out"]) / "journal.jsonl",
+                journal=paths.journal,
             ),
         )
         client.confirm(stats)

@@ -20,8 +20,9 @@ import zarr
 from jaxtyping import Int64
 
 from pipeline.checkpoint.restore import read_stored
-from pipeline.checkpoint.resuming import CHECKPOINTS, given_up
+from pipeline.checkpoint.resuming import given_up
 from pipeline.checkpoint.store import store_path
+from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError
 from pipeline.record.reader import Part, parts_of
 from pipeline.study.config import StudyConfig
@@ -76,7 +77,7 @@ class MemberAccount:
 def samples_of(run_directory: Path) -> SampleAccount | None:
     """The account of the newest valid checkpoint; None where there is none."""
     for _ in range(_TRIES):
-        checkpoint, _ = newest_valid(run_directory / CHECKPOINTS)
+        checkpoint, _ = newest_valid(RunPaths(run_directory).checkpoints)
         if checkpoint is None:
             return None
         try:

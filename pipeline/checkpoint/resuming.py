@@ -20,13 +20,13 @@ from pydantic import ValidationError
 
 from pipeline.control.events import FailedMember
 from pipeline.control.journal import read
+from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError
-from pipeline.record.layout import FOLDER as RECORD
 from pipeline.study.config import StudyConfig
 from pipeline.study.problems import from_validation
 from pipeline.study.yaml_values import YamlProblem, set_value
 from trainers.checkpoints.files import Checkpoint, newest_valid, remove_partial, set_aside
-from trainers.durable import sole_writer
+from trainers.durable import LOCK_SECONDS, sole_writer
 
 _log = logging.getLogger(__name__)
 
@@ -43,7 +43,6 @@ CHANGEABLE: Final = (
 # which knows the slots of each rank.
 FIXED_ORDER: Final = ("trainer.ranks", "reservoir.capacity")
 FIXED_RECORD: Final = ("trainer.ranks",)
-CHECKPOINTS: Final = "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,11 +70,11 @@ def read_study(out: Path) -> StudyConfig:
     Raises:
         ConfigError: There is none, or it has ended.
     """
-    path = out / "resolved.json"
+    path = RunPaths(out).resolved
     if not path.is_file():
-        line = f"{out}: holds no study (no resolved.json). Give the --out of an earlier run"
+        line = f"{out}: holds no study (no {path.name}). Give the --out of an earlier run"
         raise ConfigError([line])
-    if (out / "summary.json").exists():
+    if RunPaths(out).summary.exists():
         line = (
             f"{out}: the study has ended, there is nothing to resume. Its report is in the folder"
         )
@@ -135,13 +134,12 @@ def progress_of(out: Path, study: StudyConfig) -> Progress:
     # Here: brings Zarr, which only who resumes needs.
     from pipeline.checkpoint.restore import stored_samples
 
-    journal = out / "journal.jsonl"
-    events = list(read(journal)) if journal.exists() else []
-    metrics = out / "metrics.jsonl"
+    paths = RunPaths(out)
+    events = list(read(paths.journal)) if paths.journal.exists() else []
     told = [float(event["at"]) for event in events]
-    if metrics.exists():
-        told += [float(line["elapsed_seconds"]) for line in read(metrics)]
-    checkpoint, broken = newest_valid(out / CHECKPOINTS)
+    if paths.metrics.exists():
+        told += [float(line["elapsed_seconds"]) for line in read(paths.metrics)]
+    checkpoint, broken = newest_valid(paths.checkpoints)
     failed = given_up(events, study.ensemble.max_attempts)
     completed: frozenset[int] = frozenset()
     if checkpoint is not None:
@@ -162,16 +160,17 @@ def take_over(out: Path, study: StudyConfig) -> Progress:
     Raises:
         ConfigError: Processes of an earlier run do not end.
     """
+    paths = RunPaths(out)
     try:
-        with sole_writer(out / CHECKPOINTS):
+        with sole_writer(paths.checkpoints, LOCK_SECONDS):
             progress = progress_of(out, study)
             for folder, wrong in progress.broken.items():
                 _log.warning("%s is not used: %s", folder, wrong)
             if progress.checkpoint is None:
                 _log.warning("%s holds no valid checkpoint: the study starts over", out)
-                shutil.rmtree(out / RECORD, ignore_errors=True)
+                shutil.rmtree(paths.record, ignore_errors=True)
             set_aside(progress.broken)
-            remove_partial(out / CHECKPOINTS)
+            remove_partial(paths.checkpoints)
             return progress
     except TimeoutError as error:
         raise ConfigError([str(error)]) from None

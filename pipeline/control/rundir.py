@@ -1,21 +1,96 @@
 """The run directory: which file lies where, and who may use the folder.
 
+``RunPaths`` is the one home for the names; only the trainers name the folders that they write.
+
 1. A folder that holds another study is refused, never overwritten.
 2. ``summary.json`` appears whole or not at all.
 3. Two drivers never work in one folder at a time.
 4. A folder that is made here is open to its user alone; one that was there keeps its mode.
 """
 
-import fcntl
 import json
-import os
-import shutil
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, final
 
 from pipeline.control.journal import drop_cut_line
 from pipeline.errors import ConfigError
+from pipeline.record.layout import FOLDER as RECORD
 from pipeline.stats.stats import StudyStats, Summary
+from trainers.durable import sole_writer, write_atomically
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class RunPaths:
+    """Where the files of a study lie; nothing is opened.
+
+    Attributes:
+        folder: The run directory.
+    """
+
+    folder: Path
+
+    @property
+    def study(self) -> Path:
+        """The study as it was given."""
+        return self.folder / "study.yaml"
+
+    @property
+    def resolved(self) -> Path:
+        """The study as it was understood, with every default."""
+        return self.folder / "resolved.json"
+
+    @property
+    def journal(self) -> Path:
+        """Members and attempts, one JSON object a line."""
+        return self.folder / "journal.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """Statistics, one JSON object a line."""
+        return self.folder / "metrics.jsonl"
+
+    @property
+    def summary(self) -> Path:
+        """The result; there when the study has ended."""
+        return self.folder / "summary.json"
+
+    @property
+    def report(self) -> Path:
+        """The page for people."""
+        return self.folder / "report.html"
+
+    @property
+    def checkpoints(self) -> Path:
+        """One folder for each checkpoint."""
+        return self.folder / "checkpoints"
+
+    @property
+    def model(self) -> Path:
+        """The exported surrogate and its card."""
+        return self.folder / "model"
+
+    @property
+    def card(self) -> Path:
+        """The card of the surrogate; written last."""
+        return self.folder / "model/card.json"
+
+    @property
+    def validation(self) -> Path:
+        """Predictions of validation members, by rank."""
+        return self.folder / "validation"
+
+    @property
+    def ray_train(self) -> Path:
+        """What Ray Train keeps while the study runs."""
+        return self.folder / "ray_train"
+
+    @property
+    def record(self) -> Path:
+        """Samples that were trained on, where the study keeps them."""
+        return self.folder / RECORD
 
 
 def problems(out: Path) -> list[str]:
@@ -29,7 +104,7 @@ def problems(out: Path) -> list[str]:
         )
         return [line]
     if out.is_dir() and any(out.iterdir()):
-        holds = "another study" if (out / "resolved.json").exists() else "other files"
+        holds = "another study" if RunPaths(out).resolved.exists() else "other files"
         line = (
             f"--out {out}: the folder already holds {holds}. Choose a new one, or remove this one."
         )
@@ -39,7 +114,8 @@ def problems(out: Path) -> list[str]:
 
 def unfinished(out: Path) -> bool:
     """Whether the folder holds a study that was begun and has not ended."""
-    return (out / "resolved.json").exists() and not (out / "summary.json").exists()
+    paths = RunPaths(out)
+    return paths.resolved.exists() and not paths.summary.exists()
 
 
 @final
@@ -61,77 +137,43 @@ class RunDirectory:
             raise ConfigError(found)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
-        self.path = path
-        self._lock = _lock(path)
+        self.paths = RunPaths(path)
+        self._open = ExitStack()
+        try:
+            self._open.enter_context(sole_writer(path))
+        except TimeoutError:
+            line = f"{path}: a study is running in this folder. Wait for it, or stop it first"
+            raise ConfigError([line]) from None
         self._metrics: TextIO | None = None
-
-    @property
-    def journal(self) -> Path:
-        """Members and attempts, one JSON object a line."""
-        return self.path / "journal.jsonl"
-
-    @property
-    def model(self) -> Path:
-        """The exported surrogate and its card."""
-        return self.path / "model"
-
-    @property
-    def record(self) -> Path:
-        """The samples that were trained on, where the study keeps them."""
-        return self.path / "record.zarr"
 
     def write_study(self, *, source: str | None, resolved: dict[str, Any]) -> None:
         """Keep the study as it was given, and as it was understood."""
         if source is not None:
-            (self.path / "study.yaml").write_text(source, encoding="utf-8")
-        self._write_json("resolved.json", resolved)
+            self.paths.study.write_text(source, encoding="utf-8")
+        _write_json(self.paths.resolved, resolved)
 
     def write_metrics(self, stats: StudyStats) -> None:
         """Append one line to ``metrics.jsonl``."""
         if self._metrics is None:
-            drop_cut_line(self.path / "metrics.jsonl")
-            self._metrics = (self.path / "metrics.jsonl").open("a", encoding="utf-8")
+            drop_cut_line(self.paths.metrics)
+            self._metrics = self._open.enter_context(self.paths.metrics.open("a", encoding="utf-8"))
         self._metrics.write(json.dumps(stats.as_json()) + "\n")
         self._metrics.flush()
 
     def write_summary(self, summary: Summary) -> None:
         """Leave the study's result."""
-        self._write_json("summary.json", summary.as_json())
-
-    def drop(self, name: str) -> None:
-        """Remove a folder with all that is in it, if there is one."""
-        shutil.rmtree(self.path / name, ignore_errors=True)
-
-    def drop_empty(self, name: str) -> None:
-        """Remove a folder that somebody made and left empty."""
-        folder = self.path / name
-        if folder.is_dir() and not any(folder.iterdir()):
-            folder.rmdir()
+        _write_json(self.paths.summary, summary.as_json())
 
     def close(self) -> None:
         """Close what is open. Safe to call twice."""
-        if self._metrics is not None:
-            self._metrics.close()
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
-
-    def _write_json(self, name: str, content: dict[str, Any]) -> None:
-        part = self.path / f".{name}.part"
-        part.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, self.path / name)
+        self._open.close()
 
 
-def _lock(path: Path) -> int | None:
-    """A lock on the folder that goes with this process; None where a file system has none."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        line = f"{path}: a study is running in this folder. Wait for it, or stop it first"
-        raise ConfigError([line]) from None
-    except OSError:
-        os.close(descriptor)
-        return None
-    return descriptor
+def drop_empty(folder: Path) -> None:
+    """Remove a folder that somebody made and left empty."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(content, indent=2) + "\n")

@@ -38,8 +38,6 @@ def write(path: Path, content: bytes | memoryview) -> None:
     if len(raw) >= LARGE and np.frombuffer(raw, np.uint8).ctypes.data % _BLOCK == 0:
         try:
             _write(path, raw, os.O_DIRECT)
-        except FileNotFoundError:
-            raise
         except OSError:
             pass  # one that has nothing to do with O_DIRECT comes again
         else:

@@ -18,7 +18,8 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER, VERSION, require_version
-from pipeline.record.rows import METADATA, replace_durably
+from pipeline.record.rows import METADATA
+from trainers.durable import write_durably
 
 if TYPE_CHECKING:
     import xarray
@@ -118,7 +119,7 @@ def write_index(path: Path) -> None:
             "metadata": members,
         },
     }
-    replace_durably(path / METADATA, json.dumps(index).encode())
+    write_durably(path / METADATA, json.dumps(index).encode())
 
 
 def _state(parts: Sequence[Part]) -> dict[str, Any]:

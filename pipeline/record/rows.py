@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from pipeline.record import direct_file
-from trainers.durable import synchronise
+from trainers.durable import synchronise, write_durably
 
 Compression = Literal["none", "zstd"]
 
@@ -125,7 +125,8 @@ class RowGroup:
             attributes: Of the group.
             compression: Of all chunks.
         """
-        path.mkdir(parents=True)
+        for column in (*columns, *(column for column, _ in fixed)):
+            (path / column.name).mkdir(parents=True)
         group = cls(path, columns=columns, attributes=attributes, compression=compression, rows=0)
         group._fixed = {column.name: column.metadata(len(v), "none") for column, v in fixed}
         for column, values in fixed:
@@ -190,7 +191,7 @@ class RowGroup:
         self._written.clear()
         arrays = {column.name: column.metadata(rows, self._compression) for column in self.columns}
         for name, metadata in arrays.items():
-            replace_durably(self.path / name / METADATA, _json(metadata))
+            write_durably(self.path / name / METADATA, _json(metadata))
         whole = {
             "zarr_format": 3,
             "node_type": "group",
@@ -201,7 +202,7 @@ class RowGroup:
                 "metadata": arrays | self._fixed,
             },
         }
-        replace_durably(self.path / METADATA, _json(whole))
+        write_durably(self.path / METADATA, _json(whole))
         self.rows = rows
 
     def discard(self) -> None:
@@ -225,11 +226,7 @@ class RowGroup:
         """What will lie at ``path`` after the next commit."""
         part = _part_of(path)
         try:
-            try:
-                direct_file.write(part, content)
-            except FileNotFoundError:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                direct_file.write(part, content)
+            direct_file.write(part, content)
         except OSError:
             self._written.discard(path)
             part.unlink(missing_ok=True)
@@ -259,18 +256,6 @@ def read_chunk(
 
         raw = zstd.decompress(raw)
     return np.frombuffer(raw, column.dtype).reshape(column.chunk_rows, *column.row)
-
-
-def replace_durably(path: Path, content: bytes) -> None:
-    """Put ``content`` in the place of a file in one step that survives a loss of power."""
-    part = _part_of(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
-    synchronise(path.parent)
 
 
 def _part_of(path: Path) -> Path:

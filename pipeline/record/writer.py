@@ -27,7 +27,7 @@ from jaxtyping import Int64, Shaped
 from pipeline.record.block import Block, Index, Recordable
 from pipeline.record.layout import RecordLayout, require_version
 from pipeline.record.rows import METADATA, Column, Compression, RowGroup, attributes_of
-from trainers.durable import sole_writer
+from trainers.durable import LOCK_SECONDS, sole_writer
 
 _log = logging.getLogger(__name__)
 
@@ -108,9 +108,9 @@ class Record:
                 attributes={**layout.attributes(), **attributes, "complete": False},
                 compression=compression,
             )
-            self._alone.enter_context(sole_writer(path))
+            self._alone.enter_context(sole_writer(path, LOCK_SECONDS))
         else:
-            self._alone.enter_context(sole_writer(path))
+            self._alone.enter_context(sole_writer(path, LOCK_SECONDS))
             require_version(path, attributes_of(path))
             self._group = RowGroup.reopen(path, columns=columns, compression=compression)
             (path.parent / METADATA).unlink(missing_ok=True)  # the index of all ranks

@@ -99,7 +99,6 @@ def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     for listing in listings:
         listing.unlink()
     write_durably(partial / MANIFEST, _manifest(content))
-    synchronise(partial)
     os.rename(partial, final)
     synchronise(final.parent)
 

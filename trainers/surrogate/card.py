@@ -11,10 +11,11 @@ Invariants (``tests/unit/trainers/surrogate/test_card.py``):
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
+
+from trainers.durable import write_atomically
 
 Card = dict[str, Any]
 FORMAT: Final = 2
@@ -60,9 +61,7 @@ def read(folder: Path) -> Card:
 def write(folder: Path, card: Card) -> None:
     """Write ``card.md``, then ``card.json``; either replaces what was there."""
     for name, text in (("card.md", render(card)), ("card.json", json.dumps(card, indent=2) + "\n")):
-        partial = folder / f"{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, folder / name)
+        write_atomically(folder / name, text)
 
 
 def complete(folder: Path, facts: Mapping[str, Any]) -> None:

@@ -18,7 +18,6 @@ Invariants (``tests/unit/trainers/surrogate/test_program.py``):
 
 import importlib.util
 import logging
-import os
 import warnings
 from pathlib import Path
 from typing import Final
@@ -27,6 +26,7 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor, nn
 
+from trainers.durable import replacing
 from trainers.surrogate.surrogate import Surrogate
 from trainers.tasks.direct import Direct
 from trainers.tasks.stepping import Stepping
@@ -85,9 +85,8 @@ def write_program(surrogate: Surrogate, path: Path) -> None:
     Raises:
         NotExportable: torch cannot follow what the network computes.
     """
-    partial = path.with_name(f".{path.stem}.part.pt2")
-    torch.export.save(_program(surrogate), partial)
-    os.replace(partial, path)
+    with replacing(path) as part:
+        torch.export.save(_program(surrogate), part)
 
 
 def check_onnx() -> None:
@@ -119,16 +118,15 @@ def write_onnx(surrogate: Surrogate, path: Path) -> None:
             f"{', '.join(layers)}. Use surrogate.pt2, or a model without Fourier layers"
         )
     names = list(_example(surrogate))
-    partial = path.with_name(f".{path.stem}.part.onnx")
     # It says at length which operations of other packages it does not know, and warns of itself.
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with replacing(path) as part, warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)
             torch.onnx.export(
                 program,
                 (),
-                partial,
+                part,
                 dynamo=True,
                 external_data=False,
                 input_names=names,
@@ -141,7 +139,6 @@ def write_onnx(surrogate: Surrogate, path: Path) -> None:
             f"{_kind(surrogate)}: torch cannot write it as ONNX: {_first_line(error)}. Use "
             "surrogate.pt2"
         ) from error
-    os.replace(partial, path)
 
 
 def complex_layers(program: torch.export.ExportedProgram) -> list[str]:

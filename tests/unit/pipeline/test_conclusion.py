@@ -14,9 +14,9 @@ from tests.small_study import small_study
 
 def conclude(out: Path) -> dict[str, Any]:
     directory = RunDirectory(out)
-    directory.journal.write_text("", encoding="utf-8")
-    directory.model.mkdir()
-    (directory.model / "card.json").write_text('{"query": {}, "format": 2}', encoding="utf-8")
+    directory.paths.journal.write_text("", encoding="utf-8")
+    directory.paths.model.mkdir()
+    (directory.paths.model / "card.json").write_text('{"query": {}, "format": 2}', encoding="utf-8")
     try:
         run._conclude(small_study(), directory, stats_at(WALL_SECONDS, phase="done"))
     finally:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.control.rundir import RunDirectory, problems
+from pipeline.control.rundir import RunDirectory, RunPaths, drop_empty, problems
 from pipeline.errors import ConfigError
 
 
@@ -42,11 +42,29 @@ def test_a_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_only_an_empty_folder_is_dropped(tmp_path: Path) -> None:
-    directory = RunDirectory(tmp_path / "run")
     for name in ("empty", "full"):
-        (tmp_path / "run" / name).mkdir()
+        (tmp_path / "run" / name).mkdir(parents=True)
     (tmp_path / "run" / "full" / "state").write_text("")
     for name in ("empty", "full", "absent"):
-        directory.drop_empty(name)
-    directory.close()
+        drop_empty(tmp_path / "run" / name)
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["full"]
+
+
+def test_no_other_file_names_what_lies_in_a_run_directory(project: Path) -> None:
+    """1. ``RunPaths`` is the one home of the names."""
+    shared = {"study", "report", "card", "model", "validation"}  # names of other things, too
+    names = {
+        getattr(RunPaths(Path()), name).name
+        for name, value in vars(RunPaths).items()
+        if isinstance(value, property) and name not in shared
+    }
+    assert {"journal.jsonl", "resolved.json", "summary.json", "checkpoints"} < names
+    found = [
+        f"{path.relative_to(project)}: {name}"
+        for package in ("pipeline", "deploy", "solvers", "trainers")
+        for path in (project / package).rglob("*.py")
+        for name in names
+        if f'"{name}"' in path.read_text("utf-8")
+    ]
+    homes = {"pipeline/control/rundir.py", "pipeline/record/layout.py"}
+    assert {line.split(": ")[0] for line in found} <= homes, found

@@ -20,7 +20,7 @@ from trainers.checkpoints.files import (
     steps_in,
     verify,
 )
-from trainers.durable import sole_writer
+from trainers.durable import LOCK_SECONDS, sole_writer
 
 CASES = 200
 
@@ -176,5 +176,5 @@ with sole_writer(Path(sys.argv[1])):
         ):
             pytest.fail("two at a time")
         rank.kill()
-        with sole_writer(tmp_path / "checkpoints"):
+        with sole_writer(tmp_path / "checkpoints", LOCK_SECONDS):
             pass
