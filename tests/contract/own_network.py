@@ -21,3 +21,22 @@ class Scaled(nn.Module):
     def forward(self, numbers: Tensor, given: Tensor) -> Tensor:
         flat: Tensor = self.layer(torch.cat([numbers, given.flatten(1)], dim=1))
         return flat.view(-1, *self.field_shape) * self.factor
+
+
+class WithBuffers(Scaled):
+    """With a constant that is a view, kept in the weights, and a count that training changes."""
+
+    def __init__(
+        self, *, num_inputs: int, field_shape: tuple[int, ...], given_channels: int
+    ) -> None:
+        super().__init__(
+            num_inputs=num_inputs, field_shape=field_shape, given_channels=given_channels, start=1.0
+        )
+        self.register_buffer("ones", torch.ones(1).expand(field_shape))
+        self.register_buffer("column", torch.ones(1, 9).T, persistent=False)
+        self.norm = nn.BatchNorm1d(num_inputs)
+
+    def forward(self, numbers: Tensor, given: Tensor) -> Tensor:
+        """As Scaled."""
+        scale = self.get_buffer("ones") * self.get_buffer("column").mean()
+        return super().forward(self.norm(numbers), given) * scale

@@ -56,7 +56,7 @@ def samples(
     rate, seed = rng.uniform(-3, 5, COUNT), rng.uniform(0, 1e6, COUNT)
     start = rng.normal(10, 2, (COUNT, 1, *grid))
     times = rng.integers(1, 9, COUNT)[:, None] * DT + DT * np.arange(window)
-    height = start + (rate[:, None] * times)[..., None, None]
+    height = start + (rate[:, None] * times).reshape(COUNT, window, *[1] * len(grid))
     given = np.broadcast_to(start, height.shape)
     fields = np.stack([height, -2 * height, given], axis=2).astype(np.float32)
     inputs = np.concatenate([rate[:, None], seed[:, None], times], axis=1).astype(np.float32)

@@ -184,6 +184,10 @@ class LockStep:
         """The same network with gradients averaged over the ranks, and rank 0's weights."""
         if self._alone:
             return model
+        saved = model.state_dict()
+        constant = [name for name, _ in model.named_buffers() if name not in saved]
+        # What no checkpoint holds is the same on every rank: it is not sent before each forward.
+        DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(model, constant)  # type: ignore[no-untyped-call]
         first = next(model.parameters()).device
         if first.type == "cuda":
             return DistributedDataParallel(model, device_ids=[first], gradient_as_bucket_view=True)

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+import torch
 from pydantic_core import PydanticUndefined
 from torch import nn
 
@@ -122,6 +123,10 @@ def build_model(
         given_channels=given_channels,
     )
     assert isinstance(network, nn.Module)
+    for part in network.modules():  # no buffer stays a view: DDP could not write into it
+        for key, buffer in part.named_buffers(recurse=False):
+            plain = torch.empty_like(buffer, memory_format=torch.contiguous_format)
+            setattr(part, key, plain.copy_(buffer))
     return network
 
 
