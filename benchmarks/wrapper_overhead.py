@@ -64,10 +64,15 @@ class Case(NamedTuple):
     channel: int = -1
 
 
+def begun(solver: Any, values: dict[str, float]) -> Any:  # noqa: ANN401
+    """What a solver has built, with the initial state of a member."""
+    next(solver.run(values, self_communicator()))
+    return solver._built.on(self_communicator())
+
+
 def bare_heat(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """BDF2 with one KSP; two solves make the first step."""
-    next(solver.run(values, self_communicator()))
-    plate = solver._body
+    plate = begun(solver, values)
     ksp, rhs, walls = plate._ksp, plate._rhs.vec, plate._given.vec
     new, old, start = plate._spare.vec, plate._now.vec, plate._before.vec
 
@@ -90,8 +95,7 @@ def bare_heat(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_line(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One TSSolve, where the Courant number asks for one step an interval."""
-    next(solver.run(values, self_communicator()))
-    line = solver._line
+    line = begun(solver, values)
     line._ts.setMaxSteps(solver.max_snapshots - 1)
 
     def steps() -> Channel:
@@ -103,8 +107,7 @@ def bare_line(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_wave(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """The trapezoidal rule with one KSP."""
-    next(solver.run(values, self_communicator()))
-    membrane = solver._membrane
+    membrane = begun(solver, values)
     ksp, rhs, middle, dt = membrane._ksp, membrane._rhs, membrane._middle, membrane._dt
     u, v = membrane._displacement, membrane._velocity
 
@@ -123,9 +126,8 @@ def bare_wave(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_gray_scott(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One TSSolve."""
-    dish = solver._dish_on(self_communicator())
-    dish._running.close()  # it would set the limits of its TS when the next member closes it
-    dish._begin(feed=values["F"], kill=values["k"])
+    dish = solver._built.on(self_communicator())
+    dish._begin(values)
 
     def steps() -> Channel:
         dish._ts.solve()
@@ -136,8 +138,7 @@ def bare_gray_scott(solver: Any, values: dict[str, float]) -> Steps:  # noqa: AN
 
 def bare_cavity(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """BDF2 with one SNES; velocity and vorticity are derived by the solver's own formulas."""
-    next(solver.run(values, self_communicator()))
-    flow = solver._flow
+    flow = begun(solver, values)
     snes, rate, quick = flow._snes, flow._rate, sys.modules[type(flow).__module__]._QUICK
 
     def solve() -> None:
@@ -166,11 +167,11 @@ def bare_cavity(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_lorenz(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One TSSolve."""
-    system = solver._system_on(self_communicator())
-    system.start(values, solver._config)
+    system = solver._built.on(self_communicator())
+    system._begin(values)
 
     def steps() -> Channel:
-        system.ts.solve()
+        system._ts.solve()
         return np.asarray(system._state.array_r[2:])
 
     return steps
@@ -178,12 +179,11 @@ def bare_lorenz(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_flow(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """Runge-Kutta steps of the vorticity, each with a KSP."""
-    next(solver.run(values, self_communicator()))
-    flow = solver._flow
+    flow = begun(solver, values)
 
     def steps() -> Channel:
         for step in range(1, solver.max_snapshots):
-            flow.advance(step)
+            flow._advance(step)
         return np.ravel(flow._state)
 
     return steps
@@ -191,11 +191,10 @@ def bare_flow(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_medium(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One matrix and one KSP."""
-    next(solver.run(values, self_communicator()))
-    medium = solver._medium
+    medium = begun(solver, values)
 
     def steps() -> Channel:
-        medium.solve(values["forcing"], None)
+        medium._solve(values["forcing"])
         return np.ravel(medium._fields[0])
 
     return steps
@@ -203,12 +202,11 @@ def bare_medium(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_basin(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """Runge-Kutta steps of depth and discharges."""
-    next(solver.run(values, self_communicator()))
-    basin = solver._basin
+    basin = begun(solver, values)
 
     def steps() -> Channel:
         for step in range(1, solver.max_snapshots):
-            basin.advance(step)
+            basin._advance(step)
         return np.ravel(basin._fields[0])
 
     return steps

@@ -20,7 +20,8 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import Owned, PETSc, communicator
+from solvers.numerics.stencil import set_rows, slices_of, spread
+from solvers.petsc import Owned, PETSc, unique_prefix
 from solvers.stepping import NO_EFFORT, fixed_step, restart, snapshot, take_step
 
 # Neighbours on either side that a stencil reaches.
@@ -41,50 +42,33 @@ class PeriodicLine:
     """The discretised line on one communicator: all that is kept from member to member.
 
     Args:
-        points: Unknowns of the whole line.
-        comm: The communicator that the line is spread over.
-        prefix: Of the options of the TS.
+        points: Number of unknowns on the whole line.
         options: PETSc options that override the choices made here.
+        comm: The communicator that the line is spread over.
+        owned: Who destroys the PETSc objects made here.
 
     Attributes:
         box: Where this mpi_rank's piece lies.
-        factorisations: Of the implicit matrix, so far.
+        factorisations: Number of factorisations of the implicit matrix, so far.
     """
 
-    def __init__(self, points: int, *, comm: object, prefix: str, options: str) -> None:
-        self._owned = Owned()
+    def __init__(self, points: int, options: str, comm: object, owned: Owned) -> None:
         self._explicit: Explicit | None = None
         self._stencil: Stencil | None = None
         self._effort = NO_EFFORT
         self._shift = np.nan
         self.factorisations = 0
-        try:
-            self._set_up(points, comm=comm, prefix=prefix, options=options)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, points: int, *, comm: object, prefix: str, options: str) -> None:
-        self._da = self._owned(
-            PETSc.DMDA().create(
-                sizes=(points,),
-                dof=1,
-                stencil_width=REACH,
-                boundary_type=(PETSc.DM.BoundaryType.PERIODIC,),
-                comm=communicator(comm),
-            )
-        )
-        ((start, end),) = self._da.getRanges()
-        self.box = (slice(start, end),)
+        self._da = spread((points,), comm, owned, reach=REACH, ends="periodic")
+        self.box = slices_of(self._da)
         self._state, self._rate, self._residual = (
-            self._owned(self._da.createGlobalVec()) for _ in range(3)
+            owned(self._da.createGlobalVec()) for _ in range(3)
         )
-        self._ghosted = self._owned(self._da.createLocalVec())
-        self._linear, self._shifted = (self._owned(self._da.createMat()) for _ in range(2))
-        self._ts = self._owned(PETSc.TS().create(communicator(comm)))
+        self._ghosted = owned(self._da.createLocalVec())
+        self._linear, self._shifted = (owned(self._da.createMat()) for _ in range(2))
+        self._ts = owned(PETSc.TS().create(self._da.comm))
         self._choose()
         self.set_linear(np.zeros(2 * REACH + 1))
-        fixed_step(self._ts, prefix=prefix, options=options, prepare=self._prepare)
+        fixed_step(self._ts, prefix=unique_prefix("line"), options=options, prepare=self._prepare)
 
     def _choose(self) -> None:
         ts = self._ts
@@ -114,14 +98,6 @@ class PeriodicLine:
         ksp.setOperators(self._shifted)
         ksp.setUp()
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
-
-    def close(self) -> None:
-        """Destroy matrices, factorisation and vectors."""
-        self._owned.close()
-
     def cells(self, width: float) -> Values:
         """Centres of this mpi_rank's cells."""
         return (np.arange(self.box[0].start, self.box[0].stop) + 0.5) * width
@@ -132,12 +108,9 @@ class PeriodicLine:
             return
         self._stencil, self._shift = stencil.copy(), np.nan
         points = self.box[0].stop - self.box[0].start
-        rows = np.arange(REACH, REACH + points, dtype=PETSc.IntType)
-        columns = rows[:, None] + np.arange(-REACH, REACH + 1, dtype=PETSc.IntType)
-        starts = np.arange(0, columns.size + 1, stencil.size, dtype=PETSc.IntType)
-        entries = np.tile(stencil, points)
-        self._linear.setValuesLocalIJV(starts, columns.ravel(), entries, rowmap=rows)  # type: ignore[arg-type]
-        self._linear.assemble()
+        rows = np.arange(REACH, REACH + points)
+        columns = rows[:, None] + np.arange(-REACH, REACH + 1)
+        set_rows(self._linear, rows, columns, np.tile(stencil, points))
 
     def start(self, initial: Values, explicit: Explicit, *, dt: float) -> None:
         """Begin a member with this mpi_rank's part of its initial state."""

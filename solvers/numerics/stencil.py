@@ -1,60 +1,113 @@
-"""The cells of a rod, plate or block between walls, and the matrix of an implicit step over them.
-
-The matrix is I + sum over axes of w K: K is the second-order finite-volume stencil of -(d/dx)^2
-times h^2, which takes the neighbours on an axis from twice the cell itself. All axes together make
-a star of 3, 5 or 7 points.
+"""Grids spread over mpi_ranks, and matrices that know the nearest neighbours of each point on them.
 
 1. Axes are those of the grid: ``(x,)``, ``(y, x)`` or ``(z, y, x)``.
-2. A wall is the outer face of the first or last cell, half a cell from its centre.
-3. On several mpi_ranks each one has its own box of cells; together they are the grid.
+2. On several mpi_ranks each one has its own box of points; together they are the grid.
+3. A neighbour beyond a wall has no column: its entry is left out. On a periodic grid there is one
+   on every side.
+4. Filling a matrix again keeps its structure.
 """
 
 from collections.abc import Sequence
-from math import prod
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Bool, Float64, Int
 
 from solvers.petsc import Owned, PETSc, communicator
 
-__all__ = ["Box", "Cells"]
+__all__ = ["Cells", "Slices", "fill", "set_rows", "slices_of", "spread"]
 
-Box = tuple[slice, ...]
+Slices = tuple[slice, ...]
+Index = Int[np.ndarray, "..."]
+Entries = Float64[np.ndarray, "..."]
+
+
+def spread(
+    grid: tuple[int, ...], comm: object, owned: Owned, *, dof: int = 1, reach: int = 1,
+    ends: Literal["none", "ghosted", "periodic"] = "none", corners: bool = False,
+) -> PETSc.DMDA:  # fmt: skip
+    """The points of a grid, spread over a communicator; collective.
+
+    Args:
+        grid: Number of points on each axis.
+        comm: The communicator.
+        owned: Who destroys it.
+        dof: Number of values at a point.
+        reach: Number of neighbours on either side that an mpi_rank is told of.
+        ends: What lies beyond the ends of an axis.
+        corners: Whether an mpi_rank is told of diagonal neighbours, too.
+    """
+    kinds = PETSc.DMDA.StencilType
+    return owned(
+        PETSc.DMDA().create(
+            sizes=grid[::-1],
+            dof=dof,
+            boundary_type=(ends,) * len(grid),
+            stencil_width=reach,
+            stencil_type=kinds.BOX if corners else kinds.STAR,  # type: ignore[arg-type]  # the stub's type
+            comm=communicator(comm),
+        )
+    )
+
+
+def slices_of(da: PETSc.DMDA) -> Slices:
+    """Where this mpi_rank's points lie in the grid."""
+    return tuple(slice(*ends) for ends in da.getRanges()[::-1])
+
+
+def fill(da: PETSc.DMDA, matrix: PETSc.Mat, entries: Float64[np.ndarray, " star *grid"]) -> None:
+    """Write this mpi_rank's rows of ``matrix``, which ``da`` has made; collective.
+
+    Args:
+        da: With one unknown a point.
+        matrix: Assembled afterwards.
+        entries: Coefficients of each point itself, then of its neighbours: west, east, south,
+            north, below and above, as far as there are axes.
+    """
+    # PETSc numbers the points of the box with its neighbours; -1 means "outside" and is skipped.
+    starts, stops = np.array(da.getGhostRanges()[::-1]).T
+    shape = tuple(stops - starts)
+    own = np.stack([axis.ravel() for axis in np.mgrid[slices_of(da)]]) - starts[:, None]
+    columns = [np.ravel_multi_index(tuple(own), shape)]
+    for axis in reversed(range(len(shape))):
+        stride = int(np.prod(shape[axis + 1 :]))
+        columns.append(np.where(own[axis] > 0, columns[0] - stride, -1))
+        columns.append(np.where(own[axis] < shape[axis] - 1, columns[0] + stride, -1))
+    set_rows(matrix, columns[0], np.stack(columns, axis=1), entries.reshape(len(columns), -1).T)
+
+
+def set_rows(
+    matrix: PETSc.Mat, rows: Index, columns: Index, entries: Index | Float64[np.ndarray, "..."]
+) -> None:
+    """Write rows with as many entries each, in PETSc's local numbers, and assemble; collective."""
+    columns = np.ascontiguousarray(columns, PETSc.IntType)
+    starts = np.arange(0, columns.size + 1, columns.shape[1], dtype=PETSc.IntType)
+    rows = np.ascontiguousarray(rows, PETSc.IntType)
+    matrix.setValuesLocalIJV(starts, columns.ravel(), entries.ravel(), rowmap=rows)  # type: ignore[arg-type]  # the stub's type
+    matrix.assemble()
 
 
 @final
 class Cells:
-    """The cells of a grid, spread over a communicator.
+    """The cells of a rod, plate or block between walls, spread over a communicator.
+
+    A wall is the outer face of the first or last cell, half a cell from its centre.
 
     Args:
-        grid: How many there are on each axis, at least three.
+        grid: Number of cells on each axis, at least three.
         comm: The communicator that they are spread over; collective.
         owned: Who destroys the PETSc objects made here.
 
     Attributes:
         box: Where this mpi_rank's cells lie in the grid.
-        shape: How many of its own it has on each axis.
+        shape: Number of its own cells on each axis.
     """
 
     def __init__(self, grid: tuple[int, ...], *, comm: object, owned: Owned) -> None:
-        self._grid = grid
-        self._owned = owned
-        self._da = owned(
-            PETSc.DMDA().create(
-                sizes=grid[::-1],
-                dof=1,
-                stencil_width=1,
-                stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
-        )
-        self.box: Box = tuple(slice(*ends) for ends in self._da.getRanges()[::-1])
+        self._grid, self._owned = grid, owned
+        self._da = spread(grid, comm, owned)
+        self.box = slices_of(self._da)
         self.shape = tuple(axis.stop - axis.start for axis in self.box)
-
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that they are spread over."""
-        return bool(self._da.getComm() == communicator(comm))
 
     def centres(self, spacing: Sequence[float]) -> list[Float64[np.ndarray, "..."]]:
         """Coordinates of the cell centres, x first; each varies along its own axis only."""
@@ -72,41 +125,19 @@ class Cells:
     def matrix(self, weights: Sequence[float], *, wall: float) -> PETSc.Mat:
         """I + the sum of w K over the axes; symmetric and positive definite.
 
+        K is the second-order finite-volume stencil of -(d/dx)^2 times h^2, which takes the
+        neighbours on an axis from twice the cell itself.
+
         Args:
             weights: One w per axis of the grid.
             wall: What the image of a cell behind a wall is to the cell, with the sign turned: 1 to
                 keep the value 0 on the wall, -1 to keep the slope 0.
         """
+        entries = np.ones((1 + 2 * len(weights), *self.shape))
+        for axis, (w, (first, last)) in enumerate(zip(weights[::-1], self.at_walls(), strict=True)):
+            entries[0] += w * (2.0 + wall * (first | last))
+            entries[1 + 2 * axis : 3 + 2 * axis] = -w
         matrix = self._owned(self._da.createMat())
-        columns, entries = self._rows(weights, wall=wall)
-        starts = np.arange(0, columns.size + 1, len(columns.T), dtype=PETSc.IntType)
-        rows = columns[:, 0].copy()
-        matrix.setValuesLocalIJV(starts, columns.ravel(), entries.ravel(), rowmap=rows)  # type: ignore[arg-type]
-        matrix.assemble()
+        fill(self._da, matrix, entries)
         matrix.setOption(PETSc.Mat.Option.SPD, True)  # type: ignore[arg-type]  # the stub's type
         return matrix
-
-    def _rows(
-        self, weights: Sequence[float], *, wall: float
-    ) -> tuple[Int[np.ndarray, " cell star"], Float64[np.ndarray, " cell star"]]:
-        """Where the entries of each row lie, the diagonal first, and what they are.
-
-        PETSc numbers the cells of the box with its neighbours; -1 means "outside" and is skipped.
-        """
-        ghosted = [end - start for start, end in self._da.getGhostRanges()][::-1]
-        starts = [start for start, _ in self._da.getGhostRanges()][::-1]
-        index = [axis.ravel() for axis in np.mgrid[self.box]]
-        cell = np.ravel_multi_index(
-            [own - start for own, start in zip(index, starts, strict=True)], ghosted
-        )
-        columns, entries, diagonal = [cell], [], np.ones(cell.shape)
-        for axis in reversed(range(len(self._grid))):
-            stride = prod(ghosted[axis + 1 :])
-            first, last = index[axis] == 0, index[axis] == self._grid[axis] - 1
-            columns += [np.where(first, -1, cell - stride), np.where(last, -1, cell + stride)]
-            entries += [np.full(cell.shape, -weights[axis])] * 2
-            diagonal += weights[axis] * (2.0 + wall * (first | last))
-        return (
-            np.stack(columns, axis=1).astype(PETSc.IntType),
-            np.stack([diagonal, *entries], axis=1),
-        )

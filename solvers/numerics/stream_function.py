@@ -135,7 +135,7 @@ class StreamFunction:
 
 
 def couplings(
-    box: tuple[slice, slice], grid: tuple[int, int]
+    box: tuple[slice, ...], grid: tuple[int, int]
 ) -> tuple[Indices, Indices, Bool[np.ndarray, " offset y x"]]:
     """Row and column in ``grid`` of what each point's equation knows, and whether it is on a wall.
 

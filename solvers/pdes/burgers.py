@@ -30,24 +30,24 @@ On several mpi_ranks each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.burgers import BurgersConfig
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
 from solvers.numerics.sines import Sines
-from solvers.numerics.turns import Turns
-from solvers.petsc import unique_prefix
+from solvers.numerics.stencil import Slices
 
 # Derivatives over seven cells, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([2.0, -27.0, 270.0, -490.0, 270.0, -27.0, 2.0]) / 180
 _THIRD = np.array([1.0, -8.0, 13.0, 0.0, -13.0, 8.0, -1.0]) / 8
 
-Box = tuple[slice]
 Sides = Float64[np.ndarray, " 2 faces"]
 
 
@@ -57,24 +57,19 @@ class Burgers:
 
     Args:
         config: Grid, time, and how forcings are drawn.
+
+    Attributes:
+        spec: One channel, u.
+        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(self, config: BurgersConfig) -> None:
         self._config = config
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._line: PeriodicLine | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """One channel, u."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per interval."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(
+            partial(PeriodicLine, config.grid[0], config.petsc_options),
+            snapshots=config.max_snapshots,
+        )
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per interval.
@@ -96,19 +91,15 @@ class Burgers:
                     + (", or mirror the line (x to -x, u to -u)" if name == "alpha" else "")
                 )
         forcing = self._forcing(values["seed"], values["amplitude"])
-        line = self._line_on(comm)
-        return self._member(line, values, forcing, self._turns.begin())
+        return self._built.member(self._snapshots(self._built.on(comm), values, forcing))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(x,)``."""
-        return self._line_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrices, factorisation and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self._built.close()
 
     def _forcing(self, seed: float, amplitude: float) -> Sines:
         config = self._config
@@ -120,35 +111,23 @@ class Burgers:
             terms=config.terms,
             length=config.length,
         )
-        return drawn.averaged(self._spec.spacing[0])
+        return drawn.averaged(self.spec.spacing[0])
 
-    def _member(
-        self, line: PeriodicLine, values: dict[str, float], forcing: Sines, turn: int
-    ) -> Iterator[Snapshot]:
-        (h,), dt, alpha = self._spec.spacing, self._config.dt, values["alpha"]
+    def _snapshots(
+        self, line: PeriodicLine, values: dict[str, float], forcing: Sines
+    ) -> Callable[[int], Snapshot]:
+        (h,), dt, alpha = self.spec.spacing, self._config.dt, values["alpha"]
         delta = forcing.on(line.cells(h))
-        try:
-            for step in range(self.max_snapshots):
-                self._turns.check(turn, step=step)
-                if step == 0:
-                    line.set_linear(linear_stencil(values["beta"], values["gamma"], h))
-                    line.start(delta(0.0), advection(alpha, h, delta), dt=dt)
-                else:
-                    line.advance(step, dt=dt, courant=lambda u: 2 * alpha * u * dt / h)
-                yield line.snapshot(step, step * dt)
-        except SolverFailed:
-            self.close()  # PETSc may have stopped anywhere: the next member starts from nothing
-            raise
 
-    def _line_on(self, comm: object) -> PeriodicLine:
-        if self._line is not None and not self._line.is_on(comm):
-            self.close()
-        if self._line is None:
-            config = self._config
-            self._line = PeriodicLine(
-                config.grid[0], comm=comm, prefix=self._prefix, options=config.petsc_options
-            )
-        return self._line
+        def snapshot(step: int) -> Snapshot:
+            if step == 0:
+                line.set_linear(linear_stencil(values["beta"], values["gamma"], h))
+                line.start(delta(0.0), advection(alpha, h, delta), dt=dt)
+            else:
+                line.advance(step, dt=dt, courant=lambda u: 2 * alpha * u * dt / h)
+            return line.snapshot(step, step * dt)
+
+        return snapshot
 
 
 def linear_stencil(beta: float, gamma: float, h: float) -> Stencil:

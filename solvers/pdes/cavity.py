@@ -38,24 +38,20 @@ each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.cavity import CavityConfig
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.newton import iterations_of, newton_solver, solve_newton
+from solvers.numerics.stencil import Slices, slices_of, spread
 from solvers.numerics.stream_function import GHOSTS, Flow, StreamFunction, couplings
-from solvers.petsc import (
-    Owned,
-    PETSc,
-    communicator,
-    field_vector,
-    require_finite,
-    unique_prefix,
-)
+from solvers.petsc import Owned, PETSc, field_vector, require_finite, unique_prefix
 
 # Iterations with an old factorisation (a residual and two triangular solves each) that together
 # cost less than a new one.
@@ -63,7 +59,6 @@ _QUICK = 5
 # Newton's method from a good guess takes 3 to 6 iterations, at the edge of what converges some 20.
 _MAX_ITERATIONS = 50
 
-Box = tuple[slice, slice]
 Plane = Float64[np.ndarray, " y x"]
 Row = Float64[np.ndarray, " 1 x"]
 Column = Float64[np.ndarray, " y 1"]
@@ -82,27 +77,20 @@ class Cavity:
         source: Given x, y [m] and time [s], what to add to the right-hand side of the vorticity
             equation [1/s^2]; none by default.
         initial: Given x and y, the stream function at time 0 [m^2/s]; 0 by default.
+
+    Attributes:
+        spec: Three channels: velocity u and v [m/s], vorticity [1/s].
+        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(
         self, config: CavityConfig, *, source: Source | None = None, initial: Initial | None = None
     ) -> None:
         self._config = config
-        self._source, self._initial = source, initial
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._flow: _Flow | None = None
-        self._runs = 0
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Three channels: velocity u and v [m/s], vorticity [1/s]."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per solver step."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(
+            partial(_Flow, config, source, initial), snapshots=config.max_snapshots
+        )
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per solver step.
@@ -124,88 +112,47 @@ class Cavity:
                     f"{parameter.name}={values[parameter.name]:g} {parameter.unit}: must be "
                     f"positive; meant for [{parameter.low:g}, {parameter.high:g}]"
                 )
-        flow = self._flow_on(comm)
-        self._runs += 1
-        return self._member(flow, values, self._runs)
+        return self._built.member(partial(self._built.on(comm).snapshot, values))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._flow_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._runs += 1
-        if self._flow is not None:
-            self._flow.close()
-            self._flow = None
-
-    def _member(self, flow: "_Flow", values: dict[str, float], run: int) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            if run != self._runs:
-                raise RuntimeError(
-                    f"this member stopped at solver step {step}: its solver was closed or given "
-                    "the next member; use one solver per member that runs at the same time"
-                )
-            time = self._config.time_of(step)
-            if step == 0:
-                flow.start(values, self._source, self._initial)
-            elif self._config.mode == "steady":
-                flow.steady_step(step, time)
-            elif step == 1:
-                flow.first_step(time)
-            else:
-                flow.next_step(step, time)
-            yield Snapshot(step, time, flow.fields(step, time), flow.iterations)
-
-    def _flow_on(self, comm: object) -> "_Flow":
-        if self._flow is not None and not self._flow.is_on(comm):
-            self.close()
-        if self._flow is None:
-            self._flow = _Flow(self._config, comm=comm, prefix=self._prefix)
-        return self._flow
+        self._built.close()
 
 
 @final
 class _Flow:
     """The discretised cavity on one communicator, in units of length x and lid speed."""
 
-    def __init__(self, config: CavityConfig, *, comm: object, prefix: str) -> None:
-        self._config = config
+    def __init__(
+        self,
+        config: CavityConfig,
+        source: Source | None,
+        initial: Initial | None,
+        comm: object,
+        owned: Owned,
+    ) -> None:
+        self._config, self._source, self._initial, self._owned = config, source, initial, owned
         (self._ny, self._nx), self._width = config.grid, config.length[1]
         self._hy, self._hx = (h / self._width for h in config.spec().spacing)
-        self.iterations = 0  # of the linear solver, in the newest step
-        self._owned = Owned()
-        try:
-            self._set_up(comm=comm, prefix=prefix)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, *, comm: object, prefix: str) -> None:
-        ghosted = PETSc.DMDA.BoundaryType.GHOSTED
-        self._da = self._owned(
-            PETSc.DMDA().create(
-                sizes=(self._nx, self._ny),
-                dof=1,
-                boundary_type=(ghosted, ghosted),
-                stencil_width=GHOSTS,
-                stencil_type=PETSc.DMDA.StencilType.BOX,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
-        )
+        self._iterations = 0  # of the linear solver, in the newest step
+        self._da = spread(config.grid, comm, owned, reach=GHOSTS, ends="ghosted", corners=True)
         (west, east), (south, north) = self._da.getRanges()
-        self.box: Box = (slice(south, north), slice(west, east))
+        self.box = slices_of(self._da)
         self._shape = (north - south, east - west)
         self._local = StreamFunction(
             self._shape,
             spacing=(self._hy, self._hx),
             at_walls=(south == 0, north == self._ny, west == 0, east == self._nx),
         )
-        self._local_vec = self._owned(
+        self._local_vec = owned(
             PETSc.Vec().createWithArray(self._local.psi.reshape(-1), comm=PETSc.COMM_SELF)  # type: ignore[arg-type]  # the stub's type
         )
         self._now, self._before, self._guess = (
-            field_vector((1, *self._shape), comm=comm, owned=self._owned) for _ in range(3)
+            field_vector((1, *self._shape), comm=comm, owned=owned) for _ in range(3)
         )
         self._vorticity: Plane = np.zeros(self._shape)
         self._snes = newton_solver(
@@ -213,9 +160,9 @@ class _Flow:
             self._residual,
             self._jacobian,
             max_it=_MAX_ITERATIONS,
-            prefix=prefix,
-            options=self._config.petsc_options,
-            owned=self._owned,
+            prefix=unique_prefix(config.kind),
+            options=config.petsc_options,
+            owned=owned,
         )
 
     def _matrix(self) -> PETSc.Mat:
@@ -236,17 +183,20 @@ class _Flow:
         matrix.setPreallocationCOO(rows, columns)  # type: ignore[arg-type]  # the stub's type
         return matrix
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
+    def snapshot(self, values: Mapping[str, float], step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        self._iterations, time = 0, self._config.time_of(step)
+        if step == 0:
+            self._start(values)
+        elif self._config.mode == "steady":
+            self._steady_step(step, time)
+        elif step == 1:
+            self._first_step(time)
+        else:
+            self._next_step(step, time)
+        return Snapshot(step, time, self._fields(step, time), self._iterations)
 
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors."""
-        self._owned.close()
-
-    def start(
-        self, values: Mapping[str, float], source: Source | None, initial: Initial | None
-    ) -> None:
+    def _start(self, values: Mapping[str, float]) -> None:
         """Set the parameters and the initial state of a member."""
         j, i = np.ogrid[self.box]
         self._x, self._y = (i + 1) * self._hx, (j + 1) * self._hy
@@ -257,29 +207,26 @@ class _Flow:
         if self._config.lid == "regularised":
             self._profile = 16 * self._x[0] ** 2 * (1 - self._x[0]) ** 2
         self._lid = self._profile if unsteady else 0.0 * self._profile
-        self._source = source
         psi = np.zeros(self._shape)
-        if initial is not None:
-            psi += initial(self._x * self._width, self._y * self._width)
+        if self._initial is not None:
+            psi += self._initial(self._x * self._width, self._y * self._width)
         psi /= self._speed * self._width
         for state in (self._now, self._before):
             state.set(psi)
         self._derive()
         self._rebuild, self._keep = True, unsteady
-        self.iterations = 0
 
-    def steady_step(self, step: int, time: float) -> None:
+    def _steady_step(self, step: int, time: float) -> None:
         """The steady flow at share ``time`` of the lid speed."""
-        self.iterations = 0
         self._lid = time * self._profile
         self._right = self._sources(time)
         self._advance()
         self._newton(step, time)
         self._derive()
 
-    def first_step(self, time: float) -> None:
+    def _first_step(self, time: float) -> None:
         """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step."""
-        self.iterations, before = 0, self._vorticity
+        before = self._vorticity
         for share in (2 / 3, 4 / 3):
             self._right = self._rate * self._vorticity + self._sources(share * time)
             self._solve_in_time(1, time)
@@ -288,16 +235,15 @@ class _Flow:
         self._derive()
         self._vorticity_before = before
 
-    def next_step(self, step: int, time: float) -> None:
+    def _next_step(self, step: int, time: float) -> None:
         """BDF2."""
-        self.iterations = 0
         history = (4 * self._vorticity - self._vorticity_before) / 3
         self._right = self._rate * history + self._sources(time)
         self._advance()
         self._solve_in_time(step, time)
         self._derive()
 
-    def fields(self, step: int, time: float) -> Float32[np.ndarray, " channel y x"]:
+    def _fields(self, step: int, time: float) -> Float32[np.ndarray, " channel y x"]:
         """This mpi_rank's box of the newest state, as an array that is the receiver's."""
         speed = self._speed
         with np.errstate(over="ignore", invalid="ignore"):
@@ -336,7 +282,7 @@ class _Flow:
         try:
             return solve_newton(self._snes, self._now.vec, step=step, time=time)
         finally:
-            self.iterations += iterations_of(self._snes)
+            self._iterations += iterations_of(self._snes)
 
     def _derive(self) -> None:
         """Velocity and vorticity of the newest state; those of the last step's are kept."""

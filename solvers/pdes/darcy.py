@@ -33,23 +33,23 @@ On several mpi_ranks each one yields its own box of the fields.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.darcy import DarcyConfig
-from solvers.numerics.five_point import fill
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.random_fields import draw
-from solvers.numerics.turns import Turns
+from solvers.numerics.stencil import Slices, fill, slices_of, spread
 from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
-from solvers.stepping import snapshot
+from solvers.stepping import Effort, snapshot
 
 __all__ = ["Darcy"]
 
-Box = tuple[slice, slice]
 Row = Float64[np.ndarray, " 1 x"]
 Column = Float64[np.ndarray, " y 1"]
 Plane = Float64[np.ndarray, " y x"]
@@ -68,6 +68,10 @@ class Darcy:
         coefficient: Given x and y of cell centres [m], a > 0 [m^2/(Pa s)]; in place of the random
             field, which is the default.
         source: Given x and y, what ``forcing`` is multiplied with [1]; 1 by default.
+
+    Attributes:
+        spec: Two channels, pressure [Pa] and coefficient [m^2/(Pa s)].
+        max_snapshots: The coefficient alone, and with the solution.
     """
 
     def __init__(
@@ -77,22 +81,9 @@ class Darcy:
         coefficient: Field | None = None,
         source: Field | None = None,
     ) -> None:
-        self._config = config
-        self._coefficient, self._source = coefficient, source
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._medium: _Medium | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Two channels, pressure [Pa] and coefficient [m^2/(Pa s)]."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The coefficient alone, and with the solution."""
-        return self._config.max_snapshots
+        self._config, self._coefficient = config, coefficient
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(partial(_Medium, config, source), snapshots=config.max_snapshots)
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the coefficient with zero pressure, then with the solution.
@@ -109,19 +100,16 @@ class Darcy:
         """
         values = member_values(self._config.parameters(), parameters)
         coefficient = self._coefficient if self._coefficient is not None else self._drawn(values)
-        medium = self._medium_on(comm)
-        return self._member(medium, coefficient, values["forcing"], self._turns.begin())
+        medium = self._built.on(comm)
+        return self._built.member(partial(medium.snapshot, coefficient, values["forcing"]))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._medium_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrix and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._medium is not None:
-            self._medium.close()
-            self._medium = None
+        self._built.close()
 
     def _drawn(self, values: Mapping[str, float]) -> Field:
         config, name = self._config.coefficient, self._config.strength
@@ -133,76 +121,48 @@ class Darcy:
         field = draw(config, values["seed"], length=self._config.length, boundary="neumann")
         return lambda x, y: field(y.ravel(), x.ravel())
 
-    def _member(
-        self, medium: "_Medium", coefficient: Field, forcing: float, turn: int
-    ) -> Iterator[Snapshot]:
-        self._turns.check(turn, step=0)
-        medium.start(coefficient)
-        yield medium.snapshot(0)
-        self._turns.check(turn, step=1)
-        medium.solve(forcing, self._source)
-        yield medium.snapshot(1)
-
-    def _medium_on(self, comm: object) -> "_Medium":
-        if self._medium is not None and not self._medium.is_on(comm):
-            self.close()
-        if self._medium is None:
-            self._medium = _Medium(self._config, comm=comm, prefix=self._prefix)
-        return self._medium
-
 
 @final
 class _Medium:
     """The discretised medium on one communicator: all that is kept from member to member."""
 
-    def __init__(self, config: DarcyConfig, *, comm: object, prefix: str) -> None:
+    def __init__(
+        self, config: DarcyConfig, source: Field | None, comm: object, owned: Owned
+    ) -> None:
+        self._source = source
         (self._ny, self._nx), (self._hy, self._hx) = config.grid, config.spec().spacing
-        self._prefix, self._options = prefix, config.petsc_options
-        self._owned = Owned()
-        try:
-            self._set_up(comm)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, comm: object) -> None:
-        self._da = self._owned(
-            PETSc.DMDA().create(
-                sizes=(self._nx, self._ny),
-                dof=1,
-                stencil_width=1,
-                stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
-        )
+        self._prefix, self._options = unique_prefix(config.kind), config.petsc_options
+        self._da = spread(config.grid, comm, owned)
         (west, east), (south, north) = self._da.getRanges()
-        self.box: Box = (slice(south, north), slice(west, east))
+        self.box = slices_of(self._da)
         (left, right), (bottom, top) = self._da.getGhostRanges()
         self._inner = (slice(south - bottom, north - bottom), slice(west - left, east - left))
         # With the cells next to this box: a is known there without asking another mpi_rank.
         j, i = np.ogrid[bottom:top, left:right]
         self._x: Row = (i + 0.5) * self._hx
         self._y: Column = (j + 0.5) * self._hy
-        self._matrix = self._owned(self._da.createMat())
+        self._matrix = owned(self._da.createMat())
         # Both in one piece of memory, so that a snapshot is one conversion.
         self._fields = np.zeros((2, north - south, east - west))
         self._pressure, self._coefficient, self._rhs = (
-            self._owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
+            owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
             for values in (*self._fields, np.zeros_like(self._fields[0]))
         )
         self._fill(np.ones((top - bottom, right - left)))
-        with Owned() as owned:  # a trial: options are refused before a member is given up for them
-            linear_solver(self._matrix, prefix=self._prefix, options=self._options, owned=owned)
+        with Owned() as trial:  # options are refused before a member is given up for them
+            linear_solver(self._matrix, prefix=self._prefix, options=self._options, owned=trial)
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
+    def snapshot(self, coefficient: Field, forcing: float, step: int) -> Snapshot:
+        """Coefficient, without pressure at step 0 and with it at step 1."""
+        if step == 0:
+            self._start(coefficient)
+        else:
+            self._solve(forcing)
+        # Every mpi_rank has to refuse what is not finite anywhere: at first the coefficient.
+        checked = self._coefficient if step == 0 else self._pressure
+        return snapshot(step, float(step), checked, self._fields, Effort(self._iterations))
 
-    def close(self) -> None:
-        """Destroy matrix and vectors."""
-        self._owned.close()
-
-    def start(self, coefficient: Field) -> None:
+    def _start(self, coefficient: Field) -> None:
         """Set a member's coefficient, and no pressure."""
         self._near = coefficient(self._x, self._y)
         self._coefficient.setArray(self._near[self._inner].ravel())  # type: ignore[arg-type]
@@ -210,12 +170,12 @@ class _Medium:
         self._pressure.set(0.0)
         self._iterations = 0
 
-    def solve(self, forcing: float, source: Field | None) -> None:
+    def _solve(self, forcing: float) -> None:
         """Find the pressure."""
         self._fill(self._near)
         right = np.full(self._near.shape, forcing)
-        if source is not None:
-            right *= source(self._x, self._y)
+        if self._source is not None:
+            right *= self._source(self._x, self._y)
         self._rhs.setArray(right[self._inner].ravel())  # type: ignore[arg-type]  # the stub's type
         with Owned() as owned:
             # A new one each time: options inside a preconditioner are read when it is set up.
@@ -224,13 +184,6 @@ class _Medium:
             )
             solve(ksp, self._rhs, self._pressure, step=1, time=1.0)
             self._iterations = ksp.getIterationNumber()
-
-    def snapshot(self, step: int) -> Snapshot:
-        """Pressure and coefficient as they stand, as an array that is the receiver's."""
-        # Every mpi_rank has to refuse what is not finite anywhere: at first the coefficient.
-        checked = self._coefficient if step == 0 else self._pressure
-        newest = snapshot(step, float(step), checked, self._fields)
-        return newest._replace(iterations=self._iterations)
 
     def _fill(self, near: Plane) -> None:
         """The flows out of each cell, per volume, for its own pressure and its neighbours'."""

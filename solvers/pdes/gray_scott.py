@@ -29,24 +29,25 @@ Source:      Pearson, Complex Patterns in a Simple System, Science 261 (1993), 1
 On several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot
 from solvers.config import member_values
 from solvers.configs.gray_scott import GrayScottConfig
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.reaction import Reaction
 from solvers.numerics.spots import State, spots
-from solvers.numerics.turns import Turns
-from solvers.petsc import Owned, PETSc, communicator, unique_prefix
-from solvers.stepping import Step, fixed_step, restart, snapshot, steps
+from solvers.numerics.stencil import Slices, set_rows, slices_of, spread
+from solvers.petsc import Owned, PETSc, unique_prefix
+from solvers.stepping import fields_of, fixed_step, restart, snapshot, steps
 
 __all__ = ["GrayScott"]
 
-Box = tuple[slice, slice]
 # Given time, x and y: what is added to u_t and v_t.
 Source = Callable[
     [float, Float64[np.ndarray, " 1 x"], Float64[np.ndarray, " y 1"]],
@@ -66,29 +67,23 @@ class GrayScott:
             spots, which are the default.
         source: Given time, x and y, what to add to the right-hand sides, ``(2, y, x)``; none by
             default.
+
+    Attributes:
+        spec: Two channels, the concentrations of u and v.
+        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(
         self, config: GrayScottConfig, *, state: State | None = None, source: Source | None = None
     ) -> None:
         self._config = config
-        start = spots(config.spots, width=config.spot_width, length=config.length, seed=config.seed)
-        self._state = start if state is None else state
-        self._source = source
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._dish: _Dish | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Two channels, the concentrations of u and v."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per solver step."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        if state is None:
+            width, length = config.spot_width, config.length
+            state = spots(config.spots, width=width, length=length, seed=config.seed)
+        self._built = BuiltOnce(
+            partial(_Dish, config, state, source), snapshots=config.max_snapshots
+        )
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per solver step.
@@ -103,38 +98,15 @@ class GrayScott:
             ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
         """
         values = member_values(self._config.parameters(), parameters)
-        dish = self._dish_on(comm)
-        snapshots = dish.member(feed=values["F"], kill=values["k"])
-        return self._member(snapshots, self._turns.begin())
+        return self._built.member(partial(self._built.on(comm).snapshot, values))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._dish_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy time stepper, matrix and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._dish is not None:
-            self._dish.close()
-            self._dish = None
-
-    def _member(self, snapshots: Iterator[Snapshot], turn: int) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            self._turns.check(turn, step=step)
-            try:
-                yield next(snapshots)
-            except SolverFailed as failure:
-                if isinstance(failure.__cause__, PETSc.Error):
-                    self.close()  # PETSc stopped half way: no member may use this stepper again
-                raise
-
-    def _dish_on(self, comm: object) -> "_Dish":
-        if self._dish is not None and not self._dish.is_on(comm):
-            self.close()
-        if self._dish is None:
-            start, source = self._state, self._source
-            self._dish = _Dish(self._config, start, source, comm=comm, prefix=self._prefix)
-        return self._dish
+        self._built.close()
 
 
 @final
@@ -146,99 +118,65 @@ class _Dish:
         config: GrayScottConfig,
         state: State,
         source: Source | None,
-        *,
         comm: object,
-        prefix: str,
+        owned: Owned,
     ) -> None:
-        self._config, self._source = config, source
-        (ny, nx), (hy, hx) = config.grid, config.spec().spacing
-        self._running: Generator[Snapshot, None, None] = (_ for _ in ())
-        self._owned = Owned()
-        try:
-            self._da = self._owned(
-                PETSc.DMDA().create(
-                    sizes=(nx, ny),
-                    dof=2,
-                    boundary_type=("periodic", "periodic"),
-                    stencil_width=1,
-                    stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
-                    comm=communicator(comm),
-                )
-            )
-            (west, east), (south, north) = self._da.getRanges()
-            self.box: Box = (slice(south, north), slice(west, east))
-            self._points = (north - south, east - west)
-            j, i = np.ogrid[self.box]
-            self._x, self._y = i * hx, j * hy
-            self._reaction = Reaction(
-                self._points,
-                diffusion=(config.diffusion_u, config.diffusion_v),
-                spacing=(hy, hx),
-            )
-            self._set_up(state, prefix)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, state: State, prefix: str) -> None:
-        self._now = self._owned(self._da.createGlobalVec())
+        self._config, self._source, self._owned = config, source, owned
+        self._da = spread(config.grid, comm, owned, dof=2, ends="periodic")
+        self.box = slices_of(self._da)
+        hy, hx = config.spec().spacing
+        j, i = np.ogrid[self.box]
+        self._x, self._y = i * hx, j * hy
+        self._reaction = Reaction(
+            (j.size, i.size),
+            diffusion=(config.diffusion_u, config.diffusion_v),
+            spacing=(hy, hx),
+        )
+        self._now = owned(self._da.createGlobalVec())
         # The same for every member.
-        self._initial = self._owned(self._now.duplicate())
+        self._initial = owned(self._now.duplicate())
         self._initial.setArray(np.moveaxis(state(self._x, self._y), 0, -1).ravel())  # type: ignore[arg-type]  # the stub's type
-        self._with_ghosts = self._owned(self._da.createLocalVec())
-        self._ts = ts = self._owned(PETSc.TS().create(self._da.comm))
+        self._with_ghosts = owned(self._da.createLocalVec())
+        self._ts = ts = owned(PETSc.TS().create(self._da.comm))
         ts.setDM(self._da)
         ts.setType(PETSc.TS.Type.RK)
         ts.setRKType(PETSc.TS.RKType.RK4)
-        ts.setRHSFunction(self._rates, self._owned(self._now.duplicate()))
+        ts.setRHSFunction(self._rates, owned(self._now.duplicate()))
         ts.setSolution(self._now)
-        fixed_step(ts, prefix=prefix, options=self._config.petsc_options, prepare=self._prepare)
+        fixed_step(
+            ts,
+            prefix=unique_prefix(config.kind),
+            options=config.petsc_options,
+            prepare=self._prepare,
+        )
 
     def _prepare(self) -> None:
         """An implicit scheme takes a trial step: options inside a preconditioner are read there."""
         ts = self._ts
         if not ts.isImplicit():
             return
-        self._columns = self._reaction.columns().astype(PETSc.IntType)
+        self._columns = np.asarray(self._reaction.columns(), PETSc.IntType)
         matrix = self._owned(self._da.createMat())
         ts.setRHSJacobian(self._jacobian, matrix, matrix)
-        self._begin(feed=0.0, kill=0.0)
+        self._begin({"F": 0.0, "k": 0.0})
         ts.setMaxSteps(1)
         ts.setErrorIfStepFails(False)  # a member will say it, with the reason
         ts.solve()
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
+    def snapshot(self, values: Mapping[str, float], step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        if step == 0:
+            self._begin(values)
+            self._steps = steps(self._ts)
+        # PETSc's own time is a sum, with its rounding.
+        number, _, state, effort = next(self._steps)
+        return snapshot(number, step * self._config.dt, state, fields_of(self._da, state), effort)
 
-    def close(self) -> None:
-        """Destroy time stepper, matrix and vectors."""
-        self._running.close()
-        self._owned.close()
-
-    def member(self, *, feed: float, kill: float) -> Iterator[Snapshot]:
-        """The snapshots of one member, which end when the next one begins."""
-        self._running.close()  # it gives the stepper back its limits, now and not when collected
-        self._running = self._run(feed=feed, kill=kill)
-        return self._running
-
-    def _run(self, *, feed: float, kill: float) -> Generator[Snapshot, None, None]:
-        self._begin(feed=feed, kill=kill)
-        for step in steps(self._ts):
-            yield self._snapshot(step)
-
-    def _begin(self, *, feed: float, kill: float) -> None:
-        self._reaction.choose(feed=feed, kill=kill)
+    def _begin(self, values: Mapping[str, float]) -> None:
+        self._reaction.choose(feed=values["F"], kill=values["k"])
         self._initial.copy(self._now)
         self._ts.setMaxSteps(self._config.steps)
         restart(self._ts, dt=self._config.dt)
-
-    def _snapshot(self, step: Step) -> Snapshot:
-        """The newest state, u and v taken apart."""
-        time = step.number * self._config.dt  # PETSc's own is a sum, with its rounding
-        side_by_side = step.state.array_r.reshape(*self._points, 2)
-        fields = side_by_side.transpose(2, 0, 1)
-        return snapshot(step.number, time, step.state, fields, step.effort)
 
     def _rates(self, ts: PETSc.TS, time: float, state: PETSc.Vec, rates: PETSc.Vec) -> None:
         """The right-hand side; with ghosts there is a neighbour on every side."""
@@ -259,6 +197,4 @@ class _Dish:
         """Derivatives of ``_rates``: six entries a row."""
         columns = self._columns
         entries = self._reaction.entries(state.array_r.reshape(self._reaction.shape))
-        starts = np.arange(0, columns.size + 1, columns.shape[1], dtype=PETSc.IntType)
-        matrix.setValuesLocalIJV(starts, columns.ravel(), entries.ravel(), rowmap=columns[:, 0])  # type: ignore[arg-type]
-        matrix.assemble()
+        set_rows(matrix, columns[:, 0], columns, entries)

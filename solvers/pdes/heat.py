@@ -41,24 +41,19 @@ several mpi_ranks each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.heat import WALLS, HeatConfig
-from solvers.numerics.stencil import Box, Cells
-from solvers.numerics.turns import Turns
-from solvers.petsc import (
-    Owned,
-    field_vector,
-    linear_solver,
-    require_finite_everywhere,
-    solve,
-    unique_prefix,
-)
+from solvers.numerics.built_once import BuiltOnce
+from solvers.numerics.stencil import Cells, Slices
+from solvers.petsc import Owned, field_vector, linear_solver, solve, unique_prefix
+from solvers.stepping import Effort, snapshot
 
 # BDF2 reads u' = (3 u_new - 4 u + u_old) / (2 dt): divided by 3/2, the matrix is I + 2/3 dt L.
 _IMPLICIT_SHARE = 2 / 3
@@ -77,25 +72,18 @@ class Heat:
         config: Grid, time and material.
         perturbation: Given x, y and z of the cell centres [m], as many as there are axes, what to
             add to the uniform initial temperature [K]; none by default.
+
+    Attributes:
+        spec: The temperature in kelvin, and the heating rate if the settings ask for it.
+        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: HeatConfig, *, perturbation: Perturbation | None = None) -> None:
         self._config = config
-        self._perturbation = perturbation
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._body: _Body | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """The temperature in kelvin, and the heating rate if the settings ask for it."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per solver step."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(
+            partial(_Body, config, perturbation), snapshots=config.max_snapshots
+        )
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per solver step.
@@ -115,84 +103,61 @@ class Heat:
         if values.get("source_width", 1.0) <= 0:
             raise SolverFailed(
                 f"source_width={values['source_width']:g} m: a source needs a width > 0, better at "
-                f"least 2 cells ({2 * max(self._spec.spacing):g} m)"
+                f"least 2 cells ({2 * max(self.spec.spacing):g} m)"
             )
-        body = self._body_on(comm)
-        return self._member(body, values, self._turns.begin())
+        return self._built.member(partial(self._built.on(comm).snapshot, values))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid."""
-        return self._body_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._body is not None:
-            self._body.close()
-            self._body = None
-
-    def _member(self, body: "_Body", values: Mapping[str, float], turn: int) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            self._turns.check(turn, step=step)
-            time = step * self._config.dt
-            if step == 0:
-                iterations = body.start(values, self._perturbation)
-            elif step == 1:
-                iterations = body.first_step(time)
-            else:
-                iterations = body.next_step(step, time)
-            yield body.snapshot(step, time, iterations)
-
-    def _body_on(self, comm: object) -> "_Body":
-        if self._body is not None and not self._body.is_on(comm):
-            self.close()
-        if self._body is None:
-            self._body = _Body(self._config, comm=comm, prefix=self._prefix)
-        return self._body
+        self._built.close()
 
 
 @final
 class _Body:
     """The discretised body on one communicator: all that is kept from member to member."""
 
-    def __init__(self, config: HeatConfig, *, comm: object, prefix: str) -> None:
-        self._config = config
+    def __init__(
+        self, config: HeatConfig, perturbation: Perturbation | None, comm: object, owned: Owned
+    ) -> None:
+        self._config, self._perturbation = config, perturbation
         self._spacing = config.spec().spacing
         self._share = _IMPLICIT_SHARE * config.dt
         self._weights = [self._share * config.diffusivity / h**2 for h in self._spacing]
-        self._owned = Owned()
-        try:
-            self._set_up(comm=comm, prefix=prefix)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, *, comm: object, prefix: str) -> None:
-        self._cells = Cells(self._config.grid, comm=comm, owned=self._owned)
-        self.box: Box = self._cells.box
+        self._cells = Cells(config.grid, comm=comm, owned=owned)
+        self.box = self._cells.box
         # A wall is h / 2 away.
         matrix = self._cells.matrix(self._weights, wall=1.0)
         self._ksp = linear_solver(
             matrix,
-            prefix=prefix,
-            options=self._config.petsc_options,
-            owned=self._owned,
-            factorise=len(self._config.grid) < 3,
+            prefix=unique_prefix(config.kind),
+            options=config.petsc_options,
+            owned=owned,
+            factorise=len(config.grid) < 3,
         )
         self._now, self._before, self._spare, self._rhs, self._given = (
-            field_vector((1, *self._cells.shape), comm=comm, owned=self._owned) for _ in range(5)
+            field_vector((1, *self._cells.shape), comm=comm, owned=owned) for _ in range(5)
         )
         self._source: Float64[np.ndarray, " 1 *grid"] | None = None
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return self._cells.is_on(comm)
+    def snapshot(self, values: Mapping[str, float], step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        time = step * self._config.dt
+        if step == 0:
+            iterations = self._start(values)
+        elif step == 1:
+            iterations = self._first_step(time)
+        else:
+            iterations = self._next_step(step, time)
+        fields = self._now.values
+        if self._source is not None:
+            fields = np.concatenate([fields, self._source])
+        return snapshot(step, time, self._now.vec, fields, Effort(iterations))
 
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors."""
-        self._owned.close()
-
-    def start(self, values: Mapping[str, float], perturbation: Perturbation | None) -> int:
+    def _start(self, values: Mapping[str, float]) -> int:
         """Set walls, source and initial state of a member, which takes no iterations."""
         centres = self._cells.centres(self._spacing)
         given = self._walls(values)
@@ -202,8 +167,8 @@ class _Body:
             if self._config.source_field:
                 self._source = source[None]
         initial = np.full(self._cells.shape, values["initial"])
-        if perturbation is not None:
-            initial += perturbation(*centres)
+        if self._perturbation is not None:
+            initial += self._perturbation(*centres)
         self._given.set(given)
         # All three, because an iterative solver starts from what the last member left in them.
         for state in (self._now, self._before, self._spare):
@@ -220,7 +185,7 @@ class _Body:
             total += 2 * weight * (values[first] * at_first + values[last] * at_last)
         return total
 
-    def first_step(self, time: float) -> int:
+    def _first_step(self, time: float) -> int:
         """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step.
 
         Returns:
@@ -235,7 +200,7 @@ class _Body:
         self._now, self._before, self._spare = self._spare, self._now, self._before
         return iterations
 
-    def next_step(self, step: int, time: float) -> int:
+    def _next_step(self, step: int, time: float) -> int:
         """BDF2; the extrapolation in the right-hand side is the first guess as well.
 
         Returns:
@@ -247,14 +212,6 @@ class _Body:
         iterations = solve(self._ksp, rhs, solution, step=step, time=time)
         self._now, self._before = self._before, self._now
         return iterations
-
-    def snapshot(self, step: int, time: float, iterations: int) -> Snapshot:
-        """This mpi_rank's box of the newest state."""
-        values = self._now.values
-        require_finite_everywhere(self._now.vec, values, step=step, time=time)
-        if self._source is not None:
-            values = np.concatenate([values, self._source])
-        return Snapshot(step, time, values.astype(np.float32), iterations)
 
 
 def _gaussian(

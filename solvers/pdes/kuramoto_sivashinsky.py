@@ -28,24 +28,23 @@ On several mpi_ranks each one yields its own box of the field.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot
 from solvers.config import member_values
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
 from solvers.numerics.sines import Sines
-from solvers.numerics.turns import Turns
-from solvers.petsc import unique_prefix
+from solvers.numerics.stencil import Slices
 
 # Derivatives over seven points, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([0.0, -1.0, 16.0, -30.0, 16.0, -1.0, 0.0]) / 12
 _FOURTH = np.array([-1.0, 12.0, -39.0, 56.0, -39.0, 12.0, -1.0]) / 6
-
-Box = tuple[slice]
 
 
 @final
@@ -56,24 +55,19 @@ class KuramotoSivashinsky:
 
     Args:
         config: Grid, time, and how initial states are drawn.
+
+    Attributes:
+        spec: One channel, u.
+        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(self, config: KuramotoSivashinskyConfig) -> None:
         self._config = config
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._line: PeriodicLine | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """One channel, u."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per interval."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(
+            partial(PeriodicLine, config.grid[0], config.petsc_options),
+            snapshots=config.max_snapshots,
+        )
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per interval.
@@ -96,44 +90,24 @@ class KuramotoSivashinsky:
             terms=self._config.terms,
             length=self._config.length,
         )
-        line = self._line_on(comm)
-        return self._member(line, initial, self._turns.begin())
+        return self._built.member(partial(self._snapshot, self._built.on(comm), initial))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(x,)``."""
-        return self._line_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrices, factorisation and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._line is not None:
-            self._line.close()
-            self._line = None
+        self._built.close()
 
-    def _member(self, line: PeriodicLine, initial: Sines, turn: int) -> Iterator[Snapshot]:
-        (h,), dt = self._spec.spacing, self._config.dt
-        try:
-            for step in range(self.max_snapshots):
-                self._turns.check(turn, step=step)
-                if step == 0:
-                    line.start(initial.on(line.cells(h))(0.0), steepening(h), dt=dt)
-                else:
-                    line.advance(step, dt=dt, courant=lambda u: u * dt / h)
-                yield line.snapshot(step, step * dt)
-        except SolverFailed:
-            self.close()  # PETSc may have stopped anywhere: the next member starts from nothing
-            raise
-
-    def _line_on(self, comm: object) -> PeriodicLine:
-        if self._line is not None and not self._line.is_on(comm):
-            self.close()
-        if self._line is None:
-            config = self._config
-            self._line = PeriodicLine(
-                config.grid[0], comm=comm, prefix=self._prefix, options=config.petsc_options
-            )
-            self._line.set_linear(linear_stencil(self._spec.spacing[0]))
-        return self._line
+    def _snapshot(self, line: PeriodicLine, initial: Sines, step: int) -> Snapshot:
+        (h,), dt = self.spec.spacing, self._config.dt
+        if step == 0:
+            line.set_linear(linear_stencil(h))
+            line.start(initial.on(line.cells(h))(0.0), steepening(h), dt=dt)
+        else:
+            line.advance(step, dt=dt, courant=lambda u: u * dt / h)
+        return line.snapshot(step, step * dt)
 
 
 def linear_stencil(h: float) -> Stencil:

@@ -17,14 +17,15 @@ It runs on one mpi_rank: there is one point.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot
 from solvers.config import member_values
 from solvers.configs.lorenz import LorenzConfig
-from solvers.numerics.turns import Turns
+from solvers.numerics.built_once import BuiltOnce
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
 from solvers.stepping import fixed_step, restart, stream
 
@@ -35,23 +36,16 @@ class Lorenz:
 
     Args:
         config: Time step and number of steps.
+
+    Attributes:
+        spec: Three channels, x, y and z, at one point.
+        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: LorenzConfig) -> None:
         self._config = config
-        self._prefix = unique_prefix(config.kind)
-        self._system: _System | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Three channels, x, y and z, at one point."""
-        return self._config.spec()
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per solver step."""
-        return self._config.max_snapshots
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(partial(_System, config), snapshots=config.max_snapshots)
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per solver step.
@@ -65,81 +59,46 @@ class Lorenz:
             ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
         """
         values = member_values(self._config.parameters(), parameters)
-        system = self._system_on(comm)
-        return self._member(system, values, self._turns.begin())
+        return self._built.member(partial(self._built.on(comm).snapshot, values))
 
     def close(self) -> None:
         """Destroy the TS with its vectors and matrix. Safe to call twice."""
-        self._turns.begin()
-        if self._system is not None:
-            self._system.close()
-            self._system = None
-
-    def _member(self, system: "_System", values: dict[str, float], turn: int) -> Iterator[Snapshot]:
-        self._turns.check(turn, step=0)
-        system.start(values, self._config)
-        snapshots = stream(system.ts, lambda state: state.array_r.reshape(3, -1))
-        try:
-            for step in range(self.max_snapshots):
-                self._turns.check(turn, step=step)
-                # A state on its way to infinity is told by the snapshot, not by NumPy.
-                with np.errstate(all="ignore"):
-                    snapshot = next(snapshots)
-                yield snapshot._replace(time=step * self._config.dt)
-        except SolverFailed:
-            self.close()  # PETSc may have stopped anywhere: the next member starts from nothing
-            raise
-
-    def _system_on(self, comm: object) -> "_System":
-        if self._system is not None and not self._system.is_on(comm):
-            self.close()
-        if self._system is None:
-            self._system = _System(
-                comm=comm, prefix=self._prefix, options=self._config.petsc_options
-            )
-        return self._system
+        self._built.close()
 
 
 @final
 class _System:
     """The TS on one communicator: all that is kept from member to member."""
 
-    def __init__(self, *, comm: object, prefix: str, options: str) -> None:
-        self._comm = communicator(comm)
-        self._owned = Owned()
+    def __init__(self, config: LorenzConfig, comm: object, owned: Owned) -> None:
+        self._config = config
         self._values: Mapping[str, float] = {}
-        sizes = (3, 3)
-        try:
-            self._state, rate = (
-                self._owned(PETSc.Vec().createMPI(sizes, comm=self._comm)) for _ in range(2)
-            )
-            matrix = self._owned(PETSc.Mat().createAIJ((sizes, sizes), nnz=3, comm=self._comm))
-            self.ts = self._owned(PETSc.TS().create(self._comm))
-            self.ts.setType(PETSc.TS.Type.RK)
-            self.ts.setRKType(PETSc.TS.RKType.RK4)
-            self.ts.setRHSFunction(self._rate, rate)
-            self.ts.setRHSJacobian(self._jacobian, matrix)
-            self.ts.setSolution(self._state)
-            fixed_step(self.ts, prefix=prefix, options=options)
-        except BaseException:
-            self._owned.close()
-            raise
+        sizes, comm = (3, 3), communicator(comm)
+        self._state, rate = (owned(PETSc.Vec().createMPI(sizes, comm=comm)) for _ in range(2))
+        matrix = owned(PETSc.Mat().createAIJ((sizes, sizes), nnz=3, comm=comm))
+        self._ts = owned(PETSc.TS().create(comm))
+        self._ts.setType(PETSc.TS.Type.RK)
+        self._ts.setRKType(PETSc.TS.RKType.RK4)
+        self._ts.setRHSFunction(self._rate, rate)
+        self._ts.setRHSJacobian(self._jacobian, matrix)
+        self._ts.setSolution(self._state)
+        fixed_step(self._ts, prefix=unique_prefix(config.kind), options=config.petsc_options)
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._comm == communicator(comm))
+    def snapshot(self, values: Mapping[str, float], step: int) -> Snapshot:
+        """That step's state, computed from the one before."""
+        if step == 0:
+            self._begin(values)
+            self._snapshots = stream(self._ts, lambda state: state.array_r.reshape(3, -1))
+        # A state on its way to infinity is told by the snapshot, not by NumPy.
+        with np.errstate(all="ignore"):
+            return next(self._snapshots)._replace(time=step * self._config.dt)
 
-    def close(self) -> None:
-        """Destroy the TS with its vectors and matrix."""
-        self._owned.close()
-
-    def start(self, values: Mapping[str, float], config: LorenzConfig) -> None:
-        """Set coefficients and initial state of a member."""
+    def _begin(self, values: Mapping[str, float]) -> None:
         self._values = values
         self._state.setArray([values["x"], values["y"], values["z"]])
         self._state.assemble()
-        restart(self.ts, dt=config.dt)
-        self.ts.setMaxSteps(config.steps)
+        restart(self._ts, dt=self._config.dt)
+        self._ts.setMaxSteps(self._config.steps)
 
     def _rate(self, _ts: PETSc.TS, _time: float, state: PETSc.Vec, rate: PETSc.Vec) -> None:
         sigma, rho, beta = (self._values[name] for name in ("sigma", "rho", "beta"))

@@ -31,21 +31,22 @@ On several mpi_ranks each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.numerics.arakawa import jacobian
-from solvers.numerics.five_point import fill
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.random_fields import draw
-from solvers.numerics.turns import Turns
-from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
-from solvers.stepping import snapshot
+from solvers.numerics.stencil import Slices, fill, slices_of, spread
+from solvers.petsc import Owned, PETSc, linear_solver, solve, unique_prefix
+from solvers.stepping import Effort, snapshot
 
 __all__ = ["NavierStokes"]
 
@@ -56,7 +57,6 @@ _MOST_STEPS = 10_000
 # two, from 128 x 128 to 256 x 256) than by multigrid; the factors take 250 MB at most.
 _FEW_POINTS = 512 * 512
 
-Box = tuple[slice, slice]
 Row = Float64[np.ndarray, " 1 x"]
 Column = Float64[np.ndarray, " y 1"]
 Plane = Float64[np.ndarray, " y x"]
@@ -75,6 +75,10 @@ class NavierStokes:
         initial: Given x and y [m], the vorticity at time 0 [1/s], whose mean is taken off; in place
             of the random field, which is the default.
         source: Given x, y [m] and time [s], what to add to f [1/s^2], with mean 0; none by default.
+
+    Attributes:
+        spec: One channel, the vorticity [1/s].
+        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(
@@ -84,22 +88,9 @@ class NavierStokes:
         initial: Initial | None = None,
         source: Source | None = None,
     ) -> None:
-        self._config = config
-        self._initial, self._source = initial, source
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._flow: _Flow | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """One channel, the vorticity [1/s]."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per interval."""
-        return self._config.max_snapshots
+        self._config, self._initial = config, initial
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(partial(_Flow, config, source), snapshots=config.max_snapshots)
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per interval.
@@ -127,60 +118,32 @@ class NavierStokes:
             def initial(x: Row, y: Column) -> Plane:
                 return field(y.ravel(), x.ravel())
 
-        flow = self._flow_on(comm)
-        return self._member(flow, values, initial, self._turns.begin())
+        return self._built.member(partial(self._built.on(comm).snapshot, values, initial))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._flow_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._flow is not None:
-            self._flow.close()
-            self._flow = None
-
-    def _member(
-        self, flow: "_Flow", values: Mapping[str, float], initial: Initial, turn: int
-    ) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            self._turns.check(turn, step=step)
-            if step == 0:
-                flow.start(values, initial, self._source)
-            else:
-                flow.advance(step)
-            yield flow.snapshot(step)
-
-    def _flow_on(self, comm: object) -> "_Flow":
-        if self._flow is not None and not self._flow.is_on(comm):
-            self.close()
-        if self._flow is None:
-            self._flow = _Flow(self._config, comm=comm, prefix=self._prefix)
-        return self._flow
+        self._built.close()
 
 
 @final
 class _Flow:
     """The discretised flow on one communicator: all that is kept from member to member."""
 
-    def __init__(self, config: NavierStokesConfig, *, comm: object, prefix: str) -> None:
-        self._config, self._dt = config, config.dt
+    def __init__(
+        self, config: NavierStokesConfig, source: Source | None, comm: object, owned: Owned
+    ) -> None:
+        self._config, self._source, self._dt = config, source, config.dt
         self._hy, self._hx = config.spec().spacing
-        self._owned = Owned()
-        try:
-            self._set_up(comm=comm, prefix=prefix)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, *, comm: object, prefix: str) -> None:
         # Advection needs the corners of a point's neighbourhood, and the matrix must not have them.
-        self._da = self._grid(PETSc.DMDA.StencilType.BOX, comm)
-        matrix_da = self._grid(PETSc.DMDA.StencilType.STAR, comm)
+        self._da = spread(config.grid, comm, owned, ends="periodic", corners=True)
+        matrix_da = spread(config.grid, comm, owned, ends="periodic")
         (west, east), (south, north) = self._da.getRanges()
-        self.box: Box = (slice(south, north), slice(west, east))
-        matrix = self._owned(matrix_da.createMat())
+        self.box = slices_of(self._da)
+        matrix = owned(matrix_da.createMat())
         self._rx, self._ry = 1 / self._hx**2, 1 / self._hy**2
         entries = np.empty((5, north - south, east - west))
         entries[0], entries[1:3], entries[3:] = 2 * (self._rx + self._ry), -self._rx, -self._ry
@@ -193,43 +156,30 @@ class _Flow:
         matrix.setOption(PETSc.Mat.Option.SPD, True)  # type: ignore[arg-type]  # the stub's type
         self._ksp = linear_solver(
             matrix,
-            prefix=prefix,
-            options=self._config.petsc_options,
-            owned=self._owned,
-            redundant=self._config.grid[0] * self._config.grid[1] <= _FEW_POINTS,
+            prefix=unique_prefix(config.kind),
+            options=config.petsc_options,
+            owned=owned,
+            redundant=config.grid[0] * config.grid[1] <= _FEW_POINTS,
         )
-        self._vorticity, self._psi = (self._owned(self._da.createGlobalVec()) for _ in range(2))
-        self._near_vorticity, self._near_psi = (
-            self._owned(self._da.createLocalVec()) for _ in range(2)
-        )
+        self._vorticity, self._psi = (owned(self._da.createGlobalVec()) for _ in range(2))
+        self._near_vorticity, self._near_psi = (owned(self._da.createLocalVec()) for _ in range(2))
         j, i = np.ogrid[self.box]
         self._x: Row = i * self._hx
         self._y: Column = j * self._hy
 
-    def _grid(self, stencil: object, comm: object) -> PETSc.DMDA:
-        ny, nx = self._config.grid
-        return self._owned(
-            PETSc.DMDA().create(
-                sizes=(nx, ny),
-                dof=1,
-                boundary_type=("periodic", "periodic"),
-                stencil_width=1,
-                stencil_type=stencil,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
-        )
+    def snapshot(self, values: Mapping[str, float], initial: Initial, step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        self._iterations = 0
+        if step == 0:
+            self._start(values, initial)
+        else:
+            self._advance(step)
+        effort = Effort(self._iterations)
+        return snapshot(step, step * self._dt, self._vorticity, self._state[None], effort)
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
-
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors."""
-        self._owned.close()
-
-    def start(self, values: Mapping[str, float], initial: Initial, source: Source | None) -> None:
+    def _start(self, values: Mapping[str, float], initial: Initial) -> None:
         """Set the parameters and the initial state of a member."""
-        self._viscosity, self._source = values["viscosity"], source
+        self._viscosity = values["viscosity"]
         ly, lx = self._config.length
         angle = 2 * np.pi * (self._x / lx + self._y / ly)
         self._forcing: Plane = values["forcing"] * (np.sin(angle) + np.cos(angle))
@@ -240,9 +190,8 @@ class _Flow:
         self._vorticity.shift(-mean)
         # The first guess of an iterative solver, which must not depend on the last member.
         self._psi.set(0.0)
-        self._iterations = 0
 
-    def advance(self, step: int) -> None:
+    def _advance(self, step: int) -> None:
         """Go on to time ``step * dt`` in as many steps as it takes."""
         state, time = self._state, (step - 1) * self._dt
         first = self._rate(state, time, step)
@@ -258,12 +207,6 @@ class _Flow:
             state = state + h / 6 * (first + 2 * (second + third) + last)
         self._state = state
         self._vorticity.setArray(state.ravel())  # type: ignore[arg-type]  # the stub's type
-
-    def snapshot(self, step: int) -> Snapshot:
-        """The state as it stands, as an array that is the receiver's."""
-        newest = snapshot(step, step * self._dt, self._vorticity, self._state[None])
-        iterations, self._iterations = self._iterations, 0
-        return newest._replace(iterations=iterations)
 
     def _steps_needed(self, step: int) -> int:
         """How many steps an interval needs, by the stream function that it begins with."""

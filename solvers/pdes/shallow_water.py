@@ -41,20 +41,22 @@ and all take the same steps.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from math import ceil
-from typing import final
+from typing import Literal, final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.shallow_water import ShallowWaterConfig
+from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.hydrostatic import GHOSTS, Sweep, factor_of_velocity
+from solvers.numerics.stencil import Slices, slices_of, spread
 from solvers.numerics.still_water import Start, X, Y, at_rest
-from solvers.numerics.turns import Turns
-from solvers.petsc import Owned, PETSc, communicator
-from solvers.stepping import snapshot
+from solvers.petsc import Owned, PETSc
+from solvers.stepping import NO_EFFORT, Effort, snapshot
 
 __all__ = ["ShallowWater"]
 
@@ -63,7 +65,6 @@ __all__ = ["ShallowWater"]
 _LIMIT = 0.5
 _COURANT = 0.45
 
-Box = tuple[slice, slice]
 Rates = Float64[np.ndarray, "3 y x"]
 # Given time [s], x and y: what is added to the rates of depth and discharges.
 Source = Callable[[float, X, Y], Rates]
@@ -81,6 +82,10 @@ class ShallowWater:
             [m] at time 0, ``(4, y, x)``; by default what the parameters say.
         source: Given time [s], x and y, what to add to the rates of the first three,
             ``(3, y, x)``; none by default.
+
+    Attributes:
+        spec: Four channels: depth, the discharges in x and y, and the bottom, which is given.
+        max_snapshots: The initial state and one snapshot per ``dt``.
     """
 
     def __init__(
@@ -90,21 +95,9 @@ class ShallowWater:
         start: Start | None = None,
         source: Source | None = None,
     ) -> None:
-        self._config = config
-        self._start, self._source = start, source
-        self._spec = config.spec()
-        self._basin: _Basin | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Four channels: depth, the discharges in x and y, and the bottom, which is given."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per ``dt``."""
-        return self._config.max_snapshots
+        self._config, self._start = config, start
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(partial(_Basin, config, source), snapshots=config.max_snapshots)
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per ``dt``.
@@ -121,36 +114,15 @@ class ShallowWater:
         """
         values = member_values(self._config.parameters(), parameters)
         start = at_rest(self._config, values) if self._start is None else self._start
-        basin = self._basin_on(comm)
-        return self._member(basin, start, self._turns.begin())
+        return self._built.member(partial(self._built.on(comm).snapshot, start))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._basin_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy grid and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._basin is not None:
-            self._basin.close()
-            self._basin = None
-
-    def _member(self, basin: "_Basin", start: Start, turn: int) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            self._turns.check(turn, step=step)
-            if step == 0:
-                basin.start(start)
-                yield basin.snapshot(0)
-            else:
-                taken, refused = basin.advance(step)
-                yield basin.snapshot(step)._replace(iterations=taken, refused=refused)
-
-    def _basin_on(self, comm: object) -> "_Basin":
-        if self._basin is not None and not self._basin.is_on(comm):
-            self.close()
-        if self._basin is None:
-            self._basin = _Basin(self._config, self._source, comm=comm)
-        return self._basin
+        self._built.close()
 
 
 @final
@@ -160,34 +132,21 @@ class _Basin:
     PETSc's vectors lie over NumPy's arrays, one per field: ghosts arrive where the fluxes read.
     """
 
-    def __init__(self, config: ShallowWaterConfig, source: Source | None, *, comm: object) -> None:
-        self._config, self._source = config, source
+    def __init__(
+        self, config: ShallowWaterConfig, source: Source | None, comm: object, owned: Owned
+    ) -> None:
+        self._config, self._source, self._owned = config, source, owned
         self._hy, self._hx = config.spec().spacing
-        self._owned = Owned()
-        try:
-            self._set_up(comm)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, comm: object) -> None:
-        ny, nx = self._config.grid
-        kind = "periodic" if self._config.boundary == "periodic" else "ghosted"
-        self._da = self._owned(
-            PETSc.DMDA().create(
-                sizes=(nx, ny),
-                dof=1,
-                boundary_type=(kind, kind),
-                stencil_width=GHOSTS,
-                stencil_type=PETSc.DMDA.StencilType.STAR,  # type: ignore[arg-type]  # the stub's type
-                comm=communicator(comm),
-            )
+        ny, nx = config.grid
+        ends: Literal["periodic", "ghosted"] = (
+            "periodic" if config.boundary == "periodic" else "ghosted"
         )
+        self._da = spread(config.grid, comm, owned, reach=GHOSTS, ends=ends)
         (west, east), (south, north) = self._da.getRanges()
-        self.box: Box = (slice(south, north), slice(west, east))
+        self.box = slices_of(self._da)
         j, i = np.ogrid[self.box]
         self._x, self._y = (i + 0.5) * self._hx, (j + 0.5) * self._hy
-        walled = self._config.boundary == "walls"
+        walled = config.boundary == "walls"
         self._west, self._east = walled and west == 0, walled and east == nx
         self._south, self._north = walled and south == 0, walled and north == ny
         self._allocate((north - south, east - west))
@@ -214,26 +173,23 @@ class _Basin:
     def _over(self, array: Float64[np.ndarray, " *any"], comm: PETSc.Comm) -> PETSc.Vec:
         return self._owned(PETSc.Vec().createWithArray(array.reshape(-1), comm=comm))  # type: ignore[arg-type]  # the stub's type
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return bool(self._da.getComm() == communicator(comm))
+    def snapshot(self, start: Start, step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        effort = NO_EFFORT
+        if step == 0:
+            self._begin(start)
+        else:
+            effort = self._advance(step)
+        self._whole.stateIncrease()  # NumPy has written
+        return snapshot(step, step * self._config.dt, self._whole, self._fields, effort)
 
-    def close(self) -> None:
-        """Destroy grid and vectors."""
-        self._owned.close()
-
-    def start(self, start: Start) -> None:
+    def _begin(self, start: Start) -> None:
         """Set the initial state and the bottom of a member."""
         self._fields[:] = start(self._x, self._y)
         self._exchange(self._of_fields[3], 4)
         self._mirror(self._near[4:])
 
-    def snapshot(self, step: int) -> Snapshot:
-        """This mpi_rank's box of the newest state."""
-        self._whole.stateIncrease()  # NumPy has written
-        return snapshot(step, step * self._config.dt, self._whole, self._fields)
-
-    def advance(self, step: int) -> tuple[int, int]:
+    def _advance(self, step: int) -> Effort:
         """Go to the time of that snapshot; how many steps it took, and how many were too long."""
         end, left = step * self._config.dt, self._config.dt
         state, stage = self._fields[:3], self._stage
@@ -259,7 +215,7 @@ class _Basin:
                 self._dry()
                 taken += 1
                 left = left - now if parts > 1 else 0.0
-        return taken, refused
+        return Effort(taken, refused)
 
     def _parts(self, wanted: float, *, taken: int, step: int) -> int:
         """How many steps are left to the next snapshot, when that is few enough.

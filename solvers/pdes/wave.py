@@ -29,24 +29,18 @@ each one yields its own box of the field.
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import final
 
 import numpy as np
 from jaxtyping import Float64
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed
+from solvers.base import Snapshot, SolverFailed
 from solvers.config import member_values
 from solvers.configs.wave import WaveConfig
-from solvers.numerics.stencil import Box, Cells
-from solvers.numerics.turns import Turns
-from solvers.petsc import (
-    Owned,
-    PETSc,
-    communicator,
-    linear_solver,
-    solve,
-    unique_prefix,
-)
+from solvers.numerics.built_once import BuiltOnce
+from solvers.numerics.stencil import Cells, Slices
+from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
 from solvers.stepping import Effort, snapshot
 
 __all__ = ["Wave"]
@@ -67,25 +61,16 @@ class Wave:
         config: Grid, time and material.
         state: Given x and y of the cell centres [m], displacement [m] and velocity [m/s] at
             time 0, ``(2, y, x)``; in place of the bump, which is the default.
+
+    Attributes:
+        spec: Two channels, displacement in metres and velocity in metres per second.
+        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: WaveConfig, *, state: State | None = None) -> None:
-        self._config = config
-        self._state = state
-        self._spec = config.spec()
-        self._prefix = unique_prefix(config.kind)
-        self._membrane: _Membrane | None = None
-        self._turns = Turns()
-
-    @property
-    def spec(self) -> FieldSpec:
-        """Two channels, displacement in metres and velocity in metres per second."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The initial state and one snapshot per solver step."""
-        return self._config.max_snapshots
+        self._config, self._state = config, state
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
+        self._built = BuiltOnce(partial(_Membrane, config), snapshots=config.max_snapshots)
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the initial state, then one snapshot per solver step.
@@ -103,40 +88,18 @@ class Wave:
         if values["width"] <= 0:
             raise SolverFailed(
                 f"width={values['width']:g} m: a bump needs a width > 0, better at least 3 cells "
-                f"({3 * max(self._spec.spacing):g} m)"
+                f"({3 * max(self.spec.spacing):g} m)"
             )
-        membrane = self._membrane_on(comm)
-        return self._member(membrane, values, self._turns.begin())
+        state = _bump(values) if self._state is None else self._state
+        return self._built.member(partial(self._built.on(comm).snapshot, state))
 
-    def box(self, comm: object) -> Box:
+    def box(self, comm: object) -> Slices:
         """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._membrane_on(comm).box
+        return self._built.on(comm).box
 
     def close(self) -> None:
         """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._turns.begin()
-        if self._membrane is not None:
-            self._membrane.close()
-            self._membrane = None
-
-    def _member(
-        self, membrane: "_Membrane", values: Mapping[str, float], turn: int
-    ) -> Iterator[Snapshot]:
-        for step in range(self.max_snapshots):
-            self._turns.check(turn, step=step)
-            time = step * self._config.dt
-            if step == 0:
-                iterations = membrane.start(_bump(values) if self._state is None else self._state)
-            else:
-                iterations = membrane.next_step(step, time)
-            yield membrane.snapshot(step, time, iterations)
-
-    def _membrane_on(self, comm: object) -> "_Membrane":
-        if self._membrane is not None and not self._membrane.is_on(comm):
-            self.close()
-        if self._membrane is None:
-            self._membrane = _Membrane(self._config, comm=comm, prefix=self._prefix)
-        return self._membrane
+        self._built.close()
 
 
 def _bump(values: Mapping[str, float]) -> State:
@@ -158,49 +121,43 @@ def _bump(values: Mapping[str, float]) -> State:
 class _Membrane:
     """The discretised membrane on one communicator: all that is kept from member to member."""
 
-    def __init__(self, config: WaveConfig, *, comm: object, prefix: str) -> None:
-        self._grid, self._spacing, self._dt = config.grid, config.spec().spacing, config.dt
+    def __init__(self, config: WaveConfig, comm: object, owned: Owned) -> None:
+        self._spacing, self._dt = config.spec().spacing, config.dt
         # The matrix is I + (c dt / 2)^2 K.
         share = (config.speed * config.dt / 2) ** 2
-        self._weights = [share / h**2 for h in self._spacing]
+        weights = [share / h**2 for h in self._spacing]
         # Beyond a wall lies the mirror image: with the other sign it keeps 0 there, with the same
         # sign no slope.
-        self._wall = {"fixed": 1.0, "free": -1.0}[config.walls]
-        self._owned = Owned()
-        try:
-            self._set_up(config.petsc_options, comm=comm, prefix=prefix)
-        except BaseException:
-            self._owned.close()
-            raise
-
-    def _set_up(self, options: str, *, comm: object, prefix: str) -> None:
-        self._cells = Cells(self._grid, comm=comm, owned=self._owned)
-        self.box: Box = self._cells.box
-        matrix = self._cells.matrix(self._weights, wall=self._wall)
-        self._ksp = linear_solver(matrix, prefix=prefix, options=options, owned=self._owned)
+        wall = {"fixed": 1.0, "free": -1.0}[config.walls]
+        self._cells = Cells(config.grid, comm=comm, owned=owned)
+        self.box = self._cells.box
+        self._ksp = linear_solver(
+            self._cells.matrix(weights, wall=wall),
+            prefix=unique_prefix(config.kind),
+            options=config.petsc_options,
+            owned=owned,
+        )
         # Both in one piece of memory, so that a snapshot is one conversion.
         self._fields = np.zeros((2, *self._cells.shape))
         self._displacement, self._velocity, self._middle, self._rhs = (
-            self._owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
+            owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
             for values in (*self._fields, *np.zeros_like(self._fields))
         )
 
-    def is_on(self, comm: object) -> bool:
-        """Whether ``comm`` is the communicator that this was built for."""
-        return self._cells.is_on(comm)
+    def snapshot(self, state: State, step: int) -> Snapshot:
+        """This mpi_rank's box of that step's state, computed from the one before."""
+        time = step * self._dt
+        iterations = self._start(state) if step == 0 else self._next_step(step, time)
+        return snapshot(step, time, self._velocity, self._fields, Effort(iterations))
 
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors."""
-        self._owned.close()
-
-    def start(self, state: State) -> int:
+    def _start(self, state: State) -> int:
         """Set the initial state of a member, which takes no iterations."""
         displacement, velocity = state(*self._cells.centres(self._spacing))
         self._displacement.setArray(displacement.ravel())
         self._velocity.setArray(velocity.ravel())
         return 0
 
-    def next_step(self, step: int, time: float) -> int:
+    def _next_step(self, step: int, time: float) -> int:
         """With u' = v in the middle of the step, (I + (c dt / 2)^2 K) middle = u + dt / 2 v.
 
         Returns:
@@ -216,7 +173,3 @@ class _Membrane:
         v.axpy(-4 / self._dt, u)
         u.axpby(2.0, -1.0, middle)
         return iterations
-
-    def snapshot(self, step: int, time: float, iterations: int) -> Snapshot:
-        """This mpi_rank's box of the newest state."""
-        return snapshot(step, time, self._velocity, self._fields, Effort(iterations, 0))

@@ -44,7 +44,7 @@ from jaxtyping import Float32
 from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
-from solvers.numerics.turns import Turns
+from solvers.numerics.built_once import Turns
 from solvers.program.foreign import PIPE, ForeignProgram
 from solvers.program.leashed import clean_environment
 from solvers.program.petsc_binary import Record, StreamRefused, VectorReader

@@ -11,7 +11,7 @@ from solvers.configs.burgers import BurgersConfig
 from solvers.numerics.periodic_line import PeriodicLine
 from solvers.numerics.sines import Sines
 from solvers.pdes.burgers import Burgers, advection, linear_stencil, weno
-from solvers.petsc import self_communicator
+from solvers.petsc import Owned, self_communicator
 from tests.numerics import spectral_line
 from tests.numerics.fitted_order import assert_order
 
@@ -46,15 +46,14 @@ def on_line(
     coefficients: Coefficients, sines: Sines, cells: int, *, steps: int, final: float
 ) -> Array:
     (alpha, beta, gamma), h, dt = coefficients, LENGTH / cells, final / steps
-    line = PeriodicLine(cells, comm=self_communicator(), prefix="order_", options="")
-    delta = sines.averaged(h).on(line.cells(h))
-    line.set_linear(linear_stencil(beta, gamma, h))
-    line.start(delta(0.0), advection(alpha, h, delta), dt=dt)
-    for step in range(1, steps + 1):
-        line.advance(step, dt=dt, courant=lambda u: 2 * alpha * u * dt / h)
-    values = line.values
-    line.close()
-    return values
+    with Owned() as owned:
+        line = PeriodicLine(cells, "", self_communicator(), owned)
+        delta = sines.averaged(h).on(line.cells(h))
+        line.set_linear(linear_stencil(beta, gamma, h))
+        line.start(delta(0.0), advection(alpha, h, delta), dt=dt)
+        for step in range(1, steps + 1):
+            line.advance(step, dt=dt, courant=lambda u: 2 * alpha * u * dt / h)
+        return line.values
 
 
 def root_mean_square(error: Array) -> float:

@@ -14,7 +14,7 @@ from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
 from solvers.numerics.periodic_line import MOST_STEPS, PeriodicLine
 from solvers.pdes.burgers import Burgers
 from solvers.pdes.kuramoto_sivashinsky import KuramotoSivashinsky
-from solvers.petsc import PETSc, self_communicator
+from solvers.petsc import Owned, PETSc, self_communicator
 
 pytestmark = pytest.mark.petsc
 
@@ -40,9 +40,8 @@ def pair(request: pytest.FixtureRequest) -> Iterator[tuple[OnLine, dict[str, flo
 
 @pytest.fixture
 def line() -> Iterator[PeriodicLine]:
-    built = PeriodicLine(12, comm=self_communicator(), prefix="line_test_", options="")
-    yield built
-    built.close()
+    with Owned() as owned:
+        yield PeriodicLine(12, "", self_communicator(), owned)
 
 
 def test_a_member_ends_when_the_next_one_begins(pair: tuple[OnLine, dict[str, float]]) -> None:
