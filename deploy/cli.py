@@ -336,8 +336,8 @@ def compare(
         str | None,
         typer.Option(
             metavar="A,B,...",
-            help="Online: reservoir, firo, fifo. From files: npz (shuffles all samples, one read "
-            "for each), npz-member and zarr (whole members, shuffled in a pool); each may say "
+            help="Online: reservoir, firo, fifo. From files: npy (shuffles all samples, one read "
+            "for each), npy-member and zarr (whole members, shuffled in a pool); each may say "
             "NAME:PASSES, and NAME@disk for the data set that --disk allows.",
         ),
     ] = None,
@@ -364,7 +364,7 @@ def compare(
     Examples:
       headrace compare study.yaml --members 50
 
-      headrace compare study.yaml --seconds 120 --methods reservoir,npz,zarr --seeds 3
+      headrace compare study.yaml --seconds 120 --methods reservoir,npy,zarr --seeds 3
 
       headrace compare study.yaml --disk 100MB
     """

@@ -141,7 +141,7 @@ def _job(
         store=store,
         read=read,
         members=training.members[:count],
-        validation_folder=validation.folder / "npz",
+        validation_folder=validation.folder / "npy",
         validation=validation.members,
         config=study.trainer,
         problem=problem_of(study),

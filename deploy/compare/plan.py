@@ -18,12 +18,12 @@ from trainers.offline.stored import Store
 POLICIES: Final = get_args(PolicyName)
 # Name -> where the members lie, and how they are read.
 READERS: Final[dict[str, tuple[Store, Literal["sample", "member"]]]] = {
-    "npz": ("npz", "sample"),
-    "npz-member": ("npz", "member"),
+    "npy": ("npy", "sample"),
+    "npy-member": ("npy", "member"),
     "zarr": ("zarr", "member"),
 }
-FOR_SECONDS: Final = "reservoir,firo,fifo,npz,npz-member,zarr"
-FOR_MEMBERS: Final = "reservoir,firo,fifo,npz:1,npz:10,npz-member:10,zarr:10"
+FOR_SECONDS: Final = "reservoir,firo,fifo,npy,npy-member,zarr"
+FOR_MEMBERS: Final = "reservoir,firo,fifo,npy:1,npy:10,npy-member:10,zarr:10"
 PASSES: Final = 10
 NO_END: Final = 200_000  # members of a study that only time ends
 ENDLESS_DESIGNS: Final = ("uniform", "halton", "sobol")
@@ -46,7 +46,7 @@ class Method:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """``reservoir``, ``npz``, ``npz:10``, ``zarr@disk:1``.
+        """``reservoir``, ``npy``, ``npy:10``, ``zarr@disk:1``.
 
         Raises:
             ConfigError: There is no such method.
@@ -147,7 +147,7 @@ def plan(
     chosen = [Method.parse(text) for text in names.split(",")]
     on_disk = None if disk is None else _members_on_disk(study, disk)
     if on_disk is not None and not any(each.small for each in chosen):
-        chosen.append(Method(name="npz", small=True))
+        chosen.append(Method(name="npy", small=True))
     if on_disk is None and any(each.small for each in chosen):
         found.append("--methods: @disk needs a budget. Give it with --disk, e.g. --disk 100MB")
     if seconds is None:

@@ -117,7 +117,7 @@ def _write(made: Plan, seed: int, folder: Path, stores: list[Store]) -> "tuple[D
     held_out, total = study.ensemble.validation, study.ensemble.validation + study.ensemble.members
     say(f"seed {seed}: writing {study.ensemble.members} members as {', '.join(stores)}")
     validation = write_dataset(
-        study, folder / "validation", members=range(held_out), stores=["npz"]
+        study, folder / "validation", members=range(held_out), stores=["npy"]
     )
     training = write_dataset(
         study, folder / "training", members=range(held_out, total), stores=stores

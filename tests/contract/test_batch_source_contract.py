@@ -19,7 +19,7 @@ from pipeline.slots.memory import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats
 from trainers.offline.reading import Read, Table
 from trainers.offline.source import FileSource
-from trainers.offline.stored import MemberSamples, NpzFiles
+from trainers.offline.stored import MemberSamples, NpyFiles
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 BATCH = 4
@@ -172,7 +172,7 @@ class FilesCase(Case):
     read: Read
 
     def __init__(self, directory: Path) -> None:
-        samples, files = np.arange(SAMPLES), NpzFiles(directory)
+        samples, files = np.arange(SAMPLES), NpyFiles(directory)
         fields = sample_fields(samples)
         inputs = np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float32)
         for member in range(5):

@@ -19,7 +19,7 @@ import numpy as np
 
 from trainers.base import Held, Moments, Problem, TrainStats
 from trainers.config import TrainerConfig
-from trainers.offline.stored import NpzFiles, Store, files_of
+from trainers.offline.stored import NpyFiles, Store, files_of
 from trainers.processes import processes
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class OfflineJob:
         store: What they lie in.
         read: ``"sample"`` or ``"member"``, see ``trainers.offline.reading``.
         members: Numbers of those to train on.
-        validation_folder: Of the validation members, ``.npz``.
+        validation_folder: Of the validation members, ``.npy``.
         validation: Their numbers.
         config: The ``trainer`` section of the study.
         problem: What is learnt.
@@ -165,7 +165,7 @@ def _world(job: OfflineJob, rank: int, meeting: Path) -> "World":
 
 def held(folder: Path, members: tuple[int, ...]) -> Held:
     """Validation members, read into memory; at least one."""
-    files = NpzFiles(folder)
+    files = NpyFiles(folder)
     found = [files.index(member) for member in members]
     counts = [len(each.steps) for each in found]
     return Held(

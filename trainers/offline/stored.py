@@ -1,19 +1,17 @@
 """A data set on disk: members as files, written once and read back by offline training.
 
-One uncompressed ``.npz`` for each member, or one Zarr v3 group with a chunk for each member.
+One ``.npy`` for each member, or one Zarr v3 group with a chunk for each member.
 
 Invariants (``tests/unit/trainers/offline/test_stored.py``):
 
 1. What is read back equals what was written, bit for bit, in whatever order members were written.
 2. A member is written by one process at a time; several processes may write different members.
-3. One sample of an ``.npz`` is read with one read of its bytes; a chunk of Zarr is read whole.
+3. Of an ``.npy`` one sample can be read alone; a chunk of Zarr is read whole.
 4. ``forget`` takes files out of the kernel's page cache: what is read next comes from storage.
 5. Nothing is pickled.
 """
 
 import os
-import struct
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -24,10 +22,11 @@ import numpy as np
 import zarr
 from jaxtyping import Float, Float32, Int64
 
-Store = Literal["npz", "zarr"]
+from trainers.durable import replacing
+
+Store = Literal["npy", "zarr"]
 
 _AXES: Final = ("z", "y", "x")
-_LOCAL_HEADER: Final = 30  # bytes of a ZIP file's local header, before name and extra field
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,81 +70,63 @@ class MemberFiles(Protocol):
 
 
 @final
-class NpzFiles:
-    """``member-00012.npz`` with the arrays ``fields``, ``inputs`` and ``steps``, not compressed."""
+class NpyFiles:
+    """``member-00012.npy``: the fields; ``member-00012.npz``: ``inputs`` and ``steps``."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._places: dict[int, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
     def write(self, member: int, samples: MemberSamples) -> None:
-        """Keep a member."""
-        part = self._folder / f".{member}.part.npz"
-        np.savez(part, fields=samples.fields, inputs=samples.inputs, steps=samples.steps)
-        os.replace(part, self._path(member))
+        """Keep a member; its fields come last."""
+        with replacing(self._path(member).with_suffix(".npz")) as part:
+            np.savez(part, inputs=samples.inputs, steps=samples.steps)
+        with replacing(self._path(member)) as part:
+            np.save(part, samples.fields)
 
     def index(self, member: int) -> MemberSamples:
         """A member's inputs and steps; its fields are not read and have no values."""
         _, shape, dtype = self._place(member)
-        with np.load(self._path(member), allow_pickle=False) as arrays:
+        with np.load(self._path(member).with_suffix(".npz"), allow_pickle=False) as arrays:
             inputs, steps = arrays["inputs"], arrays["steps"]
         none = np.broadcast_to(np.zeros((), dtype), shape)
         return MemberSamples(fields=none, inputs=inputs, steps=steps)
 
     def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
         """All fields of a member."""
-        offset, shape, dtype = self._place(member)
-        return self._pread(member, offset, shape, dtype)
+        return self._read(member, 0, self._place(member)[1])
 
     def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
         """The fields of one sample, and no others."""
-        offset, shape, dtype = self._place(member)
-        one = shape[1:]
-        return self._pread(member, offset + sample * prod(one) * dtype.itemsize, one, dtype)
+        return self._read(member, sample, self._place(member)[1][1:])
 
     def paths(self, members: Sequence[int]) -> list[Path]:
         """One file for each."""
         return [self._path(member) for member in members]
 
     def _path(self, member: int) -> Path:
-        return self._folder / f"member-{member:05d}.npz"
+        return self._folder / f"member-{member:05d}.npy"
 
-    def _pread(
-        self, member: int, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]
+    def _read(
+        self, member: int, first: int, shape: tuple[int, ...]
     ) -> Float[np.ndarray, " *shape"]:
-        array = np.empty(shape, dtype)
-        view = memoryview(array.reshape(-1).view(np.uint8).data)
-        file = os.open(self._path(member), os.O_RDONLY)
-        try:
-            # Without it the kernel reads ahead what a random order has no use for.
-            os.posix_fadvise(file, 0, 0, os.POSIX_FADV_RANDOM)
-            done = 0
-            while done < view.nbytes:
-                count = os.preadv(file, [view[done:]], offset + done)
-                if count == 0:
-                    raise EOFError(f"{self._path(member)}: ends before its fields do")
-                done += count
-        finally:
-            os.close(file)
-        return array
+        """An array of this shape, ``first`` times its length behind the first value."""
+        (begin, _, dtype), count = self._place(member), prod(shape)
+        offset = begin + first * count * dtype.itemsize
+        values = np.fromfile(self._path(member), dtype, count, offset=offset)
+        if values.size < count:
+            raise EOFError(f"{self._path(member)}: ends before its fields do")
+        return values.reshape(shape)
 
     def _place(self, member: int) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-        """Where the fields begin in the file, their shape and dtype; looked up once."""
+        """Where the fields begin in the file, their shape and dtype; looked up once.
+
+        No mapping stays open: the page cache cannot ``forget`` what is mapped.
+        """
         if member not in self._places:
-            self._places[member] = _fields_in_npz(self._path(member))
+            fields = np.load(self._path(member), mmap_mode="r")
+            self._places[member] = fields.offset, fields.shape, fields.dtype
         return self._places[member]
-
-
-def _fields_in_npz(path: Path) -> tuple[int, tuple[int, ...], np.dtype[Any]]:
-    with zipfile.ZipFile(path) as archive, archive.open("fields.npy") as array:
-        start = archive.getinfo("fields.npy").header_offset
-        assert np.lib.format.read_magic(array) == (1, 0)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(array)
-        inside = array.tell()
-    with path.open("rb") as file:
-        file.seek(start)
-        name, extra = struct.unpack("<HH", file.read(_LOCAL_HEADER)[-4:])
-    return start + _LOCAL_HEADER + name + extra + inside, shape, dtype
 
 
 @final
@@ -252,9 +233,9 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return found
 
 
-def files_of(store: Store, folder: Path) -> NpzFiles | ZarrFiles:
+def files_of(store: Store, folder: Path) -> NpyFiles | ZarrFiles:
     """The files of one kind in a folder."""
-    return NpzFiles(folder) if store == "npz" else ZarrFiles(folder)
+    return NpyFiles(folder) if store == "npy" else ZarrFiles(folder)
 
 
 def forget(paths: Iterable[Path]) -> None:

@@ -22,13 +22,13 @@ ONLINE = Outcome(
     ),
 )  # fmt: skip
 OFFLINE = replace(
-    ONLINE, method="npz:10", online=False, mse=40.0, batches_per_second=460.0, wait_seconds=0.5,
+    ONLINE, method="npy:10", online=False, mse=40.0, batches_per_second=460.0, wait_seconds=0.5,
     bytes_written=410_000_000, disk_bytes=411_000_000, first_step_seconds=7.0,
     spread={"p95": 0.02, "max": 0.04},
 )  # fmt: skip
 WRITTEN: dict[str, Any] = {
     "seed": 3, "members": 250, "failed": 2, "wall_seconds": 33.0, "solve_seconds": 51.0,
-    "write_seconds": {"npz": 1.5}, "bytes_written": {"npz": 410_000_000},
+    "write_seconds": {"npy": 1.5}, "bytes_written": {"npy": 410_000_000},
 }  # fmt: skip
 
 
@@ -39,7 +39,7 @@ def sentence(about: str, *outcomes: Outcome) -> str:
 
 def test_a_sentence_says_plainly_who_wins() -> None:
     error = sentence("validation error", ONLINE, OFFLINE)
-    assert ": online wins; 20.0 K² online (reservoir), 40.0 K² offline (npz:10), 50 % less" in error
+    assert ": online wins; 20.0 K² online (reservoir), 40.0 K² offline (npy:10), 50 % less" in error
     assert ": offline wins; " in sentence("tail", ONLINE, OFFLINE)
     assert "2.00 times as much" in sentence("batches per second", ONLINE, OFFLINE)
     assert ": offline wins; 230/s online" in sentence("batches per second", ONLINE, OFFLINE)
@@ -92,16 +92,16 @@ def test_steps_per_second_are_of_the_time_in_which_they_were_taken() -> None:
 def test_writing_is_told_apart() -> None:
     assert writing(WRITTEN) == (
         "250 members, 2 failed in 33 s of wall time; in all processes together: solvers 51 s, "
-        "npz 410 MB in 1.5 s"
+        "npy 410 MB in 1.5 s"
     )
 
 
 def test_the_page_holds_every_method_and_nothing_from_elsewhere() -> None:
-    odd = replace(OFFLINE, method="npz<b>")
+    odd = replace(OFFLINE, method="npy<b>")
     text = page(small_study(), [ONLINE, odd], [WRITTEN], ["error: <online> wins"], seconds=None)
     assert text.count("<svg") == 4
     assert "error: &lt;online&gt; wins" in text
-    assert "npz<b>" not in text
+    assert "npy<b>" not in text
     assert "solvers 51 s" in text
     for outside in ("<script", "<link", "src=", 'href="http'):
         assert outside not in text

@@ -30,14 +30,14 @@ def labels(made: Plan) -> list[str]:
 
 
 def test_without_a_time_limit_files_are_read_so_many_times() -> None:
-    made = planned(methods="reservoir,npz,npz:1,zarr:3")
-    assert labels(made) == ["reservoir", "npz:10", "npz:1", "zarr:3"]
+    made = planned(methods="reservoir,npy,npy:1,zarr:3")
+    assert labels(made) == ["reservoir", "npy:10", "npy:1", "zarr:3"]
     assert made.online(3, "reservoir").ensemble.members == 9
 
 
 def test_with_a_time_limit_neither_members_nor_passes_are_counted() -> None:
-    made = planned(methods="firo,npz,npz:2", seconds=30.0)
-    assert labels(made) == ["firo", "npz", "npz:2"]
+    made = planned(methods="firo,npy,npy:2", seconds=30.0)
+    assert labels(made) == ["firo", "npy", "npy:2"]
     assert made.online(3, "firo").ensemble.members > 10_000
     assert made.of_seed(3).ensemble.members == 9
 
@@ -67,8 +67,8 @@ def test_members_and_seeds_are_those_asked_for() -> None:
 
 def test_a_disk_budget_adds_a_smaller_data_set() -> None:
     row = 10 * 14 * 4 + 6 * 4 + 8
-    made = planned(methods="npz:2", disk=f"{3.5 * (21 * row + 8192):.0f}")
-    assert labels(made) == ["npz:2", "npz@disk:10"]
+    made = planned(methods="npy:2", disk=f"{3.5 * (21 * row + 8192):.0f}")
+    assert labels(made) == ["npy:2", "npy@disk:10"]
     assert made.members_on_disk == 3
     assert planned(disk="1GB").members_on_disk == 9
     assert labels(planned(methods="zarr@disk:3", disk="200kB")) == ["zarr@disk:3"]
@@ -77,10 +77,10 @@ def test_a_disk_budget_adds_a_smaller_data_set() -> None:
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ({"methods": "hdf5"}, r"--methods: 'hdf5' is unknown. Known: fifo, firo, reservoir, npz,"),
-        ({"methods": "npz:0"}, "--methods: 'npz:0' is unknown"),
+        ({"methods": "hdf5"}, r"--methods: 'hdf5' is unknown. Known: fifo, firo, reservoir, npy,"),
+        ({"methods": "npy:0"}, "--methods: 'npy:0' is unknown"),
         ({"methods": "fifo:3"}, "--methods: 'fifo:3': a stream has no passes"),
-        ({"methods": "npz@disk"}, "--methods: @disk needs a budget"),
+        ({"methods": "npy@disk"}, "--methods: @disk needs a budget"),
         ({"disk": "many"}, "--disk=many: is no size"),
         ({"disk": "1kB"}, "--disk=1kB: one member takes"),
     ],
@@ -107,11 +107,11 @@ def test_every_rank_needs_a_validation_member() -> None:
 
 def test_a_policy_that_the_study_cannot_have_is_named() -> None:
     study = small_study(reservoir={"capacity": 60, "watermark": 57})
-    (found,) = problems(study, methods="npz,firo")
+    (found,) = problems(study, methods="npy,firo")
     assert found.startswith("method firo: ")
-    assert labels(planned(study, methods="npz")) == ["npz:10"]
+    assert labels(planned(study, methods="npy")) == ["npy:10"]
 
 
 def test_methods_are_read_as_they_are_written() -> None:
-    for text in ("reservoir", "npz-member", "npz:10", "zarr@disk:1", "npz@disk"):
+    for text in ("reservoir", "npy-member", "npy:10", "zarr@disk:1", "npy@disk"):
         assert Method.parse(text).label == text

@@ -28,14 +28,14 @@ def test_members_are_those_of_a_run_in_every_store(tmp_path: Path) -> None:
     from solvers import petsc, registry
 
     made = study()
-    data = write_dataset(made, tmp_path / "data", members=MEMBERS, stores=["npz", "zarr"])
+    data = write_dataset(made, tmp_path / "data", members=MEMBERS, stores=["npy", "zarr"])
     samples = (STEPS // 2 - 3) // 2 + 1
     assert (data.members, data.failed, data.samples) == (MEMBERS, 0, 3 * samples)
     solver, design = registry.build(made.solver), design_of(made)
     for place, member in enumerate(MEMBERS):
         values = design.values(member)
         snapshots = list(solver.run(values, petsc.self_communicator()))
-        for store in ("npz", "zarr"):
+        for store in ("npy", "zarr"):
             files = files_of(store, tmp_path / "data" / store)
             fields, index = files.read(member), files.index(member)
             assert fields.shape == (samples, 3, 1, 5, 7)
@@ -51,7 +51,7 @@ def test_members_are_those_of_a_run_in_every_store(tmp_path: Path) -> None:
         expected_moments = moments_of(fields, index.inputs, np.arange(samples))
         np.testing.assert_array_equal(data.moments[place].field_mean, expected_moments.field_mean)
     solver.close()
-    for store in ("npz", "zarr"):
+    for store in ("npy", "zarr"):
         assert data.bytes_written[store] > 3 * samples * 3 * 35 * 2
         assert data.write_seconds[store] > 0.0
     assert 0.0 < data.solve_seconds < 2 * data.wall_seconds
@@ -63,6 +63,6 @@ def test_a_member_that_fails_is_left_out(tmp_path: Path) -> None:
         solver={"petsc_options": "-ksp_type cg -pc_type none -ksp_max_it 1 -ksp_rtol 1e-12"}
     )
     data = write_dataset(
-        failing, tmp_path / "data", members=range(VALIDATION, VALIDATION + 3), stores=["npz"]
+        failing, tmp_path / "data", members=range(VALIDATION, VALIDATION + 3), stores=["npy"]
     )
     assert (data.members, data.failed, data.samples) == ((), 3, 0)

@@ -19,7 +19,7 @@ from trainers.offline import reading
 from trainers.offline import source as offline
 from trainers.offline.reading import Batches, Item, Passes, Read, Table, pooled
 from trainers.offline.source import FileSource
-from trainers.offline.stored import MemberSamples, NpzFiles
+from trainers.offline.stored import MemberSamples, NpyFiles
 from trainers.trainer import train
 
 HELD = (6, 11, 4, 9)  # samples of members 10, 11, ...
@@ -28,9 +28,9 @@ SAMPLES = sum(HELD)
 SHAPE = (1, 2, 5, 7)
 
 
-def written(folder: Path) -> NpzFiles:
+def written(folder: Path) -> NpyFiles:
     """Fields and inputs that tell the row."""
-    files, first = NpzFiles(folder), 0
+    files, first = NpyFiles(folder), 0
     for member, count in zip(MEMBERS, HELD, strict=True):
         rows = np.arange(first, first + count, dtype=np.float32)
         fields = np.broadcast_to(rows[:, None, None, None, None], (count, *SHAPE))
@@ -228,7 +228,7 @@ def test_batches_go_on_over_passes() -> None:
 @pytest.mark.parametrize("read", ["sample", "member"])
 def test_the_training_loop_learns_from_files(tmp_path: Path, read: Read) -> None:
     rng = np.random.default_rng(3)
-    files = NpzFiles(tmp_path)
+    files = NpyFiles(tmp_path)
     for member in range(5):
         fields, inputs = linear_samples(rng, 46)
         steps = np.arange(46, dtype=np.int64)

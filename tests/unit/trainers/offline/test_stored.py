@@ -11,7 +11,7 @@ import xarray as xr
 
 from trainers.offline.stored import (
     MemberSamples,
-    NpzFiles,
+    NpyFiles,
     Store,
     ZarrFiles,
     files_of,
@@ -35,7 +35,7 @@ def member(number: int) -> MemberSamples:
     )
 
 
-def written(store: Store, folder: Path) -> NpzFiles | ZarrFiles:
+def written(store: Store, folder: Path) -> NpyFiles | ZarrFiles:
     """Three members, not in their order, by a writer of its own."""
     if store == "zarr":
         ZarrFiles.create(
@@ -46,12 +46,12 @@ def written(store: Store, folder: Path) -> NpzFiles | ZarrFiles:
     return files_of(store, folder)
 
 
-@pytest.fixture(params=["npz", "zarr"])
-def files(request: pytest.FixtureRequest, tmp_path: Path) -> NpzFiles | ZarrFiles:
+@pytest.fixture(params=["npy", "zarr"])
+def files(request: pytest.FixtureRequest, tmp_path: Path) -> NpyFiles | ZarrFiles:
     return written(request.param, tmp_path)
 
 
-def test_a_member_is_read_back_to_the_last_bit(files: NpzFiles | ZarrFiles) -> None:
+def test_a_member_is_read_back_to_the_last_bit(files: NpyFiles | ZarrFiles) -> None:
     for number in MEMBERS:
         expected, index = member(number), files.index(number)
         np.testing.assert_array_equal(files.read(number), expected.fields)
@@ -60,33 +60,27 @@ def test_a_member_is_read_back_to_the_last_bit(files: NpzFiles | ZarrFiles) -> N
         assert index.fields.shape == expected.fields.shape
 
 
-def test_a_sample_is_read_back_to_the_last_bit(files: NpzFiles | ZarrFiles) -> None:
+def test_a_sample_is_read_back_to_the_last_bit(files: NpyFiles | ZarrFiles) -> None:
     for number in MEMBERS:
         for sample in range(HELD[number]):
             expected = member(number).fields[sample]
             np.testing.assert_array_equal(files.read_sample(number, sample), expected)
 
 
-def test_a_sample_of_an_npz_is_one_read_of_its_own_bytes(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    files, read = written("npz", tmp_path), []
-    files.read_sample(4, 0)  # looks up where the fields begin
-    real = os.preadv
-
-    def counted(file: int, buffers: list[memoryview], offset: int) -> int:
-        read.append(real(file, buffers, offset))
-        return read[-1]
-
-    monkeypatch.setattr(os, "preadv", counted)
-    files.read_sample(4, 3)
-    assert read == [4 * int(np.prod(SHAPE))]
+def test_of_an_npy_only_the_bytes_of_the_sample_are_read(tmp_path: Path) -> None:
+    files = written("npy", tmp_path)
+    files.index(4)
+    (path,) = files.paths([4])
+    size = 4 * int(np.prod(SHAPE))
+    os.truncate(path, path.stat().st_size - 2 * size)  # the last two of six are gone
+    np.testing.assert_array_equal(files.read_sample(4, 3), member(4).fields[3])
+    with pytest.raises(EOFError, match=r"member-00004\.npy"):
+        files.read_sample(4, 4)
 
 
-def test_npz_opens_with_plain_numpy(tmp_path: Path) -> None:
-    written("npz", tmp_path)
-    with np.load(tmp_path / "member-00005.npz", allow_pickle=False) as arrays:
-        np.testing.assert_array_equal(arrays["fields"], member(5).fields)
+def test_npy_opens_with_plain_numpy(tmp_path: Path) -> None:
+    written("npy", tmp_path)
+    np.testing.assert_array_equal(np.load(tmp_path / "member-00005.npy"), member(5).fields)
 
 
 def test_zarr_opens_with_xarray(tmp_path: Path) -> None:
@@ -97,23 +91,23 @@ def test_zarr_opens_with_xarray(tmp_path: Path) -> None:
     assert int(data["count"].sel(member=5)) == 3
 
 
-def test_a_half_written_npz_is_not_there(tmp_path: Path) -> None:
-    written("npz", tmp_path)
+def test_no_half_written_file_is_there(tmp_path: Path) -> None:
+    written("npy", tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
-        f"member-{number:05d}.npz" for number in MEMBERS
+        f"member-{number:05d}.{kind}" for number in MEMBERS for kind in ("npy", "npz")
     ]
 
 
 def test_a_truncated_file_is_an_error(tmp_path: Path) -> None:
-    files = written("npz", tmp_path)
+    files = written("npy", tmp_path)
     files.index(4)
     (path,) = files.paths([4])
     os.truncate(path, 1000)
-    with pytest.raises(EOFError, match=r"member-00004\.npz"):
+    with pytest.raises(EOFError, match=r"member-00004\.npy"):
         files.read(4)
 
 
-def test_what_is_forgotten_is_not_in_the_page_cache(files: NpzFiles | ZarrFiles) -> None:
+def test_what_is_forgotten_is_not_in_the_page_cache(files: NpyFiles | ZarrFiles) -> None:
     paths = files.paths(MEMBERS)
     for number in MEMBERS:
         files.read(number)
