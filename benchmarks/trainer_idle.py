@@ -106,6 +106,7 @@ def _problem() -> Problem:
             for index in range(_LAYOUT.num_parameters)
         ),
         time=Input(name="time", unit="s", low=0.0, high=1.0),
+        snapshots=101,
         window=_LAYOUT.window,
         time_step=0.01,
     )

@@ -282,6 +282,7 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
                 may_end_early=study.trainer.early_stop is not None,
                 on_failure=study.ensemble.on_failure,
                 ordered=study.deterministic,
+                first=study.first_members,
                 production_seconds=parts.production_seconds,
             ),
             solvers=solvers,

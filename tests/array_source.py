@@ -51,10 +51,10 @@ class ArraySource:
             field_count=fields.shape[1],
             field_mean=fields.mean(1, dtype=np.float64),
             field_m2=fields.var(1, dtype=np.float64) * fields.shape[1],
-            input_mean=self.inputs.mean(0, dtype=np.float64),
-            input_m2=self.inputs.var(0, dtype=np.float64) * len(self.inputs),
             step_count=changes[0].size,
             step_m2=(changes**2).sum(1),
+            time_low=float(self.inputs[:, 2:].min()),
+            time_high=float(self.inputs[:, 2:].max()),
         )
 
     def lease(self, batches: int, *, timeout: float) -> Lease:

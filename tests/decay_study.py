@@ -30,6 +30,7 @@ def problem_of(config: TrainerConfig, *, operator: bool = False) -> Problem:
             Input(name="rate", unit="1/s", low=0.5, high=2.0),
         ),
         time=Input(name="time", unit="s", low=0.0, high=(SNAPSHOTS - 1) * TIME_STEP),
+        snapshots=SNAPSHOTS,
         window=config.task.window,
         time_step=TIME_STEP,
         input_fields=fields[1:],

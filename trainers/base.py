@@ -21,7 +21,7 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -80,6 +80,7 @@ class Problem:
         spacing: Grid spacing in metres, one per axis of ``shape``.
         parameters: In the order in which they stand in a sample's inputs.
         time: Times in seconds that are trained on.
+        snapshots: Of one member, at most.
         window: Consecutive snapshots in a sample.
         time_step: Seconds from one snapshot of a window to the next.
         step_every: Solver steps from one snapshot of a window to the next.
@@ -91,6 +92,7 @@ class Problem:
     spacing: tuple[float, ...]
     parameters: tuple[Input, ...]
     time: Input
+    snapshots: int = 1
     window: int = 1
     time_step: float = 1.0
     step_every: int = 1
@@ -109,6 +111,13 @@ class Problem:
             raise ValueError(
                 f"input_fields={self.input_fields} must be the last of {self.field_names}"
             )
+
+    def with_times(self, low: float, high: float) -> "Problem":
+        """The same for the times that were seen; as announced where they are that to rounding."""
+        near = 1e-6 * max(abs(low), abs(high))
+        if max(abs(low - self.time.low), abs(high - self.time.high)) <= near:
+            return self
+        return replace(self, time=replace(self.time, low=low, high=high))
 
     @property
     def num_predicted(self) -> int:
@@ -129,11 +138,6 @@ class Problem:
     def learnt(self) -> tuple[Input, ...]:
         """Parameters that the network sees."""
         return tuple(each for each in self.parameters if each.learnt)
-
-    @property
-    def snapshots(self) -> int:
-        """Snapshots of one member, from the first time that is trained on to the last."""
-        return round((self.time.high - self.time.low) / self.time_step) + 1
 
     @property
     def num_inputs(self) -> int:
@@ -160,27 +164,27 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Moments:
-    """Count, mean and summed squared deviation per channel and per input; they merge exactly.
+    """Count, mean and summed squared deviation per channel, and range of times; they merge exactly.
 
     Attributes:
         count: Samples that were looked at.
         field_count: Field values per channel that were looked at.
         field_mean: Mean per channel, in the field's unit.
         field_m2: Sum of squared deviations from it.
-        input_mean: Mean per input (parameters, then time), in the input's unit.
-        input_m2: Sum of squared deviations from it.
         step_count: Values per channel of the change from one snapshot of a window to the next.
         step_m2: Sum of the squares of those changes.
+        time_low: The first time, in seconds; infinite where there is no sample.
+        time_high: The last time.
     """
 
     count: int
     field_count: int
     field_mean: Float64[np.ndarray, " channel"]
     field_m2: Float64[np.ndarray, " channel"]
-    input_mean: Float64[np.ndarray, " inputs"]
-    input_m2: Float64[np.ndarray, " inputs"]
     step_count: int
     step_m2: Float64[np.ndarray, " channel"]
+    time_low: float
+    time_high: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -342,7 +346,10 @@ class BatchSource(Protocol):
         ...
 
     def moments(self) -> Moments:
-        """Statistics of what is held now, for normalisation; call it after the watermark."""
+        """Statistics of what is held; before the first lease of whole members, if there are any.
+
+        Call it after the watermark.
+        """
         ...
 
     def lease(self, batches: int, *, timeout: float) -> Lease:

@@ -40,6 +40,7 @@ from trainers.loop.lockstep import LockStep, World, pick_device
 from trainers.loop.staging import Staging
 from trainers.surrogate.export import export
 from trainers.tasks.build import build_task
+from trainers.tasks.moments import moments_of_members
 from trainers.tasks.normalization import Normalization
 from trainers.validation.evaluate import Validation
 
@@ -82,8 +83,11 @@ def train(
         ranks = LockStep(world, device)
         resumed = _resumed(checkpoints, world)
         if resumed is None:
-            normalization = Normalization.of(_moments_at_watermark(source, ranks), problem)
+            moments = _moments_of_whole_members(source, ranks)
+            problem = problem.with_times(moments.time_low, moments.time_high)
+            normalization = Normalization.of(moments, problem)
         else:
+            problem = problem.with_times(*resumed.times)
             normalization = resumed.normalization
         task = build_task(config, problem, normalization, device)
         model = task.network(config.model).to(device)
@@ -104,6 +108,7 @@ def train(
                 model=model,
                 learner=learner,
                 normalization=normalization,
+                times=(problem.time.low, problem.time.high),
                 validation=lambda: log.validation,
                 batches=lambda: staging.trained,
             )
@@ -123,6 +128,11 @@ def train(
         saver.finish(ranks, trained)
         log.checkpointed(saver)
         log.validated(validation.measure_what_is_there(learner.train_step))
+        later, _ = ranks.merge(source.moments())
+        log.note(*normalization.misfits(later, problem))
+        problem = problem.with_times(
+            min(problem.time.low, later.time_low), max(problem.time.high, later.time_high)
+        )
         stats = log.last(learner)
         if out is not None and stats.validation is not None:
             validation.write(out / "validation" / f"rank{world.rank}.npz", stats.validation)
@@ -152,17 +162,24 @@ def _resumed(checkpoints: Checkpoints | None, world: World) -> Resumed | None:
     return Resumed.read(checkpoints.resume, world.rank)
 
 
-def _moments_at_watermark(source: BatchSource, ranks: LockStep) -> Moments:
-    """Wait until every rank may start, then the statistics of what all of them hold."""
+def _moments_of_whole_members(source: BatchSource, ranks: LockStep) -> Moments:
+    """Wait until every rank may start; then the statistics that fields are normalised by.
+
+    They are those of the validation members: these are simulated first and are whole by then, while
+    the training samples of that moment are the beginnings of a few members, and depend on timing.
+    A mean and a spread of each field tell nothing of single members that could be learnt by heart.
+    A study without validation members takes the first training members instead.
+    """
     while not ranks.all(source.wait_for_watermark(POLL_SECONDS)):
         pass
-    moments, counts = ranks.merge(source.moments())
+    trained, counts = ranks.merge(source.moments())
     if counts.min() == 0:
         raise NothingToTrainOn(
             f"the stream ended, and the ranks hold {counts.tolist()} samples: each needs at least "
             "one. See which members failed, and why; or use fewer ranks"
         )
-    return moments
+    validation, _ = ranks.merge(moments_of_members(source.held_validation()))
+    return validation if validation.count else trained
 
 
 @final

@@ -19,6 +19,7 @@ from pipeline.actors.cluster import Actor, Answer, last_line
 from pipeline.actors.failures import failure_of, failure_of_training
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
+    BeginTraining,
     Broken,
     Decision,
     EndProduction,
@@ -278,6 +279,8 @@ class Driver:
                 self._tell_all(lambda each: each.pass_member.remote(member, instead))
             case EndValidation():
                 self._tell_all(lambda each: each.end_validation.remote())
+            case BeginTraining():
+                self._tell_all(lambda each: each.begin_training.remote())
             case EndProduction():
                 self._journal.write("production ended", at=self._clock())
                 self._tell_all(lambda each: each.end_production.remote())

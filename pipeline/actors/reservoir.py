@@ -85,10 +85,9 @@ class _ReservoirHost:
         self._rank, self._lock = rank, Turnstile()
         self._train_stats: TrainStats | None = None
         self._trainer_blocked = 0.0
-        self._validation_ended = self._stop_asked = False
+        self._validation_ended = self._may_begin = self._stop_asked = False
         layout, capacity = study.sample_layout(), study.reservoir.capacity
         turn, validation_turn = turns_of(study, rank)
-        self._deterministic = study.deterministic
         self._reservoir = reservoir_of(study, rank, turn)
         self._appended = Appended(capacity=study.validation_capacity(rank))
         with ExitStack() as undo:
@@ -260,6 +259,11 @@ class _ReservoirHost:
         self._validation_ended = True
 
     @ray.method
+    def begin_training(self) -> None:
+        """Whole members are there to normalise fields by."""
+        self._may_begin = True
+
+    @ray.method
     def end_production(self) -> None:
         """No further training sample will come: drain."""
         with self._lock:
@@ -345,9 +349,7 @@ class _ReservoirHost:
 
     def _ready(self) -> bool:
         with self._lock:
-            # Then a validation finds all samples, at whatever train step it is.
-            complete = self._validation_ended or not self._deterministic
-            return self._reservoir.ready and complete
+            return self._may_begin and self._reservoir.ready
 
 
 # No CPU is claimed: the reservoir works while its rank or its solvers wait, and lives beside them.

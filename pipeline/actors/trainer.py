@@ -21,6 +21,7 @@ from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
 from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import ranges_of
+from pipeline.study.streamed import snapshots_of
 from trainers.base import (
     Input,
     Lease,
@@ -186,6 +187,8 @@ def _train_rank(settings: dict[str, Any]) -> None:
         training=Slots.attach(description.training),
         validation=None if description.validation is None else Slots.attach(description.validation),
         batch=study.trainer.batch,
+        first_members=study.first_members,
+        watermark=study.reservoir.watermark,
     )
     try:
         stats = train(
@@ -246,6 +249,7 @@ def problem_of(study: StudyConfig) -> Problem:
             for parameter in study.solver.parameters()
         ),
         time=Input(name="time", unit="s", low=first, high=last),
+        snapshots=snapshots_of(study.solver.max_snapshots, study.stream),
         window=study.window,
         time_step=every * step_seconds,
         step_every=every,

@@ -11,7 +11,7 @@ hands in what happened (``handle``) and carries out what it answers.
 6. The study stops once: when training is over, or as soon as it cannot succeed any more.
 7. Training may end before production only where that was asked for; the rest is not simulated.
 8. A failed attempt is tried again after a pause, which doubles up to ``MAX_RETRY_SECONDS``; others
-   go first meanwhile.
+   go first meanwhile, unless training waits for this member.
 9. With ``on_failure="redraw"`` a training member that has failed for good is followed by another
    with other parameters, so that as many are completed as were asked for; each failure counts
    towards ``max_failed_fraction``, which is what ends it.
@@ -21,6 +21,9 @@ hands in what happened (``handle``) and carries out what it answers.
 12. After ``production_seconds`` no training member is dispatched any more; those that run end.
 13. Members that were completed or given up before the study was resumed are not run again; where
     samples are stored in order, that they are over is told again.
+14. Training begins once, when the first members are over: fields are normalised by them, and what
+    they are must not depend on timing. It begins earlier where they cannot end before it does: all
+    that runs waits for room, which only training makes.
 """
 
 from bisect import insort
@@ -29,6 +32,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from pipeline.control.events import (
+    BeginTraining,
     Broken,
     Decision,
     EndProduction,
@@ -53,12 +57,7 @@ from pipeline.stats.stats import MemberCounts
 
 RETRY_SECONDS: Final = 1.0  # a lost process costs about as much to start again
 MAX_RETRY_SECONDS: Final = 60.0
-
-
-# --- events ---------------------------------------------------------------------------------------
-
-
-# --- decisions ------------------------------------------------------------------------------------
+STUCK_SECONDS: Final = 120.0  # by then a lost worker runs again, if ever
 
 
 @dataclass(slots=True)
@@ -90,6 +89,7 @@ class Controller:
         may_end_early: Whether a training that ends before production has is a success.
         on_failure: What follows a training member that has failed for good: nothing, or another.
         ordered: Samples are stored in the order of their members.
+        first: Members, counted from 0, that training waits for.
         production_seconds: When the last training member may start, by the clock that ``handle`` is
             given; None for no limit.
         completed: Members that were completed before the study was resumed.
@@ -105,6 +105,7 @@ class Controller:
     may_end_early: bool = False
     on_failure: Literal["skip", "redraw"] = "skip"
     ordered: bool = False
+    first: int = 0
     production_seconds: float | None = None
     failures: list[FailedMember] = field(default_factory=list)
     _again: list[Decision] = field(default_factory=list)  # to be told once more
@@ -118,6 +119,8 @@ class Controller:
     _validation_open: int = 0
     _validation_ended: bool = False
     _production_ended: bool = False
+    _begun: bool = False
+    _stuck_since: float = 0.0
     _stopped: bool = False
 
     def __post_init__(self) -> None:
@@ -229,9 +232,9 @@ class Controller:
         waiting = _Waiting(assignment, due)
         if self.ordered:
             insort(self._waiting, waiting, key=lambda each: each.assignment.member)
-        # Validation members stay first; a failing training member goes to the back, so that one
-        # bad parameter set cannot hold up the others.
-        elif assignment.validation:
+        # What training waits for, and validation members, stay first; another training member goes
+        # to the back, so that one bad parameter set cannot hold up the others.
+        elif assignment.validation or self._is_awaited(assignment):
             self._waiting.appendleft(waiting)
         else:
             self._waiting.append(waiting)
@@ -242,9 +245,24 @@ class Controller:
             if waiting.due <= now:
                 del self._waiting[place]
                 return waiting.assignment
-            if self.ordered:
+            if self.ordered or self._is_awaited(waiting.assignment):
                 return None
         return None
+
+    def _is_awaited(self, assignment: Assignment) -> bool:
+        return assignment.member < self.first and not self._begun
+
+    def _may_begin(self, now: float) -> bool:
+        running = list(self._running.values())
+        queued = any(self._is_awaited(each.assignment) for each in self._waiting)
+        if not queued and not any(self._is_awaited(each.assignment) for each in running):
+            return True
+        free = self.ordered or self._idle or not all(each.waits for each in running)
+        if free or not running:
+            self._stuck_since = now
+        # Validation members never wait for room; one of them may have lost its worker, though.
+        patience = STUCK_SECONDS if queued or self.validation else 0.0
+        return not free and bool(running) and now - self._stuck_since >= patience
 
     def _excuse(self, members: frozenset[int], now: float) -> None:
         """Since the last look: what waits at either end of that time is taken to have waited."""
@@ -270,7 +288,7 @@ class Controller:
             worker = self._idle.popleft()
             self._running[worker] = _Running(assignment, now)
             decisions.append(Start(worker, assignment))
-        return decisions + self._endings()
+        return decisions + self._endings(now)
 
     def _overdue(self, now: float) -> list[Decision]:
         if self.member_timeout is None:
@@ -286,11 +304,14 @@ class Controller:
                 decisions.append(Replace(worker, running.overdue))
         return decisions
 
-    def _endings(self) -> list[Decision]:
+    def _endings(self, now: float) -> list[Decision]:
         decisions: list[Decision] = []
         if not self._validation_ended and self._validation_open == 0:
             self._validation_ended = True
             decisions.append(EndValidation())
+        if not self._begun and self._may_begin(now):
+            self._begun = True
+            decisions.append(BeginTraining())
         if not self._production_ended and not self._waiting and not self._running:
             self._production_ended = True
             decisions.append(EndProduction())

@@ -111,6 +111,11 @@ class EndValidation:
 
 
 @dataclass(frozen=True, slots=True)
+class BeginTraining:
+    """The first members are whole, so that fields can be normalised by them: ranks may start."""
+
+
+@dataclass(frozen=True, slots=True)
 class EndProduction:
     """No further training sample will come: the reservoirs drain."""
 
@@ -122,7 +127,7 @@ class Stop:
     reason: str | None
 
 
-Decision = Start | Replace | Forget | Pass | EndValidation | EndProduction | Stop
+Decision = Start | Replace | Forget | Pass | EndValidation | BeginTraining | EndProduction | Stop
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Float, Float64
 
 from pipeline.members.attempt import Assignment
-from pipeline.reservoir.moments import moments_of
 from pipeline.stream.sender import SenderStats
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
@@ -35,6 +34,7 @@ from trainers.offline.stored import (
     sizes,
 )
 from trainers.processes import processes
+from trainers.tasks.moments import moments_of
 
 _FLUSH_SECONDS: Final = 0.0  # files have no acknowledgements to wait for
 

@@ -18,9 +18,9 @@ from typing import Protocol, final, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Float32, Int64
 
-from pipeline.reservoir.moments import moments_of
 from pipeline.slots.memory import Slots
 from trainers.base import Held, Lease, Moments, TrainStats
+from trainers.tasks.moments import moments_of, spread_evenly
 
 Losses = list[Float32[np.ndarray, " batch"]]
 Returned = list[tuple[int, Losses]]
@@ -89,6 +89,8 @@ class ReservoirSource:
         training: Slots,
         validation: Slots | None,
         batch: int,
+        first_members: int = 0,
+        watermark: int | None = None,
         wait_slice: float = 0.05,
     ) -> None:
         """Take over attached slots; ``close`` lets go of them.
@@ -98,12 +100,16 @@ class ReservoirSource:
             training: The reservoir's slots, attached.
             validation: Its append-only store; None in a study without validation members.
             batch: Samples per batch.
+            first_members: Members with numbers below this are whole when training may start.
+            watermark: Samples that are there at least when training may start; None: unknown.
             wait_slice: Seconds one call waits at most. Leases that end while the rank waits for the
                 next one are handed over after this time at the latest: their slots may be what the
                 solvers, and so this rank, wait for.
         """
         self._client, self._training, self._validation = client, training, validation
         self._batch, self._slice = batch, wait_slice
+        self._first_members, self._watermark = first_members, watermark
+        self._leased = False
         self._returned: deque[tuple[int, Losses]] = deque()
         self._stop_asked = False
 
@@ -127,15 +133,24 @@ class ReservoirSource:
         return self._client.wait_for_watermark(timeout)
 
     def moments(self) -> Moments:
-        """Statistics of what is held, for normalisation; call it before the first lease.
+        """Statistics of what is held; before the first lease, of the first members alone.
 
         Until then no sample was seen, and an unseen one is never overwritten: the slots keep their
-        content without a lease.
+        content without a lease. Where no first member is there, it is the first samples, by member
+        and step, of which there are as many as training waits for.
         """
-        return moments_of(self.fields, self.inputs, self._client.held().slots)
+        slots = self._client.held().slots
+        if not self._leased:
+            members, steps = self._training.members[slots], self._training.steps[slots]
+            order = np.lexsort((steps, members))
+            whole = order[members[order] < self._first_members]
+            slots = slots[whole if whole.size else order[: self._watermark]]
+        sample_bytes = self.fields[:1].nbytes
+        return moments_of(self.fields, self.inputs, spread_evenly(slots, sample_bytes))
 
     def lease(self, batches: int, *, timeout: float) -> Lease:
         """Draw up to ``batches`` batches; wait up to ``timeout`` seconds for the first."""
+        self._leased = True
         remaining = max(timeout, 0.0)
         while True:
             wait = min(remaining, self._slice)

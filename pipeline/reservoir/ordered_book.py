@@ -352,14 +352,8 @@ class OrderedReservoir:
     # --- what it says of itself -------------------------------------------------------------------
 
     def filled(self) -> SlotNumbers:
-        """Slots that hold a sample, ascending; before the first lease those of the first samples.
-
-        As many as training waits for: how many there are beyond depends on timing, and what
-        normalises the data must not.
-        """
-        if self._granted:
-            return self._filled.members()
-        return np.arange(min(self.inserted, self._flow.watermark))
+        """Slots that hold a sample, ascending."""
+        return self._filled.members()
 
     def stats(self) -> ReservoirCounts:
         """Counters and population."""

@@ -12,7 +12,7 @@ Invariants (``tests/unit/pipeline/study/test_study_config.py``):
 """
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,8 @@ from pipeline.study.streamed import streamed_spec
 from solvers.base import FieldSpec
 from solvers.config import SolverConfig
 from trainers.config import StepsAfter, TrainerConfig
+
+_ORDERED_FIRST: Final = 8  # members that fields are normalised by in a deterministic study
 
 
 class StudyConfig(Section):
@@ -102,6 +104,17 @@ class StudyConfig(Section):
         if self.source is not None and self.source.samples is not None:
             return self.source.samples
         return self.ensemble.members * self.samples_per_member
+
+    @property
+    def first_members(self) -> int:
+        """Members, counted from 0, that fields are normalised by, and that training waits for.
+
+        Those of validation; without any, as many of the first as run at once and find room whole.
+        """
+        ensemble, room = self.ensemble, self.trainer.ranks * self.reservoir.capacity
+        # Stored in order, they find room however many run at once, which must change nothing.
+        most = _ORDERED_FIRST if self.deterministic else ensemble.concurrent
+        return ensemble.validation or min(ensemble.members, most, room // self.samples_per_member)
 
     @property
     def simulates(self) -> bool:

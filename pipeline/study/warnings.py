@@ -129,6 +129,17 @@ def _reservoir_warnings(
                 "each sample may be drawn only once. Lower capacity, or set max_surplus",
             )
         )
+    most = ensemble.concurrent * samples_per_member(solver, stream, trainer)
+    if ensemble.validation == 0 and reservoir.capacity * trainer.ranks < most:
+        found.append(
+            problem(
+                "reservoir.capacity",
+                reservoir.capacity,
+                f"without validation members, fields are normalised by the first {most} samples, "
+                "whole members of all simulations that run at once, which do not fit: so by parts "
+                "of them. Add validation members, or raise it",
+            )
+        )
     failures = int(ensemble.max_failed_fraction * (ensemble.members + ensemble.validation))
     in_progress = ensemble.concurrent * flow.in_progress(ensemble.mpi_ranks)
     uneven = failures + in_progress + trainer.ranks - 1

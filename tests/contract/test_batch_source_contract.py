@@ -13,13 +13,13 @@ import pytest
 from pipeline.flow import FlowControl, PolicyName
 from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
 from pipeline.reservoir.book import Reservoir
-from pipeline.reservoir.moments import moments_of
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import BatchSource, Held, Lease, TrainStats
 from trainers.offline.reading import Read, Table
 from trainers.offline.source import FileSource
 from trainers.offline.stored import MemberSamples, NpyFiles
+from trainers.tasks.moments import moments_of
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 BATCH = 4
@@ -347,8 +347,7 @@ def test_moments_are_those_of_what_is_held_at_the_watermark(case: Case) -> None:
     assert (moments.count, moments.field_count) == (arrived, arrived * values)
     np.testing.assert_allclose(moments.field_mean, np.full(3, samples.mean()))
     np.testing.assert_allclose(moments.field_m2, np.full(3, samples.var() * arrived * values))
-    np.testing.assert_allclose(moments.input_mean, np.full(7, samples.mean()))
-    np.testing.assert_allclose(moments.input_m2, np.full(7, samples.var() * arrived))
+    assert (moments.time_low, moments.time_high) == (0, arrived - 1)
 
 
 def test_what_is_held_for_validation_has_the_shape_of_the_slots(case: Case) -> None:

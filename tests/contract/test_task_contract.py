@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float32, Float64
 from torch import Tensor, nn
 
-from pipeline.reservoir.moments import moments_of
 from trainers.base import Input, Problem
 from trainers.config import TrainerConfig
 from trainers.configs.models import MlpConfig
@@ -23,6 +22,7 @@ from trainers.configs.tasks import (
 )
 from trainers.tasks.base import Task
 from trainers.tasks.build import build_task
+from trainers.tasks.moments import moments_of
 from trainers.tasks.normalization import Normalization
 from trainers.tasks.stepping import Stepping
 

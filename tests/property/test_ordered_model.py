@@ -71,6 +71,7 @@ class Rank:
         self.placing = Placing(slots=self.arrays, book=self.book, layout=LAYOUT, turn=turn)
         self.intake = Intake(layout=LAYOUT, study=STUDY, training=self.placing)
         self.trained = 0  # batches
+        self.watermark = setup.watermark  # as many samples are normalised by
         self.leases: deque[tuple[Lease, int]] = deque()
         self.read: list[list[Sample]] = []
         self.first: list[Sample] | None = None
@@ -82,7 +83,7 @@ class Rank:
         if len(self.leases) >= LEASES_AHEAD or not self.book.ready:
             return False
         if self.first is None:
-            self.first = self.content(self.book.filled())
+            self.first = sorted(self.content(self.book.filled()))[: self.watermark]
         lease = self.book.lease(LEASE_BATCHES, self.batch)
         if lease.indices.size:
             self.leases.append((lease, 0))

@@ -71,6 +71,7 @@ class Resumed:
         model: Weights and buffers by name.
         learner: The optimiser and what belongs to it.
         normalization: As it was when the training began.
+        times: The first and the last time that was seen then.
         validation: The newest result there was.
         generators: This rank's random generators; empty where it had none.
     """
@@ -78,6 +79,7 @@ class Resumed:
     model: dict[str, Tensor]
     learner: LearnerState
     normalization: Normalization
+    times: tuple[float, float]
     validation: ValidationResult | None
     generators: dict[str, Tensor]
 
@@ -92,6 +94,7 @@ class Resumed:
                 tensors=load_file(folder / "learner.safetensors"), facts=tree["learner"]
             ),
             normalization=Normalization.from_json(tree["normalization"]),
+            times=(tree["times"][0], tree["times"][1]),
             validation=_validation(tree["validation"]),
             generators=load_file(own) if own.exists() else {},
         )
@@ -112,6 +115,7 @@ class Trained:
         model: The network.
         learner: Its optimiser and what belongs to it.
         normalization: Of its inputs and fields.
+        times: The first and the last time that was seen when the training began.
         validation: The newest result.
         batches: How many of the source were trained on.
     """
@@ -119,6 +123,7 @@ class Trained:
     model: nn.Module
     learner: Learner
     normalization: Normalization
+    times: tuple[float, float]
     validation: Callable[[], ValidationResult | None]
     batches: Callable[[], int]
 
@@ -239,6 +244,7 @@ class Saver:
                 "train_step": trained.learner.train_step,
                 "learner": state.facts,
                 "normalization": trained.normalization.as_json(),
+                "times": trained.times,
                 "validation": None if result is None else asdict(result),
             }
 

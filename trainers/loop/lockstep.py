@@ -154,28 +154,28 @@ class LockStep:
 
     def merge(self, moments: Moments) -> tuple[Moments, Int64[np.ndarray, " rank"]]:
         """Moments of all ranks together, and the number of samples of each."""
-        channels, inputs = len(moments.field_mean), len(moments.input_mean)
+        channels = len(moments.field_mean)
         mine = np.concatenate(
             [
                 np.array([moments.count, moments.field_count, moments.step_count], np.float64),
-                *(moments.field_mean, moments.field_m2, moments.input_mean, moments.input_m2),
-                moments.step_m2,
+                np.array([moments.time_low, moments.time_high]),
+                *(moments.field_mean, moments.field_m2, moments.step_m2),
             ]
         )
-        ends = np.cumsum([3, channels, channels, inputs, inputs])
+        ends = np.cumsum([3, 2, channels, channels])
         rows = self.gather(mine)
         parts = []
         for row in rows:
-            counts, field_mean, field_m2, input_mean, input_m2, step_m2 = np.split(row, ends)
+            counts, times, field_mean, field_m2, step_m2 = np.split(row, ends)
             part = Moments(
                 count=int(counts[0]),
                 field_count=int(counts[1]),
                 field_mean=field_mean,
                 field_m2=field_m2,
-                input_mean=input_mean,
-                input_m2=input_m2,
                 step_count=int(counts[2]),
                 step_m2=step_m2,
+                time_low=float(times[0]),
+                time_high=float(times[1]),
             )
             parts.append(part)
         return merge(parts), rows[:, 0].astype(np.int64)

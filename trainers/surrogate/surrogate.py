@@ -247,6 +247,7 @@ def _problem(tree: dict[str, Any]) -> Problem:
         spacing=tuple(tree["spacing"]),
         parameters=tuple(Input(**each) for each in tree["parameters"]),
         time=Input(**tree["time"]),
+        snapshots=tree["snapshots"],
         window=tree["window"],
         time_step=tree["time_step"],
         step_every=tree["step_every"],

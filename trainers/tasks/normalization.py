@@ -10,7 +10,7 @@ Invariants (``tests/unit/trainers/tasks/test_normalization.py``):
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from jaxtyping import Float64
@@ -26,19 +26,15 @@ def merge(parts: Sequence[Moments]) -> Moments:
             (merged.field_count, merged.field_mean, merged.field_m2),
             (part.field_count, part.field_mean, part.field_m2),
         )
-        input_mean, input_m2 = _merge(
-            (merged.count, merged.input_mean, merged.input_m2),
-            (part.count, part.input_mean, part.input_m2),
-        )
         merged = Moments(
             count=merged.count + part.count,
             field_count=merged.field_count + part.field_count,
             field_mean=field_mean,
             field_m2=field_m2,
-            input_mean=input_mean,
-            input_m2=input_m2,
             step_count=merged.step_count + part.step_count,
             step_m2=merged.step_m2 + part.step_m2,
+            time_low=min(merged.time_low, part.time_low),
+            time_high=max(merged.time_high, part.time_high),
         )
     return merged
 
@@ -55,6 +51,10 @@ def _merge(left: _Part, right: _Part) -> tuple[_Vector, _Vector]:
     share = right_count / count
     delta = right_mean - left_mean
     return left_mean + delta * share, left_m2 + right_m2 + delta**2 * (left_count * share)
+
+
+MISFIT: Final = 2.0  # times the standard deviation that was taken
+FEW: Final = 30  # samples say little of a standard deviation
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,6 +94,33 @@ class Normalization:
             input_scale=_scale((high - low) / 2, (high + low) / 2),
             step_scale=_scale(change, moments.field_mean),
         )
+
+    def misfits(self, later: Moments, problem: Problem) -> list[str]:
+        """What to say of channels that have come to vary far more, or less, than when it was made.
+
+        Args:
+            later: Statistics of what has been trained on since.
+            problem: Names of the channels.
+        """
+        if later.count < FEW:
+            return []
+        shift, variance = later.field_mean - self.field_offset, later.field_m2 / later.field_count
+        spread = np.sqrt(variance)
+        size = np.sqrt(variance + shift**2)  # of the normalised field, were the scale 1
+        constant = (self.field_scale == 1.0) & (spread > 1e-6 * np.abs(later.field_mean))
+        wide, narrow = size > MISFIT * self.field_scale, spread * MISFIT < self.field_scale
+        narrow &= spread > 0
+        return [
+            f"field {name!r}: normalised by a standard deviation of {used:.3g} around "
+            f"{offset:.3g} in the first members{', which is that of a constant' if was else ''}, "
+            f"but of {std:.3g} around {mean:.3g} in what was trained on last. The network sees "
+            "it too large or too small: add validation members, which fields are normalised by"
+            for name, used, offset, std, mean, was, misfit in zip(
+                problem.field_names, self.field_scale, self.field_offset, spread, later.field_mean,
+                constant, constant | wide | narrow, strict=True,
+            )
+            if misfit
+        ]  # fmt: skip
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists; ``from_json`` reads them back."""

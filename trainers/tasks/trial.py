@@ -32,14 +32,14 @@ def try_out(config: TrainerConfig, problem: Problem) -> None:
 
 def _plain(problem: Problem) -> Moments:
     """Statistics of samples that need no normalisation."""
-    channels, inputs = np.zeros(len(problem.field_names)), np.zeros(problem.num_inputs)
+    channels = np.zeros(len(problem.field_names))
     return Moments(
         count=1,
         field_count=1,
         field_mean=channels,
         field_m2=channels + 1.0,
-        input_mean=inputs,
-        input_m2=inputs + 1.0,
         step_count=1,
         step_m2=channels + 1.0,
+        time_low=problem.time.low,
+        time_high=problem.time.high,
     )

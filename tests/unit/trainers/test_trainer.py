@@ -162,16 +162,16 @@ class Nothing(ArraySource):
     """The stream ended before a sample came."""
 
     def moments(self) -> Moments:
-        zeros = np.zeros(2), np.zeros(2), np.zeros(3), np.zeros(3)
+        zeros = np.zeros(2), np.zeros(2)
         return Moments(
             count=0,
             field_count=0,
             field_mean=zeros[0],
             field_m2=zeros[1],
-            input_mean=zeros[2],
-            input_m2=zeros[3],
             step_count=0,
             step_m2=zeros[1],
+            time_low=np.inf,
+            time_high=-np.inf,
         )
 
     def lease(self, batches: int, *, timeout: float) -> Lease:
@@ -285,3 +285,51 @@ def test_float16_without_a_gpu_is_refused() -> None:
     settings = config(precision="float16", device="cpu")
     with pytest.raises(ValueError, match=r"trainer\.precision=float16"):
         train(linear_source(), settings, linear_problem(), world=World())
+
+
+def grown(*, held: int, factor: float = 50.0) -> ArraySource:
+    """Samples whose second field is ``factor`` times as large as in the first ones."""
+    good = linear_source(batches=40, held=held)
+    fields = good.fields.copy()
+    fields[:, :, 1] *= factor
+    late = ArraySource(fields, good.inputs, good._batches, held=good.held_validation())
+    begin = good.moments()
+    late.moments = lambda: late_moments() if late.drawn else begin  # type: ignore[method-assign]
+    late_moments = ArraySource.moments.__get__(late)
+    return late
+
+
+@pytest.mark.parametrize("held", [0, 60])
+def test_a_field_that_outgrows_what_it_is_normalised_by_is_in_the_notes(held: int) -> None:
+    stats = train(grown(held=held), config(), linear_problem(), world=World())
+    (note,) = stats.notes
+    assert note.startswith("field 'pressure'")
+
+
+def test_fields_are_normalised_by_the_validation_members_whatever_has_arrived(
+    tmp_path: Path,
+) -> None:
+    found = []
+    for samples, seed in ((230, 3), (31, 9)):
+        source = linear_source(samples=samples, batches=5, seed=seed)
+        source._held = linear_held(np.random.default_rng(4), 60)
+        train(source, config(), linear_problem(), world=World(), out=tmp_path)
+        found.append(load_surrogate(tmp_path).card["normalization"]["field_scale"])
+    assert found[0] == found[1]
+
+
+def test_times_are_those_that_came_not_those_that_were_announced(tmp_path: Path) -> None:
+    """A TS of its own steps: 0 to 0.5 s were announced, and 3 s arrive."""
+    good = linear_source(batches=30)
+    inputs, held = good.inputs.copy(), linear_held(np.random.default_rng(4), 20)
+    inputs[:, 2] *= 6
+    held.inputs[:, 2] *= 5
+    source = ArraySource(good.fields, inputs, good._batches, held=held)
+    train(source, config(), linear_problem(), world=World(), out=tmp_path)
+    surrogate = load_surrogate(tmp_path, outside="raise")
+    assert surrogate.problem.time.high == inputs[:, 2].max() > 2
+    scale = surrogate.card["normalization"]["input_scale"][2]
+    assert scale == pytest.approx(np.ptp(held.inputs[:, 2]) / 2, rel=1e-6)
+    surrogate([300, 0], 2.2)
+    with pytest.raises(ValueError, match=r"time=3\.1 s is outside"):
+        surrogate([300, 0], 3.1)

@@ -13,6 +13,7 @@ from pipeline.checkpoint.resuming import (
 )
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
+    BeginTraining,
     EndProduction,
     EndValidation,
     FailedMember,
@@ -172,7 +173,7 @@ def test_members_that_were_completed_or_given_up_are_not_run_again() -> None:
 
 def test_a_study_of_which_all_members_are_over_ends_production_at_once() -> None:
     control = controller(set(range(5)), [FailedMember(5, 3, "DIVERGED")])
-    assert control.handle(TimePassed(), 0.0) == [EndValidation(), EndProduction()]
+    assert control.handle(TimePassed(), 0.0) == [EndValidation(), BeginTraining(), EndProduction()]
     assert control.handle(TrainingEnded(), 1.0) == [Stop(None)]
 
 

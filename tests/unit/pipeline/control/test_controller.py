@@ -3,8 +3,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.control.controller import MAX_RETRY_SECONDS, RETRY_SECONDS, Controller
+from pipeline.control.controller import MAX_RETRY_SECONDS, RETRY_SECONDS, STUCK_SECONDS, Controller
 from pipeline.control.events import (
+    BeginTraining,
     Broken,
     Decision,
     EndProduction,
@@ -80,6 +81,7 @@ def test_every_member_ends_exactly_once_whatever_happens(on_failure: str, ordere
             max_failed_fraction=1.0,
             on_failure=on_failure,
             ordered=ordered,
+            first=int(rng.integers(4)),
         )
         now = 0.0
         running: list[Start] = []
@@ -122,7 +124,7 @@ def test_every_member_ends_exactly_once_whatever_happens(on_failure: str, ordere
             assert counts.completed == 23 - validation_failed
         assert endings.pop("Forget", 0) == counts.retries + counts.failed
         assert endings.pop("Pass", 0) == (len(ended) if ordered else 0)
-        assert endings == {"EndValidation": 1, "EndProduction": 1}
+        assert endings == {"EndValidation": 1, "BeginTraining": 1, "EndProduction": 1}
 
 
 def test_a_failed_attempt_is_tried_again_up_to_max_attempts() -> None:
@@ -340,3 +342,39 @@ def test_validation_members_run_even_after_the_time_for_production() -> None:
     (second,) = starts(control.handle(completed(first), 5.0))
     assert second.assignment.validation
     assert control.handle(completed(second), 6.0) == [EndValidation(), EndProduction()]
+
+
+def test_training_begins_when_the_first_members_are_over_and_they_are_never_overtaken() -> None:
+    control = controller(validation=0, members=9, first=2, max_failed_fraction=1.0)
+    first, second = (starts(control.handle(WorkerReady(w), 0.0))[0] for w in (0, 1))
+    failed = control.handle(MemberFailed(first.worker, "diverged", final=False), 1.0)
+    assert failed == [Forget(0, 1)]  # its worker waits for it
+    assert BeginTraining() not in control.handle(completed(second), 1.5)
+    again, _ = starts(control.handle(TimePassed(), 1.0 + RETRY_SECONDS))
+    assert (again.assignment.member, again.assignment.attempt) == (0, 2)
+    assert BeginTraining() in control.handle(completed(again), 3.0)
+    assert BeginTraining() not in control.handle(TimePassed(), 4.0)
+
+
+@pytest.mark.parametrize(("validation", "begun"), [(0, 0.0), (2, STUCK_SECONDS)])
+def test_training_begins_where_only_training_makes_room(validation: int, begun: float) -> None:
+    """Members larger than the room; a validation member whose worker does not come back."""
+    control = controller(validation=validation, members=9, first=2)
+    for worker in range(3):
+        control.handle(WorkerReady(worker), 0.0)
+    if validation:
+        control.handle(WorkerLost(0, "the node is gone"), 1.0)
+        control.handle(MemberFailed(1, "diverged", final=True), 1.0)
+        control.handle(TimePassed(), 2.0)
+    waiting = WaitingForRoom(frozenset({0, 1, 2, 3, 4}))
+    assert (BeginTraining() in control.handle(waiting, 3.0)) == (begun == 0)
+    assert (BeginTraining() in control.handle(waiting, 3.0 + STUCK_SECONDS)) == (begun > 0)
+
+
+def test_an_ordered_study_never_begins_by_chance() -> None:
+    control = controller(validation=0, members=9, first=2, ordered=True)
+    for worker in range(2):
+        control.handle(WorkerReady(worker), 0.0)
+    waiting = WaitingForRoom(frozenset({0, 1}))
+    for now in (1.0, 1.0 + 2 * STUCK_SECONDS):
+        assert BeginTraining() not in control.handle(waiting, now)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from pipeline.members.dataset import write_dataset
-from pipeline.reservoir.moments import moments_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from tests.small_study import STEPS, VALIDATION, small_study
 from trainers.offline.stored import files_of
+from trainers.tasks.moments import moments_of
 
 pytestmark = pytest.mark.petsc
 

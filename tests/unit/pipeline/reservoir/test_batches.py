@@ -5,12 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.reservoir import moments
 from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
-from pipeline.reservoir.moments import moments_of
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import Lease, TrainStats
+from trainers.tasks import moments
+from trainers.tasks.moments import moments_of
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
 
@@ -215,16 +215,51 @@ def test_moments_are_exact_whatever_the_blocks(
     assert found.field_count == fields.shape[1] == 11 * 2 * 4 * 6
     np.testing.assert_allclose(found.field_mean, fields.mean(axis=1), rtol=1e-13)
     np.testing.assert_allclose(found.field_m2, fields.var(axis=1) * found.field_count, rtol=1e-12)
-    np.testing.assert_allclose(found.input_mean, inputs.mean(axis=0), rtol=1e-13)
-    # Mean 1e4, deviation 0.1: a sum of squares would have lost half of its digits here.
-    np.testing.assert_allclose(found.input_m2, inputs.var(axis=0) * 11, rtol=1e-9)
+    assert (found.time_low, found.time_high) == (inputs[:, 5:].min(), inputs[:, 5:].max())
+
+
+def test_until_the_first_lease_moments_are_of_whole_members_whatever_came_when(
+    slots: Slots,
+) -> None:
+    slots.members[:] = np.repeat(np.arange(5), 8)
+    slots.steps[:] = np.tile(np.arange(8), 5)
+    early, late = np.arange(19), np.random.default_rng(2).permutation(40)
+    found = {}
+    for name, held in (("early", early), ("late", late)):
+        state = HeldState(slots=held, validation=0, validation_complete=True)
+        for first in (2, 0):
+            client = ScriptedClient(some(1), held=state)
+            subject = ReservoirSource(
+                client=client,
+                training=slots,
+                validation=None,
+                batch=3,
+                first_members=first,
+                watermark=10,
+            )
+            found[name, first] = subject.moments()
+        subject.lease(1, timeout=0.0)
+        assert subject.moments().count == held.size
+    for first, count in ((2, 16), (0, 10)):
+        assert found["early", first].count == found["late", first].count == count
+        pair = [found[name, first].field_m2.tobytes() for name in ("early", "late")]
+        assert pair[0] == pair[1]
+
+
+def test_moments_of_many_samples_are_of_some_of_each_member(
+    slots: Slots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moments, "_MOST_BYTES", 10 * LAYOUT.nbytes)
+    part = moments.spread_evenly(np.arange(40), LAYOUT.nbytes)
+    assert part.tolist() == list(range(0, 40, 4))
+    assert moments.spread_evenly(np.arange(10), LAYOUT.nbytes).size == 10
 
 
 def test_moments_of_nothing_are_zero(slots: Slots) -> None:
     found = moments_of(slots.fields, slots.inputs, np.empty(0, np.int64))
     assert (found.count, found.field_count) == (0, 0)
     assert found.field_m2.tolist() == [0.0, 0.0, 0.0]
-    assert found.input_mean.shape == (7,)
+    assert (found.time_low, found.time_high) == (np.inf, -np.inf)
 
 
 def array_source(*, samples: int = 11, batch: int = 4, total_batches: int = 8) -> ArraySource:

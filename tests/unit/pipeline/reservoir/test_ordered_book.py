@@ -109,16 +109,6 @@ def test_max_surplus_holds_the_solvers() -> None:
     assert insert(book, 100) == 2
 
 
-def test_until_the_first_lease_normalisation_sees_as_many_samples_as_the_watermark() -> None:
-    book = reservoir()
-    insert(book, 3)
-    assert book.filled().tolist() == [0, 1, 2]
-    insert(book, 100)
-    assert book.filled().tolist() == [0, 1, 2, 3, 4]
-    book.lease(1, 3)
-    assert book.filled().size == 20
-
-
 def test_after_production_everything_is_drawn_once_more_and_replays_go_on() -> None:
     book = reservoir(policy="reservoir", batch=3)
     with pytest.raises(ValueError, match="replay before the end"):

@@ -47,7 +47,7 @@ def test_moments_of_one_rank_are_merged_with_nothing(alone: LockStep) -> None:
     merged, counts = alone.merge(moments)
     assert counts.tolist() == [31]
     assert merged.field_count == moments.field_count
-    for name in ("field_mean", "field_m2", "input_mean", "input_m2"):
+    for name in ("field_mean", "field_m2", "step_m2"):
         assert getattr(merged, name).tobytes() == getattr(moments, name).tobytes()
 
 

@@ -52,7 +52,7 @@ def nothing_held() -> Held:
 
 MOMENTS = Moments(
     count=SAMPLES, field_count=SAMPLES * 35, field_mean=np.zeros(2), field_m2=np.ones(2),
-    input_mean=np.zeros(3), input_m2=np.ones(3), step_count=0, step_m2=np.zeros(2),
+    step_count=0, step_m2=np.zeros(2), time_low=0.0, time_high=0.4,
 )  # fmt: skip
 
 
@@ -239,8 +239,8 @@ def test_the_training_loop_learns_from_files(tmp_path: Path, read: Read) -> None
     flat = np.moveaxis(fields.astype(np.float64), 2, 0).reshape(2, -1)
     moments = Moments(
         count=len(inputs), field_count=flat.shape[1], field_mean=flat.mean(1),
-        field_m2=flat.var(1) * flat.shape[1], input_mean=inputs.mean(0, dtype=np.float64),
-        input_m2=np.ones(3), step_count=0, step_m2=np.zeros(2),
+        field_m2=flat.var(1) * flat.shape[1], step_count=0, step_m2=np.zeros(2),
+        time_low=float(inputs[:, 2].min()), time_high=float(inputs[:, 2].max()),
     )  # fmt: skip
     said: list[TrainStats] = []
     config = TrainerConfig.model_validate(

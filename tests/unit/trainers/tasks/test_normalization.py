@@ -6,7 +6,7 @@ import pytest
 
 from tests.array_source import linear_problem, linear_samples, linear_source
 from trainers.base import Input, Moments
-from trainers.tasks.normalization import Normalization, merge
+from trainers.tasks.normalization import FEW, Normalization, merge
 
 
 def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
@@ -19,10 +19,10 @@ def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
         field_count=count,
         field_mean=np.zeros(channels) if empty else values.mean(1),
         field_m2=np.zeros(channels) if empty else values.var(1) * count,
-        input_mean=np.zeros(inputs.shape[1]) if empty else inputs.mean(0, np.float64),
-        input_m2=np.zeros(inputs.shape[1]) if empty else inputs.var(0, np.float64) * len(inputs),
         step_count=count // fields.shape[1] * (fields.shape[1] - 1),
         step_m2=(steps**2).sum((0, 1, 3, 4)),
+        time_low=float(inputs[:, 2:].min(initial=np.inf)),
+        time_high=float(inputs[:, 2:].max(initial=-np.inf)),
     )
 
 
@@ -38,7 +38,7 @@ def test_merged_moments_are_those_of_all_samples_together(cuts: list[int]) -> No
     )
     assert (merged.count, merged.field_count) == (whole.count, whole.field_count)
     assert merged.step_count == whole.step_count == 101 * 2 * 35
-    for name in ("field_mean", "field_m2", "input_mean", "input_m2", "step_m2"):
+    for name in ("field_mean", "field_m2", "step_m2", "time_low", "time_high"):
         np.testing.assert_allclose(getattr(merged, name), getattr(whole, name), rtol=1e-6)
 
 
@@ -92,3 +92,27 @@ def test_a_problem_needs_a_unit_per_channel_and_a_spacing_per_axis() -> None:
         replace(problem, field_units=("K",))
     with pytest.raises(ValueError, match="one spacing per grid axis"):
         replace(problem, spacing=(1.0,))
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.7, 1.5, 2.5])
+def test_a_field_that_comes_to_vary_otherwise_is_told_by_its_name(factor: float) -> None:
+    problem, moments = linear_problem(), linear_source().moments()
+    normalization = Normalization.of(moments, problem)
+    later = replace(moments, field_m2=moments.field_m2 * np.array([1.0, factor**2]))
+    found = normalization.misfits(later, problem)
+    assert [each.split(":")[0] for each in found] == ["field 'pressure'"] * (factor in (0.3, 2.5))
+    few = replace(later, count=FEW - 1)
+    assert normalization.misfits(few, problem) == []
+
+
+def test_a_field_that_was_constant_and_one_that_has_moved_are_told() -> None:
+    problem, moments = linear_problem(), linear_source().moments()
+    constant = replace(moments, field_mean=moments.field_mean * 0, field_m2=moments.field_m2 * 0)
+    tiny = replace(constant, field_m2=np.full(2, 1e-10 * moments.field_count))
+    (first, second) = Normalization.of(constant, problem).misfits(tiny, problem)
+    assert "that of a constant" in first
+    assert "1e-05" in second
+    moved = replace(moments, field_mean=moments.field_mean + np.array([1e4, 0.0]))
+    (told,) = Normalization.of(moments, problem).misfits(moved, problem)
+    assert told.startswith("field 'temperature'")
+    assert Normalization.of(constant, problem).misfits(constant, problem) == []

@@ -1,7 +1,8 @@
-"""Statistics of what is held, for normalisation: exact, in bounded memory.
+"""Statistics of samples, for normalisation: exact, in bounded memory.
 
 1. Whatever the blocks, the moments equal those of all values at once, to rounding.
 2. No more than a block is copied at a time.
+3. What is spread evenly over many samples depends on their order alone.
 """
 
 from collections.abc import Iterator
@@ -11,9 +12,23 @@ from typing import Final, Self
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-from trainers.base import Moments
+from trainers.base import Held, Moments
 
+_MOST_BYTES: Final = 256 << 20  # field bytes that are looked at: enough for a mean, and quick
 _BLOCK_BYTES: Final = 16 << 20  # field bytes turned into float64 at a time
+
+
+def moments_of_members(held: Held) -> Moments:
+    """Statistics of what is held, whatever the order in which it came."""
+    order = np.lexsort((held.steps, held.members))
+    return moments_of(held.fields, held.inputs, spread_evenly(order, held.fields[:1].nbytes))
+
+
+def spread_evenly(
+    slots: Int64[np.ndarray, " held"], sample_bytes: int
+) -> Int64[np.ndarray, " part"]:
+    """Every n-th slot, so many that their samples are no more than is looked at."""
+    return slots[:: max(1, -(-slots.size * sample_bytes // _MOST_BYTES))]
 
 
 def moments_of(
@@ -21,19 +36,19 @@ def moments_of(
     inputs: Float32[np.ndarray, " slot inputs"],
     slots: Int64[np.ndarray, " held"],
 ) -> Moments:
-    """Count, mean and summed squared deviation over some slots, in float64; changes, too.
+    """Count, mean and summed squared deviation over some slots, in float64; changes and times, too.
 
     Blocks of bounded size are reduced by themselves and merged (Chan, Golub, LeVeque 1979), so a
     large reservoir is neither copied nor summed with cancellation. No slots give zeros.
     """
-    channels, width = fields.shape[2], inputs.shape[1]
-    total_fields, total_inputs = _Sums.zero(channels), _Sums.zero(width)
+    channels, window = fields.shape[2], fields.shape[1]
+    total_fields = _Sums.zero(channels)
+    times = inputs[slots, inputs.shape[1] - window :]
     step_m2 = np.zeros(channels)
     for rows in _blocks(slots, fields[:1].nbytes):
         block = fields[rows].astype(np.float64)
         by_channel = np.moveaxis(block, 2, 0).reshape(channels, -1)
         total_fields = total_fields.merge(_Sums.of(by_channel))
-        total_inputs = total_inputs.merge(_Sums.of(inputs[rows].T.astype(np.float64)))
         changes = np.diff(block, axis=1)
         step_m2 += np.square(np.moveaxis(changes, 2, 0)).reshape(channels, -1).sum(axis=1)
     return Moments(
@@ -41,10 +56,10 @@ def moments_of(
         field_count=total_fields.count,
         field_mean=total_fields.mean,
         field_m2=total_fields.m2,
-        input_mean=total_inputs.mean,
-        input_m2=total_inputs.m2,
-        step_count=total_fields.count // fields.shape[1] * (fields.shape[1] - 1),
+        step_count=total_fields.count // window * (window - 1),
         step_m2=step_m2,
+        time_low=float(times.min(initial=np.inf)),
+        time_high=float(times.max(initial=-np.inf)),
     )
 
 
