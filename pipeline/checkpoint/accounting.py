@@ -19,12 +19,13 @@ import numpy as np
 import zarr
 from jaxtyping import Int64
 
-from pipeline.checkpoint.restore import read_stored
+from pipeline.checkpoint.restore import read_stored, subgroup, values_in
 from pipeline.checkpoint.resuming import given_up
 from pipeline.checkpoint.store import store_path
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError
-from pipeline.record.reader import Part, parts_of
+from pipeline.record.reader import parts_of
+from pipeline.record.rows import ArrayFiles
 from pipeline.study.config import StudyConfig
 from trainers.checkpoints.files import newest_valid
 
@@ -94,17 +95,14 @@ def record_of(run_directory: Path) -> RecordAccount | None:
         parts = parts_of(run_directory)
     except ConfigError:
         return None
-    pairs = [np.stack([_column(part, "member"), _column(part, "number")]) for part in parts]
+    pairs = [
+        [ArrayFiles(part.path / name).read(0, part.rows) for name in ("member", "number")]
+        for part in parts
+    ]
     found = np.concatenate(pairs, axis=1)
     once = np.unique(found, axis=1).shape[1]
     whole = all(part.attributes["complete"] for part in parts)
     return RecordAccount(recorded=once, twice=found.shape[1] - once, complete=whole)
-
-
-def _column(part: Part, name: str) -> Int64[np.ndarray, " row"]:
-    found = zarr.open_group(part.path, mode="r")[name]
-    assert isinstance(found, zarr.Array)
-    return np.asarray(found[:], np.int64)
 
 
 def members_of(events: Iterable[Mapping[str, Any]]) -> MemberAccount:
@@ -142,19 +140,13 @@ def _account(folder: Path, train_step: int, ranks: int) -> SampleAccount:
     roots = [zarr.open_group(store_path(folder, rank), mode="r") for rank in range(ranks)]
     stored = twice = 0
     for name in ("training", "validation"):
-        groups = [_group(root, name) for root in roots]
+        groups = [subgroup(root, name) for root in roots]
         once, more = _by_bits(groups)
         stored, twice = stored + once, twice + more + _by_rows(groups)
     for root in roots:
-        known = sum(int(bits.sum()) for _, bits in read_stored(_group(root, "training")))
+        known = sum(int(bits.sum()) for _, bits in read_stored(subgroup(root, "training")))
         twice += max(0, int(str(root.attrs["inserted"])) - known)
     return SampleAccount(train_step=train_step, stored=stored, twice=twice)
-
-
-def _group(root: zarr.Group, name: str) -> zarr.Group:
-    found = root[name]
-    assert isinstance(found, zarr.Group)
-    return found
 
 
 def _by_bits(groups: Iterable[zarr.Group]) -> tuple[int, int]:
@@ -176,11 +168,6 @@ def _by_rows(groups: Iterable[zarr.Group]) -> int:
     held: Counter[tuple[int, int]] = Counter()
     for group in groups:
         if "member" in group:
-            held.update(zip(_numbers(group, "member"), _numbers(group, "sample"), strict=True))
+            columns = [values_in(group, name).tolist() for name in ("member", "sample")]
+            held.update(zip(*columns, strict=True))
     return held.total() - len(held)
-
-
-def _numbers(group: zarr.Group, name: str) -> list[int]:
-    found = group[name]
-    assert isinstance(found, zarr.Array)
-    return [int(number) for number in np.asarray(found[:])]

@@ -73,14 +73,14 @@ def read(
     """
     sources = [rank] if ranks == old_ranks else list(range(old_ranks))
     roots = [zarr.open_group(store_path(checkpoint, each), mode="r") for each in sources]
-    groups = [_group(root, "training") for root in roots]
+    groups = [subgroup(root, "training") for root in roots]
     rows = [_own_rows(group, rank, ranks, validation=False) for group in groups]
     held = _merged(groups, rows)
     keep = fitting(held, len(training.members))
     _fill(training, groups, rows, keep)
     parts = [_counters(root) for root in roots]
     stored = _all_stored(groups)
-    kept_checks = [_group(root, "validation") for root in roots]
+    kept_checks = [subgroup(root, "validation") for root in roots]
     validation_rows = [_own_rows(group, rank, ranks, validation=True) for group in kept_checks]
     if validation is not None:
         _fill(validation, kept_checks, validation_rows, np.arange(sum(map(len, validation_rows))))
@@ -106,12 +106,13 @@ def stored_samples(checkpoint: Path, ranks: int) -> dict[int, int]:
     for rank in range(ranks):
         root = zarr.open_group(store_path(checkpoint, rank), mode="r")
         for name in ("training", "validation"):
-            for member, known in read_stored(_group(root, name)):
+            for member, known in read_stored(subgroup(root, name)):
                 count[member] = count.get(member, 0) + int(known.sum())
     return count
 
 
-def _group(root: zarr.Group, name: str) -> zarr.Group:
+def subgroup(root: zarr.Group, name: str) -> zarr.Group:
+    """The group of this name in another."""
     found = root[name]
     assert isinstance(found, zarr.Group)
     return found
@@ -123,7 +124,8 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return found
 
 
-def _values(group: zarr.Group, name: str) -> Shaped[np.ndarray, " _"]:
+def values_in(group: zarr.Group, name: str) -> Shaped[np.ndarray, " _"]:
+    """All values of an array."""
     return np.asarray(_array(group, name)[:])
 
 
@@ -135,10 +137,10 @@ def _counters(root: zarr.Group) -> Counters:
 def _order(root: zarr.Group) -> Order | None:
     if "order" not in root:
         return None
-    group = _group(root, "order")
+    group = subgroup(root, "order")
     return Order(
         facts=json.loads(str(group.attrs["facts"])),
-        arrays={name: _values(group, name) for name in group.array_keys()},
+        arrays={name: values_in(group, name) for name in group.array_keys()},
     )
 
 
@@ -147,19 +149,19 @@ def recorded_rows(checkpoint: Path, rank: int) -> tuple[int | None, int]:
     root = zarr.open_group(store_path(checkpoint, rank), mode="r")
     if "record" not in root:
         return None, 0
-    attributes = _group(root, "record").attrs
+    attributes = subgroup(root, "record").attrs
     return int(str(attributes["position"])), int(str(attributes["dropped"]))
 
 
 def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
     if "record" not in root:
         return None
-    group = _group(root, "record")
+    group = subgroup(root, "record")
     return Recorded(
         position=int(str(group.attrs["position"])),
         dropped=int(str(group.attrs["dropped"])),
-        rows=_values(group, "row")[keep],
-        draws=_values(group, "draws")[keep],
+        rows=values_in(group, "row")[keep],
+        draws=values_in(group, "draws")[keep],
         inputs=np.asarray(_array(group, "inputs")[:])[keep],
     )
 
@@ -167,7 +169,7 @@ def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
 def _own_rows(group: zarr.Group, rank: int, ranks: int, *, validation: bool) -> Numbers:
     if "member" not in group:
         return np.empty(0, np.int64)
-    members, samples = _values(group, "member"), _values(group, "sample")
+    members, samples = values_in(group, "member"), values_in(group, "sample")
     return np.flatnonzero(home(members, samples, validation=validation, ranks=ranks) == rank)
 
 
@@ -175,7 +177,7 @@ def _of_rows(
     groups: Sequence[zarr.Group], name: str, rows: Sequence[Numbers]
 ) -> Shaped[np.ndarray, " _"]:
     return np.concatenate(
-        [_values(group, name)[own] for group, own in zip(groups, rows, strict=True)]
+        [values_in(group, name)[own] for group, own in zip(groups, rows, strict=True)]
     )
 
 
@@ -218,9 +220,9 @@ def _blocks(rows: Numbers, length: int) -> Iterator[tuple[int, Numbers]]:
 
 def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sample"]]]:
     """Of each member, which samples were ever stored; ``group`` is training or validation."""
-    bits, end = _values(group, "stored_bits"), 0
-    sizes = _values(group, "stored_bytes").tolist()
-    for member, size in zip(_values(group, "stored_member").tolist(), sizes, strict=True):
+    bits, end = values_in(group, "stored_bits"), 0
+    sizes = values_in(group, "stored_bytes").tolist()
+    for member, size in zip(values_in(group, "stored_member").tolist(), sizes, strict=True):
         yield member, np.unpackbits(bits[end : end + size]).astype(np.bool_)
         end += size
 

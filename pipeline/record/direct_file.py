@@ -1,7 +1,9 @@
 """Writes large files past the page cache: data that nobody reads again soon.
 
 Through the page cache a gigabyte costs 0.3 s of a core, and several where the kernel has to find
-the memory first; past it 0.05 s, and nothing else is driven out.
+the memory first; past it 0.07 s, and nothing else is driven out. ``record_cost`` on two busy cores:
+99 % of the samples are recorded at 0.55 to 0.7 of the plain rate, through the cache 36 % at 0.4 to
+0.57.
 
 1. The file holds exactly the content, whatever its length.
 2. Memory that is not ``aligned``, and a file system that refuses, get an ordinary write.

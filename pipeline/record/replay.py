@@ -17,7 +17,7 @@ from jaxtyping import Float64, Int64, Shaped
 from pipeline.errors import ConfigError
 from pipeline.record.layout import MADE_FROM, TIME
 from pipeline.record.reader import Part, parts_of
-from pipeline.record.rows import Column, Compression, read_chunk
+from pipeline.record.rows import ArrayFiles
 from pipeline.slots.layout import Box
 from solvers.base import FieldSpec, Snapshot, SolverFailed
 
@@ -162,26 +162,24 @@ class _PartReader:
     """Reads the chunks of one rank's group."""
 
     def __init__(self, part: Part) -> None:
-        self.path = part.path
-        self._rows = part.rows
-        self._columns = {name: _column(name, about) for name, about in part.arrays.items()}
-        self._compression = _compression(part.arrays["member"])
+        self.path, self._rows = part.path, part.rows
+        self._arrays = {name: ArrayFiles(part.path / name) for name in part.arrays}
         self._names = {own: name for name, own in part.attributes["fields"].items()}
         self._held: dict[str, tuple[int, Shaped[np.ndarray, " row ..."]]] = {}
-        columns = [self._columns[name] for name in self._names.values()]
-        self.dtype = columns[0].dtype
+        fields = [self._arrays[name].array for name in self._names.values()]
+        self.dtype = fields[0].dtype.name
         self.spec = FieldSpec(
             names=tuple(self._names),
-            units=tuple(str(column.attributes["units"]) for column in columns),
-            shape=columns[0].row[1:],
+            units=tuple(str(field.attrs["units"]) for field in fields),
+            shape=fields[0].shape[2:],
             spacing=tuple(part.attributes["spacing"]),
             inputs=tuple(part.attributes["given_fields"]),
         )
 
     def snapshots(self, part: int, every: int) -> Int64[np.ndarray, " 5 snapshot"]:
         """Member, step, part, row and place in its window of every snapshot here."""
-        member, step = self._whole("member"), self._whole("step")
-        window = self._columns[TIME].row[0]
+        member, step = (self._arrays[name].read(0, self._rows) for name in ("member", "step"))
+        window = self._arrays[TIME].array.shape[1]
         place = np.tile(np.arange(window), self._rows)
         row = np.repeat(np.arange(self._rows), window)
         return np.stack(
@@ -194,34 +192,11 @@ class _PartReader:
 
     def value(self, array: str, row: int) -> Shaped[np.ndarray, "..."]:
         """What stands in a row of an array."""
-        column = self._columns[array]
-        index, place = divmod(row, column.chunk_rows)
+        files = self._arrays[array]
+        rows = files.array.chunks[0]
+        index, place = divmod(row, rows)
         held = self._held.get(array)
         if held is None or held[0] != index:
-            held = self._held[array] = index, self._chunk(column, index)
+            end = min((index + 1) * rows, self._rows)
+            held = self._held[array] = index, files.read(index * rows, end)
         return np.asarray(held[1][place])
-
-    def _whole(self, array: str) -> Int64[np.ndarray, " row"]:
-        column = self._columns[array]
-        chunks = range(-(-self._rows // column.chunk_rows))
-        whole = [self._chunk(column, index) for index in chunks]
-        return np.concatenate([*whole, np.empty(0, np.int64)])[: self._rows].astype(np.int64)
-
-    def _chunk(self, column: Column, index: int) -> Shaped[np.ndarray, " row ..."]:
-        return read_chunk(self.path, column, index, self._compression)
-
-
-def _column(name: str, about: Mapping[str, Any]) -> Column:
-    chunk = about["chunk_grid"]["configuration"]["chunk_shape"]
-    return Column(
-        name=name,
-        dtype=about["data_type"],
-        dims=tuple(about["dimension_names"]),
-        chunk_rows=int(chunk[0]),
-        row=tuple(int(size) for size in about["shape"][1:]),
-        attributes=about["attributes"],
-    )
-
-
-def _compression(about: Mapping[str, Any]) -> Compression:
-    return "zstd" if any(codec["name"] == "zstd" for codec in about["codecs"]) else "none"

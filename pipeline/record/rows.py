@@ -32,7 +32,6 @@ Compression = Literal["none", "zstd"]
 METADATA: Final = "zarr.json"
 _PART: Final = ".part"  # a file that is being written; nobody reads it
 _ZSTD_LEVEL: Final = 1
-_FILL: Final = {"i": 0, "f": 0.0}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,27 +55,24 @@ class Column:
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
     def metadata(self, rows: int, compression: Compression) -> dict[str, Any]:
-        """The array's ``zarr.json`` when it holds ``rows`` rows."""
-        codecs: list[dict[str, Any]] = [{"name": "bytes", "configuration": {"endian": "little"}}]
-        if compression == "zstd":
-            level = {"level": _ZSTD_LEVEL, "checksum": False}
-            codecs.append({"name": "zstd", "configuration": level})
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [rows, *self.row],
-            "data_type": self.dtype,
-            "chunk_grid": {
-                "name": "regular",
-                "configuration": {"chunk_shape": [self.chunk_rows, *self.row]},
-            },
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "fill_value": _FILL[np.dtype(self.dtype).kind],
-            "codecs": codecs,
-            "attributes": dict(self.attributes),
-            "dimension_names": list(self.dims),
-            "storage_transformers": [],
-        }
+        """The array's ``zarr.json`` when it holds ``rows`` rows, as zarr-python writes it."""
+        import zarr  # here: a study is checked without it
+        from zarr.codecs import ZstdCodec
+
+        files: dict[str, Any] = {}
+        zarr.create_array(
+            files,
+            shape=(rows, *self.row),
+            chunks=(self.chunk_rows, *self.row),
+            dtype=self.dtype,
+            compressors=ZstdCodec(level=_ZSTD_LEVEL) if compression == "zstd" else None,
+            fill_value=0,
+            chunk_key_encoding={"name": "default", "separator": "."},
+            dimension_names=self.dims,
+            attributes=dict(self.attributes),
+        )
+        found: dict[str, Any] = json.loads(files[METADATA].to_bytes())
+        return found
 
     def chunk(self, index: int) -> str:
         """Where a chunk lies in the group; all axes but the first have one chunk.
@@ -104,6 +100,7 @@ class RowGroup:
         self.bytes_written = 0
         self._compression = compression
         self._written: set[Path] = set()  # since the last commit; they still lie beside their place
+        self._arrays = {column.name: column.metadata(rows, compression) for column in columns}
         self._fixed: dict[str, dict[str, Any]] = {}
 
     @classmethod
@@ -148,18 +145,17 @@ class RowGroup:
         found = json.loads((path / METADATA).read_text(encoding="utf-8"))
         arrays = found["consolidated_metadata"]["metadata"]
         rows = int(arrays[columns[0].name]["shape"][0])
-        for column in columns:
-            if arrays.get(column.name) != column.metadata(rows, compression):
-                raise ValueError(
-                    f"{path}/{column.name}: was written as {arrays.get(column.name)}, but this "
-                    f"study writes {column.metadata(rows, compression)}. Record into a new folder"
-                )
         group = cls(
             path, columns=columns, attributes=found["attributes"], compression=compression,
             rows=rows,
         )  # fmt: skip
-        names = {column.name for column in columns}
-        group._fixed = {name: each for name, each in arrays.items() if name not in names}
+        for name, wanted in group._arrays.items():
+            if arrays.get(name) != wanted:
+                raise ValueError(
+                    f"{path}/{name}: was written as {arrays.get(name)}, but this study writes "
+                    f"{wanted}. Record into a new folder"
+                )
+        group._fixed = {name: each for name, each in arrays.items() if name not in group._arrays}
         for part in path.rglob(f"*{_PART}"):
             part.unlink()
         return group
@@ -176,9 +172,9 @@ class RowGroup:
             raw = zstd.compress(raw, _ZSTD_LEVEL)
         self._write(self.path / column.chunk(index), raw)
 
-    def read_chunk(self, column: Column, index: int) -> Shaped[np.ndarray, " rows ..."]:
-        """A chunk that was written before."""
-        return read_chunk(self.path, column, index, self._compression).copy()
+    def read(self, column: Column, first: int) -> Shaped[np.ndarray, " rows ..."]:
+        """The committed rows of an array from ``first`` on."""
+        return ArrayFiles(self.path / column.name).read(first, self.rows)
 
     def commit(self, rows: int) -> None:
         """Everything up to ``rows`` can be read from now on, and survives a loss of power."""
@@ -189,8 +185,8 @@ class RowGroup:
         for folder in {path.parent for path in self._written}:
             synchronise(folder)
         self._written.clear()
-        arrays = {column.name: column.metadata(rows, self._compression) for column in self.columns}
-        for name, metadata in arrays.items():
+        for name, metadata in self._arrays.items():
+            metadata["shape"][0] = rows
             write_durably(self.path / name / METADATA, _json(metadata))
         whole = {
             "zarr_format": 3,
@@ -199,7 +195,7 @@ class RowGroup:
             "consolidated_metadata": {
                 "kind": "inline",
                 "must_understand": False,
-                "metadata": arrays | self._fixed,
+                "metadata": self._arrays | self._fixed,
             },
         }
         write_durably(self.path / METADATA, _json(whole))
@@ -235,27 +231,35 @@ class RowGroup:
         self.bytes_written += len(content)
 
 
+@final
+class ArrayFiles:
+    """Reads one array, and makes nothing up: zarr itself has zeros for a chunk that is missing."""
+
+    def __init__(self, folder: Path) -> None:
+        import zarr
+
+        self.folder = folder
+        self.array = zarr.open_array(folder, mode="r")
+
+    def read(self, first: int, end: int) -> Shaped[np.ndarray, " rows ..."]:
+        """Some rows.
+
+        Raises:
+            OSError: A chunk of them is not there.
+            ValueError: A chunk has another length.
+            RuntimeError: A compressed chunk is damaged.
+        """
+        metadata = self.array.metadata
+        for index in range(first // self.array.chunks[0], -(-end // self.array.chunks[0])):
+            key = metadata.encode_chunk_key((index, *[0] * (self.array.ndim - 1)))
+            (self.folder / key).stat()
+        return np.asarray(self.array[first:end])
+
+
 def attributes_of(path: Path) -> dict[str, Any]:
     """What is said of a group."""
     found: dict[str, Any] = json.loads((path / METADATA).read_text(encoding="utf-8"))["attributes"]
     return found
-
-
-def read_chunk(
-    path: Path, column: Column, index: int, compression: Compression
-) -> Shaped[np.ndarray, " rows ..."]:
-    """A chunk of the group at ``path``, read-only.
-
-    Raises:
-        OSError: It is not there.
-        ValueError: It has another length.
-    """
-    raw = (path / column.chunk(index)).read_bytes()
-    if compression == "zstd":
-        from numcodecs import zstd
-
-        raw = zstd.decompress(raw)
-    return np.frombuffer(raw, column.dtype).reshape(column.chunk_rows, *column.row)
 
 
 def _part_of(path: Path) -> Path:

@@ -415,16 +415,11 @@ class Record:
 
     def _restore(self) -> None:
         """Take up the last chunks of what is there, where they are not full."""
-        rows, draws = self._rows, self._draws_column
-        for index in range(-(-rows // draws.chunk_rows)):
-            values = self._group.read_chunk(draws, index)
-            first = index * draws.chunk_rows
-            kept = min(draws.chunk_rows, rows - first)
-            self._draws[first : first + kept] = values[:kept]
+        rows = self._rows
+        self._draws[:rows] = self._group.read(self._draws_column, 0)
         for column in self._short:
-            if rows % column.chunk_rows:
-                chunk = self._group.read_chunk(column, rows // column.chunk_rows)
-                self._tails[column.name][:] = chunk
+            last = self._group.read(column, rows - rows % column.chunk_rows)
+            self._tails[column.name][: len(last)] = last
         filled = rows % self._block_rows
         if filled:
             self._spare -= 1
@@ -432,7 +427,7 @@ class Record:
             block.first = rows - filled
             block.filled = block.copied = filled
             for column, own in zip(self._fields, block.fields, strict=True):
-                own[:] = self._group.read_chunk(column, block.first // self._block_rows)
+                own[:filled] = self._group.read(column, block.first)
 
 
 def _part(index: Index, start: int, stop: int) -> Index:
