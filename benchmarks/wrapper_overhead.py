@@ -282,7 +282,7 @@ def _take_turns(result: Connection) -> None:
 
 def made(kind: str, **changed: object) -> Solver:
     """The solver of a case."""
-    return build(known(kind).config.model_validate(CASES[kind].settings | changed))
+    return build(known(kind).model_validate(CASES[kind].settings | changed))
 
 
 def overhead(kind: str) -> float:

@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from typing import Protocol, TypeVar, final, runtime_checkable
+from typing import Protocol, TypeVar, cast, final, runtime_checkable
 
 import numpy as np
 import petsc4py
@@ -45,19 +45,14 @@ _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
     "FieldVector", "Owned", "PETSc", "add_up", "communicator", "field_vector", "fits_float32",
-    "last_line", "linear_solver", "require_finite", "require_finite_everywhere", "scoped_options",
-    "self_communicator", "solve", "unique_prefix", "world_communicator",
+    "last_line", "linear_solver", "raised_in_callback", "reason_name", "require_finite",
+    "require_finite_everywhere", "scoped_options", "self_communicator", "solve", "unique_prefix",
+    "world_communicator",
 ]  # fmt: skip
 
 _instances = count()
-_REASONS: dict[object, str] = {
-    **{
-        value: name
-        for name, value in vars(PETSc.KSP.ConvergedReason).items()
-        if isinstance(value, int) and value < 0
-    },
-    PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT: "DIVERGED_ITS",  # what PETSc itself calls it
-}
+# PETSC_ERR_PYTHON: a Python callback raised.
+_CALLBACK_RAISED = 101
 
 
 @runtime_checkable
@@ -262,10 +257,10 @@ def solve(ksp: PETSc.KSP, rhs: PETSc.Vec, solution: PETSc.Vec, *, step: int, tim
             f"linear solve failed at solver step {step}, time {time:g} s: {last_line(error)}"
         ) from error
     if ksp.is_diverged:
-        reason = ksp.getConvergedReason()
+        reason = cast("int", ksp.getConvergedReason())  # the stub calls it a class of its own
         raise SolverFailed(
             f"linear solve failed at solver step {step}, time {time:g} s: "
-            f"{_REASONS.get(reason, f'reason {reason}')} after {ksp.getIterationNumber()} "
+            f"{reason_name(PETSc.KSP, reason)} after {ksp.getIterationNumber()} "
             f"iterations (-ksp_type {ksp.getType()} -pc_type {ksp.pc.getType()})"
         )
     return int(ksp.getIterationNumber())
@@ -326,3 +321,16 @@ def fits_float32(state: PETSc.Vec) -> bool:
 def last_line(error: PETSc.Error) -> str:
     """What PETSc says at the bottom of its stack trace, without the rank."""
     return str(error).strip().rpartition("\n")[2].partition("] ")[2]
+
+
+def raised_in_callback(error: PETSc.Error) -> BaseException | None:
+    """The exception of a Python callback that PETSc gave up for: its stack would only bury it."""
+    return error.__cause__ if error.ierr == _CALLBACK_RAISED else None  # type: ignore[attr-defined]
+
+
+def reason_name(kind: type[PETSc.TS | PETSc.SNES | PETSc.KSP], value: int) -> str:
+    """PETSc's name of a converged reason."""
+    if kind is PETSc.KSP and value == PETSc.KSP.ConvergedReason.DIVERGED_MAX_IT:
+        return "DIVERGED_ITS"  # what PETSc itself calls it
+    named = (name for name, known in vars(kind.ConvergedReason).items() if known == value)
+    return next(named, f"reason {value}")

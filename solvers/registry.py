@@ -7,7 +7,6 @@
 
 import ast
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import cast, get_args
@@ -16,106 +15,15 @@ from pydantic import BaseModel
 
 from solvers.base import Solver
 from solvers.config import AnySolverConfig
-from solvers.configs.burgers import BurgersConfig
-from solvers.configs.cavity import CavityConfig
-from solvers.configs.darcy import DarcyConfig
-from solvers.configs.gray_scott import GrayScottConfig
-from solvers.configs.heat import HeatConfig
-from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
-from solvers.configs.lorenz import LorenzConfig
-from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.configs.own import OwnConfig
-from solvers.configs.program import ProgramConfig
-from solvers.configs.shallow_water import ShallowWaterConfig
-from solvers.configs.wave import WaveConfig
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SolverKind:
-    """One built-in solver.
-
-    Attributes:
-        config: Its settings.
-        target: ``module:Class``, imported on demand; the class takes the config alone.
-        summary: What it simulates, in one line.
-        distributed: Whether it is a ``solvers.base.Distributed``: runs on several mpi_ranks.
-    """
-
-    config: type[AnySolverConfig]
-    target: str
-    summary: str
-    distributed: bool = True
-
-
-SOLVERS: dict[str, SolverKind] = {
-    "heat": SolverKind(
-        config=HeatConfig,
-        target="solvers.pdes.heat:Heat",
-        summary="heat conduction in 1-D, 2-D or 3-D between walls of constant temperature",
-    ),
-    "burgers": SolverKind(
-        config=BurgersConfig,
-        target="solvers.pdes.burgers:Burgers",
-        summary="Burgers' equation with diffusion, dispersion and forcing on a periodic line",
-    ),
-    "kuramoto_sivashinsky": SolverKind(
-        config=KuramotoSivashinskyConfig,
-        target="solvers.pdes.kuramoto_sivashinsky:KuramotoSivashinsky",
-        summary="the Kuramoto-Sivashinsky equation on a periodic line",
-    ),
-    "wave": SolverKind(
-        config=WaveConfig,
-        target="solvers.pdes.wave:Wave",
-        summary="waves on a 2-D membrane",
-    ),
-    "gray_scott": SolverKind(
-        config=GrayScottConfig,
-        target="solvers.pdes.gray_scott:GrayScott",
-        summary="two reacting and diffusing species that form patterns, 2-D and periodic",
-    ),
-    "cavity": SolverKind(
-        config=CavityConfig,
-        target="solvers.pdes.cavity:Cavity",
-        summary="flow in a 2-D cavity whose lid slides, steady or unsteady",
-    ),
-    "navier_stokes": SolverKind(
-        config=NavierStokesConfig,
-        target="solvers.pdes.navier_stokes:NavierStokes",
-        summary="forced 2-D flow on a periodic rectangle, from random initial vorticity",
-    ),
-    "darcy": SolverKind(
-        config=DarcyConfig,
-        target="solvers.pdes.darcy:Darcy",
-        summary="steady pressure in a 2-D porous medium of random permeability",
-    ),
-    "lorenz": SolverKind(
-        config=LorenzConfig,
-        target="solvers.pdes.lorenz:Lorenz",
-        summary="the Lorenz system, three ordinary differential equations",
-        distributed=False,
-    ),
-    "shallow_water": SolverKind(
-        config=ShallowWaterConfig,
-        target="solvers.pdes.shallow_water:ShallowWater",
-        summary="shallow water over a bottom: breaking dams and tsunamis, 2-D",
-    ),
-    "program": SolverKind(
-        config=ProgramConfig,
-        target="solvers.program.solver:Program",
-        summary="any PETSc program, unmodified, streaming through a named pipe",
-        distributed=False,
-    ),
-    "own": SolverKind(
-        config=OwnConfig,
-        target="solvers.own.solver:Own",
-        distributed=False,
-        summary="a class in your own Python file, around a petsc4py TS that you already have",
-    ),
+SOLVERS: dict[str, type[AnySolverConfig]] = {
+    config.model_fields["kind"].default: config for config in get_args(AnySolverConfig)
 }
 
 
-def known(kind: str) -> SolverKind:
-    """The solver of that kind.
+def known(kind: str) -> type[AnySolverConfig]:
+    """The config of a kind of solver, which says where its class lies.
 
     Raises:
         ValueError: There is none; the message lists those that there are.
@@ -127,22 +35,21 @@ def known(kind: str) -> SolverKind:
 
 def build(config: AnySolverConfig) -> Solver:
     """A solver ready to run members; this imports PETSc."""
-    module, _, name = known(config.kind).target.partition(":")
+    module, _, name = config.target.partition(":")
     return cast("Solver", getattr(import_module(module), name)(config))
 
 
 def describe(kind: str) -> str:
     """What the solver computes, its parameters and its settings, for a person to read."""
-    return describe_config(known(kind).config(), value="default")
+    return describe_config(known(kind)(), value="default")
 
 
 def describe_config(config: AnySolverConfig, *, value: str = "value") -> str:
     """The same for a solver with the settings of a study; ``value`` heads their column."""
-    entry = known(config.kind)
     parameters = [
         (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
     ]
-    about, arguments = _docstring(entry.target), []
+    about, arguments = _docstring(config.target), []
     if isinstance(config, OwnConfig) and config.announced.parameters:
         about = config.announced.about
         arguments = [

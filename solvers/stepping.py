@@ -23,6 +23,8 @@ from solvers.base import Snapshot, SolverFailed
 from solvers.petsc import (
     PETSc,
     last_line,
+    raised_in_callback,
+    reason_name,
     require_finite,
     require_finite_everywhere,
     scoped_options,
@@ -36,8 +38,6 @@ __all__ = [
 # PETSc's "no limit": the largest numbers there are.
 _NO_LAST_TIME = float(np.finfo(np.float64).max)
 _NO_LAST_STEP = int(np.iinfo(np.dtype(PETSc.IntType)).max)
-# PETSC_ERR_PYTHON: a Python callback raised.
-_CALLBACK_RAISED = 101
 # The study says these; an option would make the snapshots' times differ from what it announces.
 _SAID_BY_THE_STUDY = (
     "ts_adapt_type", "ts_dt", "ts_time_step", "ts_init_time", "ts_max_steps", "ts_max_time",
@@ -204,9 +204,8 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> Effort:
     try:
         ts.solve()
     except PETSc.Error as error:
-        raised = error.__cause__
-        if error.ierr == _CALLBACK_RAISED and raised is not None:  # type: ignore[attr-defined]
-            raise raised  # noqa: B904 - PETSc's stack would bury the callback's
+        if (raised := raised_in_callback(error)) is not None:
+            raise raised  # noqa: B904 - it has its own traceback
         raise SolverFailed(
             f"time step failed at solver step {step}, time {time:g} s: {last_line(error)}"
         ) from error
@@ -239,16 +238,10 @@ def _reason(of: PETSc.TS | PETSc.SNES | PETSc.KSP) -> int:
 
 def _reasons(ts: PETSc.TS) -> str:
     """Why TS gave up, and below it SNES and KSP where they did."""
-    parts = [_name(PETSc.TS, _reason(ts))]
+    parts = [reason_name(PETSc.TS, _reason(ts))]
     if ts.isImplicit():
         for label, solver in (("SNES", ts.getSNES()), ("KSP", ts.getSNES().getKSP())):
             if _reason(solver) < 0:
-                name = _name(type(solver), _reason(solver))
+                name = reason_name(type(solver), _reason(solver))
                 parts.append(f"{label} {name} after {solver.getIterationNumber()} iterations")
     return ", ".join(parts)
-
-
-def _name(kind: type[PETSc.TS | PETSc.SNES | PETSc.KSP], value: int) -> str:
-    """PETSc's name of a reason."""
-    named = (name for name, known in vars(kind.ConvergedReason).items() if known == value)
-    return next(named, f"reason {value}")

@@ -31,7 +31,7 @@ def listing(*, measured: bool) -> Iterator[str]:
     for kind, entry in registry.SOLVERS.items():
         cost = ""
         if measured:
-            known = figures.UNKNOWN if kind in EXAMPLES else _brief(entry.config())
+            known = figures.UNKNOWN if kind in EXAMPLES else _brief(entry())
             cost = f"{known:>8}  "
         yield f"{kind:<{width}}  {cost}{entry.summary}"
     if measured:
@@ -48,7 +48,7 @@ def description(asked: str, *, measured: bool) -> Iterator[str]:
     if asked in registry.SOLVERS:
         yield registry.describe(asked)
         if measured and asked not in EXAMPLES:
-            yield from _cost_lines(registry.known(asked).config())
+            yield from _cost_lines(registry.known(asked)())
     elif asked.endswith((".yaml", ".yml")):
         study = load(asked)
         yield registry.describe_config(study.solver)

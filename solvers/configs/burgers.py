@@ -2,27 +2,29 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, FiniteFloat, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like
 
 # A stencil reaches three cells to either side, and may not meet itself round the line.
 _FEWEST_CELLS = 8
 
 
-class BurgersConfig(BaseModel):
+class BurgersConfig(SteppedConfig):
     """Settings of ``kind: burgers``; what they mean is in ``solvers/pdes/burgers.py``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.burgers:Burgers"
+    summary = "Burgers' equation with diffusion, dispersion and forcing on a periodic line"
 
     kind: Literal["burgers"] = "burgers"
     grid: tuple[StrictInt] = Field(default=(100,), description="cells (x), at least 8 [1]")
-    steps: StrictInt = Field(default=250, ge=1, description="snapshots after the initial one [1]")
-    dt: FiniteFloat = Field(default=0.016, gt=0, description="time between snapshots [1]")
-    length: FiniteFloat = Field(default=16.0, gt=0, description="length of the line [1]")
+    steps: Count = Field(default=250, description="snapshots after the initial one [1]")
+    dt: Positive = Field(default=0.016, description="time between snapshots [1]")
+    length: Positive = Field(default=16.0, description="length of the line [1]")
     terms: StrictInt = Field(default=5, ge=1, le=1000, description="sines in a forcing [1]")
-    waves: StrictInt = Field(default=3, ge=1, description="most waves of a sine on the line, l [1]")
+    waves: Count = Field(default=3, description="most waves of a sine on the line, l [1]")
     frequency: FiniteFloat = Field(
         default=0.4, ge=0, description="largest angular frequency of a sine, omega [1]"
     )
@@ -40,16 +42,6 @@ class BurgersConfig(BaseModel):
         return grid
 
     _options = field_validator("petsc_options")(options_like("-ksp_type gmres -pc_type ilu"))
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [1]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The three coefficients, and what chooses the forcing."""

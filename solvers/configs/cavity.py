@@ -1,19 +1,19 @@
 """Says what a study may set about ``kind: cavity``, and what each member is told."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
-
-class CavityConfig(BaseModel):
+class CavityConfig(SteppedConfig):
     """Settings of ``kind: cavity``; what they mean is in ``solvers/pdes/cavity.py``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.cavity:Cavity"
+    summary = "flow in a 2-D cavity whose lid slides, steady or unsteady"
 
     kind: Literal["cavity"] = "cavity"
     mode: Literal["unsteady", "steady"] = Field(
@@ -23,11 +23,11 @@ class CavityConfig(BaseModel):
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(63, 63), description="points (y, x) between the walls, at least 3 each [1]"
     )
-    steps: StrictInt = Field(
-        default=100, ge=1, description="solver steps of a member; steady: lid speeds [1]"
+    steps: Count = Field(
+        default=100, description="solver steps of a member; steady: lid speeds [1]"
     )
-    dt: FiniteFloat = Field(default=0.05, gt=0, description="time step; not used if steady [s]")
-    length: tuple[_Positive, _Positive] = Field(
+    dt: Positive = Field(default=0.05, description="time step; not used if steady [s]")
+    length: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0), description="size of the cavity (y, x) [m]"
     )
     lid: Literal["uniform", "regularised"] = Field(
@@ -39,11 +39,6 @@ class CavityConfig(BaseModel):
 
     _points = field_validator("grid")(three_points)
     _options = field_validator("petsc_options")(options_like("-ksp_type gmres -pc_type ilu"))
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
 
     @property
     def end_time(self) -> float:

@@ -1,30 +1,31 @@
 """Says what a study may set about ``kind: darcy``, and what each member is told."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import BaseConfig, Positive
 from solvers.configs.checks import options_like, three_points
 from solvers.configs.random_fields import PositiveFieldConfig, TwoPhaseFieldConfig
 
 __all__ = ["DarcyConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 # 12 where N(0, (-lap + 9)^(-2)) is positive, 3 elsewhere.
 _BENCHMARK = TwoPhaseFieldConfig(length_scale=1 / 3, smoothness=2.0, low=3.0, contrast=4.0)
 
 
-class DarcyConfig(BaseModel):
+class DarcyConfig(BaseConfig):
     """Settings of ``kind: darcy``; what they mean is in the docstring of ``solvers.pdes.darcy``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.darcy:Darcy"
+    summary = "steady pressure in a 2-D porous medium of random permeability"
 
     kind: Literal["darcy"] = "darcy"
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="cells (y, x), at least 3 each [1]"
     )
-    length: tuple[_Positive, _Positive] = Field(
+    length: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0), description="size of the domain (y, x) [m]"
     )
     coefficient: PositiveFieldConfig = Field(

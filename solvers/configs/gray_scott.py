@@ -1,50 +1,48 @@
 """Settings of ``kind: gray_scott``: checked at load, without PETSc."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     StrictInt,
     field_validator,
     model_validator,
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 
 __all__ = ["GrayScottConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 # How far the classical Runge-Kutta scheme is stable on the negative real axis.
 _REAL_LIMIT = 2.785
 # Largest v^2 + F, the rate at which u is used up where it meets v: v stays below 0.5.
 _REACTION = 0.3
 
 
-class GrayScottConfig(BaseModel):
+class GrayScottConfig(SteppedConfig):
     """Settings of ``kind: gray_scott``; their meaning is in the docstring of its solver."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.gray_scott:GrayScott"
+    summary = "two reacting and diffusing species that form patterns, 2-D and periodic"
 
     kind: Literal["gray_scott"] = "gray_scott"
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="points (y, x), at least 3 each [1]"
     )
-    steps: StrictInt = Field(default=600, ge=1, description="solver steps of a member [1]")
-    dt: FiniteFloat = Field(default=2.5, gt=0, description="time step, dimensionless [1]")
-    length: tuple[_Positive, _Positive] = Field(
+    steps: Count = Field(default=600, description="solver steps of a member [1]")
+    dt: Positive = Field(default=2.5, description="time step, dimensionless [1]")
+    length: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0), description="period (y, x), dimensionless [1]"
     )
-    diffusion_u: FiniteFloat = Field(default=2e-5, gt=0, description="diffusivity of u [1]")
-    diffusion_v: FiniteFloat = Field(default=1e-5, gt=0, description="diffusivity of v [1]")
+    diffusion_u: Positive = Field(default=2e-5, description="diffusivity of u [1]")
+    diffusion_v: Positive = Field(default=1e-5, description="diffusivity of v [1]")
     spots: StrictInt = Field(
         default=5, ge=1, le=1000, description="spots of v in the initial state [1]"
     )
-    spot_width: FiniteFloat = Field(
-        default=0.05, gt=0, description="standard deviation of a spot, dimensionless [1]"
+    spot_width: Positive = Field(
+        default=0.05, description="standard deviation of a spot, dimensionless [1]"
     )
     seed: StrictInt = Field(
         default=0, ge=0, description="where the spots lie, the same for every member [1]"
@@ -71,16 +69,6 @@ class GrayScottConfig(BaseModel):
                 "an implicit scheme: petsc_options: '-ts_type cn'"
             )
         return self
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot, dimensionless."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The two rates that select the pattern."""

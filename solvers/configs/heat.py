@@ -1,13 +1,10 @@
 """Settings of ``kind: heat``: checked at load, without PETSc."""
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     StrictBool,
     StrictInt,
     field_validator,
@@ -15,33 +12,34 @@ from pydantic import (
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 
 __all__ = ["HeatConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
 # The walls of each axis, x first.
 WALLS = (("west", "east"), ("south", "north"), ("bottom", "top"))
 _WHOLE = {1: "rod", 2: "plate", 3: "block"}
 
 
-class HeatConfig(BaseModel):
+class HeatConfig(SteppedConfig):
     """Settings of ``kind: heat``; what they mean is in the docstring of ``solvers.pdes.heat``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.heat:Heat"
+    summary = "heat conduction in 1-D, 2-D or 3-D between walls of constant temperature"
 
     kind: Literal["heat"] = "heat"
     grid: tuple[StrictInt, ...] = Field(
         default=(64, 64), description="cells (x), (y, x) or (z, y, x), at least 3 each [1]"
     )
-    steps: StrictInt = Field(default=100, ge=1, description="solver steps of a member [1]")
-    dt: FiniteFloat = Field(default=0.01, gt=0, description="time step [s]")
-    length: tuple[_Positive, ...] = Field(
+    steps: Count = Field(default=100, description="solver steps of a member [1]")
+    dt: Positive = Field(default=0.01, description="time step [s]")
+    length: tuple[Positive, ...] = Field(
         default=(1.0, 1.0),
         description="size between the walls, in the order of grid; 1 each by default [m]",
     )
-    diffusivity: FiniteFloat = Field(default=0.1, gt=0, description="thermal diffusivity [m^2/s]")
+    diffusivity: Positive = Field(default=0.1, description="thermal diffusivity [m^2/s]")
     source: Literal["none", "gaussian"] = Field(
         default="none",
         description="'gaussian' heats a spot, and adds the parameters source_*",
@@ -87,16 +85,6 @@ class HeatConfig(BaseModel):
                 "leave source_field out"
             )
         return self
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [s]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The temperatures that tell one member from another, then the source, if there is one."""

@@ -3,16 +3,14 @@
 from typing import Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     StrictInt,
     field_validator,
     model_validator,
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like
 
 # A stencil reaches three points to either side, and may not meet itself round the line.
@@ -21,20 +19,21 @@ _FEWEST_POINTS = 8
 _LARGEST_SPACING = 1.0
 
 
-class KuramotoSivashinskyConfig(BaseModel):
+class KuramotoSivashinskyConfig(SteppedConfig):
     """Settings of ``kind: kuramoto_sivashinsky``; see the docstring of its solver's module."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.kuramoto_sivashinsky:KuramotoSivashinsky"
+    summary = "the Kuramoto-Sivashinsky equation on a periodic line"
 
     kind: Literal["kuramoto_sivashinsky"] = "kuramoto_sivashinsky"
     grid: tuple[StrictInt] = Field(
         default=(128,), description="points (x), at least 8 and at least one per unit of length [1]"
     )
-    steps: StrictInt = Field(default=200, ge=1, description="snapshots after the initial one [1]")
-    dt: FiniteFloat = Field(default=0.25, gt=0, description="time between snapshots [1]")
-    length: FiniteFloat = Field(default=64.0, gt=0, description="length of the line [1]")
+    steps: Count = Field(default=200, description="snapshots after the initial one [1]")
+    dt: Positive = Field(default=0.25, description="time between snapshots [1]")
+    length: Positive = Field(default=64.0, description="length of the line [1]")
     terms: StrictInt = Field(default=5, ge=1, le=1000, description="sines in an initial state [1]")
-    waves: StrictInt = Field(default=4, ge=1, description="most waves of a sine on the line [1]")
+    waves: Count = Field(default=4, description="most waves of a sine on the line [1]")
     petsc_options: str = Field(
         default="", description="PETSc options of the time stepper, as on a command line"
     )
@@ -60,16 +59,6 @@ class KuramotoSivashinskyConfig(BaseModel):
                 f"at least {int(-(-self.length // _LARGEST_SPACING))} points, or a shorter line"
             )
         return self
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [1]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """What chooses the initial state."""

@@ -2,35 +2,28 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like
 
 
-class LorenzConfig(BaseModel):
+class LorenzConfig(SteppedConfig):
     """Settings of ``kind: lorenz``; what they mean is in ``solvers/pdes/lorenz.py``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.lorenz:Lorenz"
+    summary = "the Lorenz system, three ordinary differential equations"
+    distributed = False
 
     kind: Literal["lorenz"] = "lorenz"
-    steps: StrictInt = Field(default=1000, ge=1, description="solver steps of a member [1]")
-    dt: FiniteFloat = Field(default=0.01, gt=0, description="time step [1]")
+    steps: Count = Field(default=1000, description="solver steps of a member [1]")
+    dt: Positive = Field(default=0.01, description="time step [1]")
     petsc_options: str = Field(
         default="", description="PETSc options of the time stepper, as on a command line"
     )
 
     _options = field_validator("petsc_options")(options_like("-ts_type bdf -ts_bdf_order 3"))
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [1]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The three coefficients and the three initial values."""

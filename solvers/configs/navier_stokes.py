@@ -1,40 +1,38 @@
 """Says what a study may set about ``kind: navier_stokes``, and what each member is told."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
-    FiniteFloat,
     StrictInt,
     field_validator,
     model_validator,
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 from solvers.configs.random_fields import GaussianFieldConfig, SmoothFieldConfig
 
 __all__ = ["NavierStokesConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 # N(0, 7^(3/2) (-lap + 49)^(-5/2)) on the unit square, as far as waves up to 16 make it.
 _BENCHMARK = GaussianFieldConfig(length_scale=1 / 7, smoothness=2.5, std=0.043, modes=16)
 
 
-class NavierStokesConfig(BaseModel):
+class NavierStokesConfig(SteppedConfig):
     """Settings of ``kind: navier_stokes``; see the docstring of ``solvers.pdes.navier_stokes``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.navier_stokes:NavierStokes"
+    summary = "forced 2-D flow on a periodic rectangle, from random initial vorticity"
 
     kind: Literal["navier_stokes"] = "navier_stokes"
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="points (y, x), at least 3 each [1]"
     )
-    steps: StrictInt = Field(default=50, ge=1, description="snapshots after the initial one [1]")
-    dt: FiniteFloat = Field(default=1.0, gt=0, description="time between snapshots [s]")
-    length: tuple[_Positive, _Positive] = Field(default=(1.0, 1.0), description="period (y, x) [m]")
+    steps: Count = Field(default=50, description="snapshots after the initial one [1]")
+    dt: Positive = Field(default=1.0, description="time between snapshots [s]")
+    length: tuple[Positive, Positive] = Field(default=(1.0, 1.0), description="period (y, x) [m]")
     initial: SmoothFieldConfig = Field(
         default=_BENCHMARK, description="vorticity at time 0: gaussian or sines, mean 0 [1/s]"
     )
@@ -64,16 +62,6 @@ class NavierStokesConfig(BaseModel):
                 f"mean={initial.mean:g}: the vorticity of a periodic flow has mean 0. Leave it out"
             )
         return initial
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [s]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Fluid, force, and the draw of the initial state."""

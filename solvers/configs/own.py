@@ -12,6 +12,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import BaseConfig
 
 # Keys of the section that no setting of a class can have.
 OWN_KEYS = ("kind", "path", "class", "announced")
@@ -60,13 +61,17 @@ class Announced(BaseModel):
     end_time: float = 1.0
 
 
-class OwnConfig(BaseModel):
+class OwnConfig(BaseConfig):
     """Settings of ``kind: own``; what they mean is in the docstring of ``solvers.own.solver``.
 
     Without any setting it is an example, for ``headrace describe``.
     """
 
     model_config = ConfigDict(frozen=True, extra="allow", serialize_by_alias=True)
+
+    target = "solvers.own.solver:Own"
+    summary = "a class in your own Python file, around a petsc4py TS that you already have"
+    distributed = False
 
     kind: Literal["own"] = "own"
     path: str = Field(default="./advection.py", description="your Python file")

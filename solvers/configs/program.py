@@ -25,10 +25,10 @@ from pydantic import (
 )
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import BaseConfig, Count, Positive
 
 _WIDEST = (-1e30, 1e30)
 _NEEDED = ("command", "components", "grid", "steps")
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 _Points = Annotated[StrictInt, Field(ge=1)]
 
 
@@ -91,13 +91,15 @@ def _option(given: object) -> object:
     return {"option": given} if isinstance(given, str) else given
 
 
-class ProgramConfig(BaseModel):
+class ProgramConfig(BaseConfig):
     """Settings of ``kind: program``; what they mean is in ``solvers/program/solver.py``.
 
     Without any setting it is an example, for ``headrace describe``.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.program.solver:Program"
+    summary = "any PETSc program, unmodified, streaming through a named pipe"
+    distributed = False
 
     kind: Literal["program"] = "program"
     command: str = Field(
@@ -126,7 +128,7 @@ class ProgramConfig(BaseModel):
     grid: tuple[_Points, ...] = Field(
         default=(64, 64), min_length=1, max_length=3, description="points (x,), (y, x), (z, y, x)"
     )
-    spacing: tuple[_Positive, ...] | None = Field(
+    spacing: tuple[Positive, ...] | None = Field(
         default=None, description="grid spacing, one per axis of grid, 1 by default [m]"
     )
     ordering: str = Field(
@@ -136,12 +138,12 @@ class ProgramConfig(BaseModel):
     steps: StrictInt = Field(
         default=100, ge=0, description="most vectors after the first; 0 for one steady solve [1]"
     )
-    dt: _Positive = Field(
+    dt: Positive = Field(
         default=0.01, description="time of a step, or their mean if they are unequal [s]"
     )
-    every: StrictInt = Field(default=1, ge=1, description="keep every n-th vector [1]")
-    step_timeout: FiniteFloat = Field(
-        default=300.0, gt=0, le=86400, description="longest wait for a vector, or for the end [s]"
+    every: Count = Field(default=1, description="keep every n-th vector [1]")
+    step_timeout: Positive = Field(
+        default=300.0, le=86400, description="longest wait for a vector, or for the end [s]"
     )
     folder: str = Field(default="", description="holds the working folders; empty: temporary files")
     keep_folders: bool = Field(default=False, description="leave the members' working folders")

@@ -1,29 +1,29 @@
 """Settings of ``kind: shallow_water``: checked at load, without PETSc."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import three_points
 
 __all__ = ["ShallowWaterConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
-
-class ShallowWaterConfig(BaseModel):
+class ShallowWaterConfig(SteppedConfig):
     """Settings of ``kind: shallow_water``; their meaning is in the docstring of its solver."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.shallow_water:ShallowWater"
+    summary = "shallow water over a bottom: breaking dams and tsunamis, 2-D"
 
     kind: Literal["shallow_water"] = "shallow_water"
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="cells (y, x), at least 3 each [1]"
     )
-    steps: StrictInt = Field(default=100, ge=1, description="snapshots after the initial one [1]")
-    dt: FiniteFloat = Field(default=0.25, gt=0, description="time between two snapshots [s]")
-    length: tuple[_Positive, _Positive] = Field(
+    steps: Count = Field(default=100, description="snapshots after the initial one [1]")
+    dt: Positive = Field(default=0.25, description="time between two snapshots [s]")
+    length: tuple[Positive, Positive] = Field(
         default=(100.0, 100.0), description="size of the basin (y, x) [m]"
     )
     initial: Literal["dam", "hump"] = Field(
@@ -37,25 +37,15 @@ class ShallowWaterConfig(BaseModel):
     boundary: Literal["walls", "periodic"] = Field(
         default="walls", description="'walls' reflect, 'periodic' joins opposite sides"
     )
-    gravity: FiniteFloat = Field(default=9.81, gt=0, description="acceleration [m/s^2]")
-    thin: FiniteFloat = Field(
-        default=1e-4, gt=0, description="depth below which water stops with the depth [m]"
+    gravity: Positive = Field(default=9.81, description="acceleration [m/s^2]")
+    thin: Positive = Field(
+        default=1e-4, description="depth below which water stops with the depth [m]"
     )
-    max_substeps: StrictInt = Field(
-        default=200, ge=1, description="most steps of the scheme between two snapshots [1]"
+    max_substeps: Count = Field(
+        default=200, description="most steps of the scheme between two snapshots [1]"
     )
 
     _points = field_validator("grid")(three_points)
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [s]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """Where the water is at first, and then the shape of the bottom."""

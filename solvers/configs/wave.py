@@ -1,32 +1,32 @@
 """Settings of ``kind: wave``: checked at load, without PETSc."""
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt, field_validator
+from pydantic import Field, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
+from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 
 __all__ = ["WaveConfig"]
 
-_Positive = Annotated[FiniteFloat, Field(gt=0)]
 
-
-class WaveConfig(BaseModel):
+class WaveConfig(SteppedConfig):
     """Settings of ``kind: wave``; what they mean is in the docstring of ``solvers.pdes.wave``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    target = "solvers.pdes.wave:Wave"
+    summary = "waves on a 2-D membrane"
 
     kind: Literal["wave"] = "wave"
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="cells (y, x), at least 3 each [1]"
     )
-    steps: StrictInt = Field(default=200, ge=1, description="solver steps of a member [1]")
-    dt: FiniteFloat = Field(default=0.01, gt=0, description="time step [s]")
-    length: tuple[_Positive, _Positive] = Field(
+    steps: Count = Field(default=200, description="solver steps of a member [1]")
+    dt: Positive = Field(default=0.01, description="time step [s]")
+    length: tuple[Positive, Positive] = Field(
         default=(1.0, 1.0), description="size of the membrane (y, x) [m]"
     )
-    speed: FiniteFloat = Field(default=1.0, gt=0, description="wave speed [m/s]")
+    speed: Positive = Field(default=1.0, description="wave speed [m/s]")
     walls: Literal["fixed", "free"] = Field(
         default="fixed",
         description="'fixed' holds the edge at 0 m and turns a wave over, 'free' leaves it loose",
@@ -37,16 +37,6 @@ class WaveConfig(BaseModel):
 
     _points = field_validator("grid")(three_points)
     _options = field_validator("petsc_options")(options_like("-ksp_type cg -pc_type gamg"))
-
-    @property
-    def max_snapshots(self) -> int:
-        """Snapshots of one member, the initial state included."""
-        return self.steps + 1
-
-    @property
-    def end_time(self) -> float:
-        """Time of the last snapshot [s]."""
-        return self.steps * self.dt
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The bump that a member starts from; it stays 3.75 widths away from the walls."""

@@ -17,6 +17,8 @@ from solvers.petsc import (
     Owned,
     PETSc,
     last_line,
+    raised_in_callback,
+    reason_name,
     scoped_options,
 )
 
@@ -26,8 +28,6 @@ __all__ = ["iterations_of", "newton_solver", "solve_newton"]
 # Residuals are not asked: a good first guess leaves nothing that they could be compared with.
 STEP_TOLERANCE = 1e-8
 _NO_RESIDUAL_TOLERANCE = 1e-50
-# A callback raised; PETSc's own number for it.
-_PETSC_ERR_PYTHON = 101
 
 Residual = Callable[[PETSc.SNES, PETSc.Vec, PETSc.Vec], None]
 Jacobian = Callable[[PETSc.SNES, PETSc.Vec, PETSc.Mat, PETSc.Mat], None]
@@ -86,17 +86,17 @@ def solve_newton(snes: PETSc.SNES, solution: PETSc.Vec, *, step: int, time: floa
     try:
         snes.solve(None, solution)
     except PETSc.Error as error:
-        if error.ierr == _PETSC_ERR_PYTHON and error.__cause__ is not None:  # type: ignore[attr-defined]
-            raise error.__cause__  # noqa: B904 - PETSc's own stack would only hide the callback's
+        if (raised := raised_in_callback(error)) is not None:
+            raise raised  # noqa: B904 - it has its own traceback
         raise SolverFailed(f"{where}: {last_line(error)}") from error
     iterations = snes.getIterationNumber()
     reason = cast("int", snes.getConvergedReason())
     if reason < 0:
-        message = f"{_name(PETSc.SNES.ConvergedReason, reason)} after {iterations} iterations"
+        message = f"{reason_name(PETSc.SNES, reason)} after {iterations} iterations"
         if reason == PETSc.SNES.ConvergedReason.DIVERGED_LINEAR_SOLVE:
-            ksp = snes.ksp
+            ksp, linear = snes.ksp, cast("int", snes.ksp.getConvergedReason())
             message += (
-                f" (KSP {_name(PETSc.KSP.ConvergedReason, cast('int', ksp.getConvergedReason()))}: "
+                f" (KSP {reason_name(PETSc.KSP, linear)}: "
                 f"-ksp_type {ksp.getType()} -pc_type {ksp.pc.getType()})"
             )
         raise SolverFailed(f"{where}: {message}")
@@ -107,9 +107,3 @@ def iterations_of(snes: PETSc.SNES) -> int:
     """Linear iterations of the last solve; nonlinear ones where it solved no linear system."""
     linear = int(snes.getLinearSolveIterations())
     return linear if linear > 0 else int(snes.getIterationNumber())
-
-
-def _name(reasons: type, value: int) -> str:
-    """PETSc's name of a converged reason."""
-    names = (name for name, known in vars(reasons).items() if known == value)
-    return next(names, f"reason {value}")

@@ -43,7 +43,7 @@ def live_bytes() -> int:
 
 def main(kind: str, settings: str) -> None:
     """Run 100 members and count on the way; every third is given up half way."""
-    config = known(kind).config.model_validate_json(settings)
+    config = known(kind).model_validate_json(settings)
     parameters = {p.name: p.low for p in config.parameters()}
     comm = self_communicator()
     solver = build(config)  # a first time, because PETSc registers its types once per process

@@ -37,7 +37,7 @@ class Case:
 
     def build(self) -> Solver:
         """A solver that was not used yet."""
-        return build(known(self.kind).config.model_validate(self.settings))
+        return build(known(self.kind).model_validate(self.settings))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -100,7 +100,7 @@ Values = dict[str, float]
 
 
 def made(kind: str, **changed: object) -> AnySolverConfig:
-    return SOLVERS[kind.partition(" ")[0]].config.model_validate(SETTINGS[kind] | changed)
+    return SOLVERS[kind.partition(" ")[0]].model_validate(SETTINGS[kind] | changed)
 
 
 def values_at(parameters: tuple[Parameter, ...], shares: list[float]) -> Values:

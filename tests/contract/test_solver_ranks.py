@@ -87,6 +87,6 @@ def test_every_distributed_solver_is_covered() -> None:
 
 @pytest.mark.parametrize("kind", set(SOLVERS) - {"program", "own"})
 def test_the_registry_knows_who_is_distributed(kind: str) -> None:
-    solver = build(SOLVERS[kind].config())
+    solver = build(SOLVERS[kind]())
     assert isinstance(solver, Distributed) == SOLVERS[kind].distributed
     solver.close()

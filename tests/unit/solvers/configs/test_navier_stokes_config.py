@@ -1,16 +1,14 @@
 """What a study may say about ``kind: navier_stokes``, and what it is told when that is refused."""
 
-import math
-
 import numpy as np
 import pytest
-from pydantic import ValidationError
 
 from solvers.base import SolverFailed
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.numerics.random_fields import draw
 from solvers.pdes.navier_stokes import NavierStokes
 from solvers.petsc import self_communicator
+from tests.refusals import refusal
 
 VALUES = {"viscosity": 1e-3, "forcing": 0.1, "seed": 3.0}
 SMALL = NavierStokesConfig.model_validate(
@@ -18,54 +16,13 @@ SMALL = NavierStokesConfig.model_validate(
 )
 
 
-def refusal(**settings: object) -> str:
-    with pytest.raises(ValidationError) as caught:
-        NavierStokesConfig.model_validate(settings)
-    (error,) = caught.value.errors()
-    where = ".".join(str(element) for element in error["loc"])
-    return f"{where}={error['input']!r}: {error['msg']}"
-
-
-def test_json_round_trip() -> None:
-    config = NavierStokesConfig.model_validate(
-        {"grid": (24, 40), "initial": {"kind": "sines", "waves": 2}, "petsc_options": "-ksp_view"}
-    )
-    assert NavierStokesConfig.model_validate_json(config.model_dump_json()) == config
-
-
-def test_configs_are_frozen_and_hashable() -> None:
-    config = NavierStokesConfig()
-    with pytest.raises(ValidationError, match="frozen"):
-        config.steps = 3
-    assert hash(config) == hash(NavierStokesConfig())
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"grid": [2, 64]}, "need at least 3 points per axis (y, x). Give at least [3, 64]"),
-        ({"grid": [64, 64.0]}, "grid.1=64.0: Input should be a valid integer"),
-        ({"steps": 0}, "steps=0: Input should be greater than or equal to 1"),
-        ({"dt": 0.0}, "dt=0.0: Input should be greater than 0"),
-        ({"dt": math.inf}, "dt=inf: Input should be a finite number"),
-        ({"length": [1.0, 0.0]}, "length.1=0.0: Input should be greater than 0"),
-        ({"initial": {"kind": "voronoi"}}, "does not match any of the expected tags"),
-        ({"initial": {"kind": "sines", "wave": 2}}, "initial.sines.wave=2: Extra inputs are not"),
-        ({"initial": {"kind": "gaussian", "mean": 1.0}}, "mean=1: the vorticity of a periodic"),
-        ({"petsc_options": "ksp_type cg"}, "PETSc options start with '-'"),
-        ({"gird": [64, 64]}, "gird=[64, 64]: Extra inputs are not permitted"),
-        ({"kind": "heat"}, "kind='heat': Input should be 'navier_stokes'"),
-    ],
-)
-def test_what_is_refused(settings: dict[str, object], message: str) -> None:
-    assert message in refusal(**settings)
-
-
 def test_waves_that_the_grid_cannot_hold_are_refused_with_what_to_do() -> None:
-    message = refusal(grid=[24, 40])
+    message = refusal(NavierStokesConfig, {"grid": [24, 40]})
     assert "initial.modes=16 does not fit on grid=[24, 40]" in message
     assert "Give at most 12, or a grid of at least 32 points per axis" in message
-    assert "initial.waves=7" in refusal(grid=[12, 40], initial={"kind": "sines", "waves": 7})
+    assert "initial.waves=7" in refusal(
+        NavierStokesConfig, {"grid": [12, 40], "initial": {"kind": "sines", "waves": 7}}
+    )
 
 
 def test_what_is_announced() -> None:

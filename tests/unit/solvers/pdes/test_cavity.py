@@ -116,7 +116,7 @@ def test_an_old_factorisation_that_fails_is_renewed(monkeypatch: pytest.MonkeyPa
         ("-snes_max_it 1", r"DIVERGED_MAX_IT after 1 iterations"),
         (
             "-ksp_type gmres -pc_type none -ksp_max_it 1",
-            r"DIVERGED_LINEAR_SOLVE after 0 iterations \(KSP DIVERGED_MAX_IT: -ksp_type gmres -pc_",
+            r"DIVERGED_LINEAR_SOLVE after 0 iterations \(KSP DIVERGED_ITS: -ksp_type gmres -pc_",
         ),
     ],
 )
