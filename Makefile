@@ -3,7 +3,7 @@ VENV ?= .venv
 export VENV
 export PATH := $(abspath $(VENV))/bin:$(PATH)
 
-.PHONY: help setup demo test test-studies test-slow lint bench clean distclean
+.PHONY: help setup demo test test-studies test-random test-slow lint bench clean distclean
 
 help:  ## what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -19,6 +19,10 @@ test: lint  ## what must pass before every commit (at most ten minutes)
 
 test-studies: setup  ## whole studies: every example, kills, drills (twenty minutes)
 	pytest -m "studies and not slow" $(ARGS)
+
+test-random: setup  ## N random small studies (N=200; FROM=seed of the first)
+	HEADRACE_RANDOM_STUDIES=$(or $(N),200) HEADRACE_RANDOM_FROM=$(or $(FROM),0) \
+		pytest tests/integration/test_random_studies.py $(ARGS)
 
 test-slow: setup  ## the tests that take longer
 	pytest -m slow $(ARGS)

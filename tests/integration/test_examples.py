@@ -1,15 +1,11 @@
 """Every example in ``examples/`` trains end to end, and a member that diverges fails alone."""
 
-import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
-import ray
-from ray.cluster_utils import Cluster
 
 from pipeline.control.journal import read
 from pipeline.run import StudyResult, run
@@ -25,31 +21,6 @@ SHORTER = {
     "heat": ["ensemble.members=8", "ensemble.validation=2", "reservoir.max_surplus=null",
              "reservoir.capacity=250", "reservoir.watermark=100"],
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
-    """One Ray instance for all: starting one for each would take longer than the studies."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
-    nodes = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 6,
-            "object_store_memory": 100 << 20,
-            "include_dashboard": False,
-        },
-    )
-    yield nodes.address
-    nodes.shutdown()  # type: ignore[no-untyped-call]
-
-
-@pytest.fixture
-def run_here(cluster: str, monkeypatch: pytest.MonkeyPatch, tmp_run: Path) -> Iterator[Path]:
-    """A run directory for a study that joins the shared instance."""
-    monkeypatch.setenv("RAY_ADDRESS", cluster)
-    yield tmp_run
-    assert not ray.is_initialized()
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
