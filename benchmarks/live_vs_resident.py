@@ -18,7 +18,7 @@ from typing import Final, final
 
 import numpy as np
 import ray
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from benchmarks.endless_sender import send_until
 from benchmarks.figures import Figure
@@ -105,7 +105,7 @@ class Turn:
         return self._source.fields
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " slot inputs"]:
         """Of the source."""
         return self._source.inputs
 
@@ -160,7 +160,7 @@ def _resident(study: StudyConfig) -> ArraySource:
     shape = (CAPACITY, layout.window, *layout.sample_shape)
     return ArraySource(
         fields=rng.random(shape, np.float32),
-        inputs=rng.random((CAPACITY, layout.num_inputs), np.float32),
+        inputs=rng.random((CAPACITY, layout.num_inputs)),
         batch=study.trainer.batch,
         rng=rng,
         total_batches=10**9,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from trainers.base import Held, Input, Lease, Moments, Problem, TrainStats
 
@@ -19,7 +19,7 @@ class ArraySource:
     def __init__(
         self,
         fields: Float32[np.ndarray, " slot window channel *grid"],
-        inputs: Float32[np.ndarray, " slot inputs"],
+        inputs: Float64[np.ndarray, " slot inputs"],
         batches: Int64[np.ndarray, " batches batch"],
         *,
         held: Held,
@@ -126,7 +126,7 @@ def linear_problem(*, window: int = 1) -> Problem:
 def linear_samples(
     rng: np.random.Generator, count: int, *, window: int = 1
 ) -> tuple[
-    Float32[np.ndarray, " sample window channel *grid"], Float32[np.ndarray, " sample inputs"]
+    Float32[np.ndarray, " sample window channel *grid"], Float64[np.ndarray, " sample inputs"]
 ]:
     """Samples of ``linear_problem``: fields, and parameters with the times of the window."""
     west, load = rng.uniform(100, 500, count), rng.uniform(-2, 3, count)
@@ -141,7 +141,7 @@ def linear_samples(
         axis=2,
     )
     inputs = np.concatenate([west[:, None], load[:, None], times], axis=1)
-    return fields.astype(np.float32), inputs.astype(np.float32)
+    return fields.astype(np.float32), inputs
 
 
 def linear_held(

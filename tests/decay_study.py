@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64
 
 from tests.array_source import GRID, ArraySource
 from trainers.base import Held, Input, Problem
@@ -49,7 +49,7 @@ def trajectory(rate: float, seed: int, *, operator: bool = False) -> Trajectory:
 def windows(
     member: int, window: int, *, operator: bool = False
 ) -> tuple[
-    Float32[np.ndarray, " sample window channel *grid"], Float32[np.ndarray, " sample inputs"]
+    Float32[np.ndarray, " sample window channel *grid"], Float64[np.ndarray, " sample inputs"]
 ]:
     """The samples of a member: every window of consecutive snapshots."""
     rate = rate_of(member)
@@ -57,7 +57,7 @@ def windows(
     firsts = range(SNAPSHOTS - window + 1)
     fields = np.stack([whole[first : first + window] for first in firsts])
     times = [[(first + place) * TIME_STEP for place in range(window)] for first in firsts]
-    inputs = np.array([[member, rate, *each] for each in times], np.float32)
+    inputs = np.array([[member, rate, *each] for each in times])
     return fields, inputs
 
 

@@ -107,7 +107,7 @@ class Arrays:
 
     def __init__(self, capacity: int) -> None:
         self.fields = np.zeros((capacity, SAMPLE.window, *SAMPLE.sample_shape), np.float32)
-        self.inputs = np.zeros((capacity, SAMPLE.num_inputs), np.float32)
+        self.inputs = np.zeros((capacity, SAMPLE.num_inputs))
         self.members = np.full(capacity, -1)
         self.samples = np.full(capacity, -1)
         self.steps = np.full(capacity, -1)

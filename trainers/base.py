@@ -46,11 +46,12 @@ class Input:
     """One physical input of a surrogate.
 
     Attributes:
-        name: Of a parameter, or ``"time"``.
+        name: Name of a parameter, or ``"time"``.
         unit: SI unit, ``"1"`` when dimensionless.
         low: Lower end of the range that is trained on.
-        high: Upper end of it.
+        high: Upper end of that range.
         learnt: Whether the network sees it; it does not see the seed of a random draw.
+        log: Whether the network sees its logarithm.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Input:
     low: float
     high: float
     learnt: bool = True
+    log: bool = False
 
     def __post_init__(self) -> None:
         if not self.low <= self.high:
@@ -65,6 +67,13 @@ class Input:
                 f"input {self.name!r}: the range [{self.low:g}, {self.high:g}] {self.unit} is "
                 "reversed or not a number. Give the lower end first"
             )
+        if self.log and self.low <= 0.0:
+            raise ValueError(f"input {self.name!r}: {self.low:g} {self.unit} has no logarithm")
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Ends of the range, as logarithms where those are what the network sees."""
+        return (math.log(self.low), math.log(self.high)) if self.log else (self.low, self.high)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -200,7 +209,7 @@ class Held:
     """
 
     fields: Float[np.ndarray, " sample window channel *grid"]
-    inputs: Float32[np.ndarray, " sample inputs"]
+    inputs: Float64[np.ndarray, " sample inputs"]
     members: Int64[np.ndarray, " sample"]
     steps: Int64[np.ndarray, " sample"]
     complete: bool
@@ -337,7 +346,7 @@ class BatchSource(Protocol):
         ...
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " slot inputs"]:
         """Parameters, then the time of each snapshot in the window, for each slot."""
         ...
 

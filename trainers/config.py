@@ -193,6 +193,11 @@ class TrainerConfig(_Section):
     field_weights: dict[str, Annotated[float, Field(gt=0.0, allow_inf_nan=False)]] = Field(
         default_factory=dict, description="how much each field counts in the loss; others count 1"
     )
+    parameter_scales: dict[str, Literal["linear", "log"]] = Field(
+        default_factory=dict,
+        description="whether the network sees a parameter or its logarithm; others: log for "
+        "loguniform, else linear",
+    )
     optimizer: OptimizerConfig = Field(default=AdamConfig(), description="how weights are changed")
     schedule: ScheduleConfig = Field(
         default=ConstantConfig(), description="how the learning rate changes"

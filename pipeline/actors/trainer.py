@@ -245,6 +245,7 @@ def problem_of(study: StudyConfig) -> Problem:
                 low=ranges[parameter.name][0],
                 high=ranges[parameter.name][1],
                 learnt=not parameter.seed,
+                log=study.sees_logarithm(parameter.name),
             )
             for parameter in study.solver.parameters()
         ),

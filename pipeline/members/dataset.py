@@ -235,7 +235,7 @@ class FileSender:
         parameters = np.broadcast_to(self._parameters, (len(times), len(self._parameters)))
         self._last = MemberSamples(
             fields=np.stack(self._fields),
-            inputs=np.concatenate([parameters, times], axis=1).astype(np.float32),
+            inputs=np.concatenate([parameters, times], axis=1),
             steps=np.array(self._steps, np.int64),
         )
         for store, files in self._files.items():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 
 from pipeline.slots.memory import Slots
 from trainers.base import Held, Lease, Moments, TrainStats
@@ -124,7 +124,7 @@ class ReservoirSource:
         return self._training.fields
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " slot inputs"]:
         """Parameters and times of each slot, read-only."""
         return self._training.inputs
 
@@ -236,7 +236,7 @@ class ArraySource:
         self,
         *,
         fields: Float[np.ndarray, " sample window channel *grid"],
-        inputs: Float32[np.ndarray, " sample inputs"],
+        inputs: Float64[np.ndarray, " sample inputs"],
         batch: int,
         rng: np.random.Generator,
         total_batches: int,
@@ -258,7 +258,7 @@ class ArraySource:
         return self._fields
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " sample inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " sample inputs"]:
         """The array that was given."""
         return self._inputs
 

@@ -9,7 +9,7 @@ a file that does not fit is an error at the start, no SIGBUS later (``shared_fil
 
 ::
 
-    members int64 | samples int64 | steps int64 | inputs float32 | fields
+    members int64 | samples int64 | steps int64 | inputs float64 | fields
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final, Protocol, Self, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64, Shaped
+from jaxtyping import Float, Float64, Int64, Shaped
 
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.shared_files import (
@@ -87,7 +87,7 @@ class Slots:
     members: Int64[np.ndarray, " slot"]
     samples: Int64[np.ndarray, " slot"]
     steps: Int64[np.ndarray, " slot"]
-    inputs: Float32[np.ndarray, " slot inputs"]
+    inputs: Float64[np.ndarray, " slot inputs"]
     fields: Float[np.ndarray, " slot window channel *grid"]
 
     def __init__(self, *, description: SlotsDescription, fd: int, owner: bool) -> None:
@@ -192,7 +192,7 @@ class Slots:
         members: Int64[np.ndarray, " slot"],
         samples: Int64[np.ndarray, " slot"],
         steps: Int64[np.ndarray, " slot"],
-        inputs: Float32[np.ndarray, " slot inputs"],
+        inputs: Float64[np.ndarray, " slot inputs"],
         fields: Float[np.ndarray, " slot window channel *grid"],
     ) -> None:
         self.members, self.samples, self.steps = members, samples, steps
@@ -221,7 +221,7 @@ def _regions(capacity: int, layout: SampleLayout) -> list[_Region]:
         ((), "int64"),
         ((), "int64"),
         ((), "int64"),
-        ((layout.num_inputs,), "float32"),
+        ((layout.num_inputs,), "float64"),
         ((layout.window, *layout.sample_shape), layout.dtype),
     ]
     regions: list[_Region] = []
@@ -254,7 +254,7 @@ class SlotArrays(Protocol):
         ...
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " capacity inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " capacity inputs"]:
         """Parameters, then times."""
         ...
 

@@ -271,7 +271,7 @@ class Placing:
                     f"wrong box: {box} of {sample} overlaps {assembly.boxes[:3]}; all attempts at "
                     "a member must cut the grid alike"
                 )
-            row = np.concatenate([message.parameters, message.times[k]]).astype(np.float32)
+            row = np.concatenate([message.parameters, message.times[k]])
             if not (self._inputs[assembly.slot] == row).all():
                 raise StreamRefused(
                     f"wrong inputs: {sample} has {row.tolist()}, its other parts have "

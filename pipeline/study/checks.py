@@ -63,6 +63,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("ensemble?", "reservoir", "trainer?"), _flow_problems),
         (("solver", "stream", "trainer"), _credit_problems),
         (("solver", "stream", "trainer"), _task_problems),
+        (("solver", "parameters", "trainer"), _scale_problems),
         (("trainer",), _precision_problems),
         (("ensemble", "trainer"), _judging_problems),
         (("solver", "ensemble", "stream", "reservoir", "trainer"), _nothing_trained_problems),
@@ -123,6 +124,26 @@ def _task_problems(solver: SolverConfig, stream: StreamConfig, trainer: TrainerC
                 f"[{predicted[0]}], take a solver with an input field, or use kind: direct",
             )
         )
+    return found
+
+
+def _scale_problems(
+    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], trainer: TrainerConfig
+) -> list[str]:
+    names, found = [parameter.name for parameter in solver.parameters()], []
+    for name, scale in trainer.parameter_scales.items():
+        path, given = f"trainer.parameter_scales.{name}", parameters.get(name)
+        if name not in names:
+            text = f"no such parameter. {nearest(name, names)}There is {', '.join(names)}"
+            found.append(problem(path, scale, f"{text}. Rename or remove it"))
+        elif scale == "linear":
+            continue
+        elif given is None:
+            text = f"its range is unknown. Set parameters.{name}: {{loguniform: [low, high]}}, too"
+            found.append(problem(path, scale, text))
+        elif given.lowest <= 0.0:
+            text = f"{name}={given.lowest:g} has no logarithm. Keep {name} above 0, or use linear"
+            found.append(problem(path, scale, text))
     return found
 
 

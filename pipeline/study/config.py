@@ -83,6 +83,12 @@ class StudyConfig(Section):
         """In the order of the solver, which is the order of every parameter array."""
         return tuple(parameter.name for parameter in self.solver.parameters())
 
+    def sees_logarithm(self, name: str) -> bool:
+        """Whether the network sees the logarithm of a parameter."""
+        given = self.parameters.get(name)
+        scale = "linear" if given is None else given.scale
+        return self.trainer.parameter_scales.get(name, scale) == "log"
+
     @property
     def window(self) -> int:
         """Consecutive snapshots in a sample."""
@@ -123,11 +129,6 @@ class StudyConfig(Section):
         if source is None or source.live:
             return True
         return source.validation == "live" and self.ensemble.validation > 0
-
-    @property
-    def cpus(self) -> int:
-        """CPUs that it takes at once: one for each mpi_rank of a solver, and for each rank."""
-        return self.ensemble.concurrent * self.ensemble.mpi_ranks + self.trainer.ranks
 
     def validation_capacity(self, rank: int) -> int:
         """Validation samples that arrive at one rank: whole members, member % ranks == rank."""

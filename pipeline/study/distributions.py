@@ -12,7 +12,7 @@ Invariants (``tests/unit/pipeline/study/test_distributions.py``):
 
 import math
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float64
@@ -25,6 +25,9 @@ SYNTAX = "{uniform: [low, high]}, {loguniform: [low, high]}, {values: [a, b, ...
 
 class _Distribution(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Whether a network sees the value or its logarithm, unless trainer.parameter_scales says.
+    scale: ClassVar[Literal["linear", "log"]] = "linear"
 
 
 def _ordered(key: str, low: float, high: float) -> None:
@@ -40,7 +43,30 @@ def _ordered(key: str, low: float, high: float) -> None:
         )
 
 
-class Uniform(_Distribution):
+class _Range(_Distribution):
+    """Every value between two ends may be drawn."""
+
+    @property
+    def _ends(self) -> tuple[float, float]:
+        raise NotImplementedError  # of each kind under its own key
+
+    @property
+    def levels(self) -> int | None:
+        """Number of different values; None for a range."""
+        return None
+
+    @property
+    def lowest(self) -> float:
+        """No value lies below it."""
+        return self._ends[0]
+
+    @property
+    def highest(self) -> float:
+        """No value lies above it."""
+        return self._ends[1]
+
+
+class Uniform(_Range):
     """Every value between two ends is equally likely."""
 
     uniform: tuple[FiniteFloat, FiniteFloat] = Field(description="[low, high]")
@@ -51,19 +77,8 @@ class Uniform(_Distribution):
         return self
 
     @property
-    def levels(self) -> int | None:
-        """Number of different values; None for a range."""
-        return None
-
-    @property
-    def lowest(self) -> float:
-        """No value lies below it."""
-        return self.uniform[0]
-
-    @property
-    def highest(self) -> float:
-        """No value lies above it."""
-        return self.uniform[1]
+    def _ends(self) -> tuple[float, float]:
+        return self.uniform
 
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1]."""
@@ -72,9 +87,10 @@ class Uniform(_Distribution):
         return np.clip(low * (1.0 - quantiles) + high * quantiles, low, high)
 
 
-class LogUniform(_Distribution):
+class LogUniform(_Range):
     """The logarithm is uniform: for a parameter that spans orders of magnitude."""
 
+    scale = "log"
     loguniform: tuple[FiniteFloat, FiniteFloat] = Field(description="[low, high], both above 0")
 
     @model_validator(mode="after")
@@ -89,19 +105,8 @@ class LogUniform(_Distribution):
         return self
 
     @property
-    def levels(self) -> int | None:
-        """Number of different values; None for a range."""
-        return None
-
-    @property
-    def lowest(self) -> float:
-        """No value lies below it."""
-        return self.loguniform[0]
-
-    @property
-    def highest(self) -> float:
-        """No value lies above it."""
-        return self.loguniform[1]
+    def _ends(self) -> tuple[float, float]:
+        return self.loguniform
 
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1]."""

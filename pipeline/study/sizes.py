@@ -33,7 +33,7 @@ def sample_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerCon
 def slot_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:
     """Shared memory of one slot: the fields, the inputs, member, number and step."""
     inputs = len(solver.parameters()) + trainer.task.window
-    return sample_bytes(solver, stream, trainer) + 4 * inputs + 3 * 8
+    return sample_bytes(solver, stream, trainer) + 8 * (inputs + 3)
 
 
 def message_bytes(solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig) -> int:

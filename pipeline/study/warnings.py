@@ -1,7 +1,9 @@
 """What a study may say, but probably does not mean."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
+
+import numpy as np
 
 from pipeline import flow
 from pipeline.study import streamed
@@ -19,11 +21,14 @@ from pipeline.study.sizes import samples_per_member
 from solvers.config import SolverConfig
 from trainers.config import TrainerConfig
 
+_PLACES: Final = 1025  # of a range that a network should tell apart
+
 
 def warnings(sections: Mapping[str, Any]) -> list[str]:
     """What is allowed between the sections, but probably not meant."""
     checks: list[Check] = [
         (("solver", "parameters"), _range_warnings),
+        (("solver", "parameters", "trainer"), _resolution_warnings),
         (("solver", "parameters", "stream", "trainer"), _seed_warnings),
         (("parameters", "ensemble", "source"), _same_members_warnings),
         (SECTIONS, _reservoir_warnings),
@@ -61,6 +66,30 @@ def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistributi
                     f"{parameter.high:g} {parameter.unit}",
                 )
             )
+    return found
+
+
+def _resolution_warnings(
+    solver: SolverConfig, parameters: Mapping[str, AnyDistribution], trainer: TrainerConfig
+) -> list[str]:
+    """Values that are one number once they are normalised, as ``Scaling`` does it, in float32."""
+    found = []
+    for name in [each.name for each in solver.parameters() if not each.seed]:
+        given = parameters.get(name)
+        if given is None or given.lowest == given.highest:
+            continue
+        values = given.at(np.linspace(0.0, 1.0, _PLACES if given.levels is None else given.levels))
+        if trainer.parameter_scales.get(name, given.scale) == "log":
+            values = np.log(values)
+        middle, half = (values[0] + values[-1]) / 2, (values[-1] - values[0]) / 2
+        different = np.unique(((values - middle) / half).astype(np.float32)).size
+        if different < values.size:
+            text = (
+                f"in float32 the network sees {different} different numbers for {values.size} "
+                "values of it. Set trainer.parameter_scales to log for it where it spans orders of "
+                "magnitude, or let the solver take its difference from a fixed value"
+            )
+            found.append(problem(f"parameters.{name}", given.model_dump(), text))
     return found
 
 

@@ -108,7 +108,7 @@ class ArrayCase(Case):
         samples = np.arange(SAMPLES)
         self.source = ArraySource(
             fields=sample_fields(samples),
-            inputs=np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float32),
+            inputs=np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float64),
             batch=BATCH,
             rng=np.random.default_rng(1),
             total_batches=30,
@@ -174,7 +174,7 @@ class FilesCase(Case):
     def __init__(self, directory: Path) -> None:
         samples, files = np.arange(SAMPLES), NpyFiles(directory)
         fields = sample_fields(samples)
-        inputs = np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float32)
+        inputs = np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float64)
         for member in range(5):
             mine = slice(10 * member, 10 * member + 10)
             files.write(

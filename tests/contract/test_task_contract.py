@@ -59,7 +59,7 @@ def samples(
     height = start + (rate[:, None] * times).reshape(COUNT, window, *[1] * len(grid))
     given = np.broadcast_to(start, height.shape)
     fields = np.stack([height, -2 * height, given], axis=2).astype(np.float32)
-    inputs = np.concatenate([rate[:, None], seed[:, None], times], axis=1).astype(np.float32)
+    inputs = np.concatenate([rate[:, None], seed[:, None], times], axis=1)
     return fields, inputs
 
 
@@ -200,7 +200,7 @@ def test_a_rollout_goes_on_from_its_own_predictions(name: str) -> None:
     assert predicted.shape == (COUNT, steps, 2, *GRID)
     ahead = DT * torch.arange(1, steps + 1).view(1, -1, 1, 1)
     last = made.fields[:, history - 1, 0].unsqueeze(1)
-    height = last + made.inputs[:, 0].view(-1, 1, 1, 1) * ahead
+    height = last + made.inputs[:, 0].float().view(-1, 1, 1, 1) * ahead
     torch.testing.assert_close(predicted[:, :, 0], height, rtol=1e-4, atol=1e-3)
     torch.testing.assert_close(predicted[:, :, 1], -2 * height, rtol=1e-4, atol=1e-3)
 

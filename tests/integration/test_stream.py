@@ -133,7 +133,7 @@ def check(node: Node, member: int, sample: int) -> None:
     slot = node.stored()[member, sample]
     np.testing.assert_array_equal(node.slots.fields[slot], truth(member, sample))
     np.testing.assert_array_equal(
-        node.slots.inputs[slot], np.array([member, 2, 3, sample, sample + 0.5], np.float32)
+        node.slots.inputs[slot], np.array([member, 2, 3, sample, sample + 0.5])
     )
 
 

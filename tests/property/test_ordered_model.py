@@ -51,7 +51,7 @@ class Rank:
         self.batch = setup.batch
         self.arrays = SimpleNamespace(
             fields=np.zeros((setup.capacity, 1, *LAYOUT.sample_shape), np.float32),
-            inputs=np.zeros((setup.capacity, LAYOUT.num_inputs), np.float32),
+            inputs=np.zeros((setup.capacity, LAYOUT.num_inputs)),
             members=np.full(setup.capacity, -1),
             samples=np.full(setup.capacity, -1),
             steps=np.full(setup.capacity, -1),

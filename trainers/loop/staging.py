@@ -23,7 +23,7 @@ from typing import Final, Self, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor
 
 from trainers.base import BatchSource, Lease
@@ -47,7 +47,7 @@ class StagedBatch:
     """One batch on the device of the network, valid until ``Staging.done``."""
 
     fields: Float[Tensor, " batch window channel *grid"]
-    inputs: Float32[Tensor, " batch inputs"]
+    inputs: Float64[Tensor, " batch inputs"]
 
 
 @dataclass(slots=True)
@@ -197,7 +197,9 @@ class Staging:
             torch.empty(
                 *shape, *self._fields.shape[1:], dtype=self._fields.dtype, pin_memory=pinned
             ),
-            torch.empty(*shape, *self._inputs.shape[1:], pin_memory=pinned),
+            torch.empty(
+                *shape, *self._inputs.shape[1:], dtype=self._inputs.dtype, pin_memory=pinned
+            ),
         )
 
     def _on_device(self, buffer: _Buffer, index: int) -> StagedBatch:

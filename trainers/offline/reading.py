@@ -14,7 +14,7 @@ from typing import Any, Final, Literal, final
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Int64
+from jaxtyping import Float64, Int64
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
@@ -42,7 +42,7 @@ class Table:
 
     members: tuple[int, ...]
     first: Int64[np.ndarray, " bounds"]
-    inputs: Float32[np.ndarray, " row inputs"]
+    inputs: Float64[np.ndarray, " row inputs"]
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
 

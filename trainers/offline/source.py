@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
 from trainers.base import Held, Lease, Moments, TrainStats
 from trainers.offline.reading import Item, Passes, Read, Table, loader_of, pooled
@@ -86,7 +86,7 @@ class FileSource:
         loader = loader_of(files, table, order, read=read, batch=batch, workers=workers)
         blocks = BUFFERS * lease_batches
         self._fields = np.empty((blocks * batch, *table.shape), table.dtype)
-        self._inputs = np.empty((blocks * batch, table.inputs.shape[1]), np.float32)
+        self._inputs = np.empty((blocks * batch, table.inputs.shape[1]))
         self._free = deque(range(blocks))
         self._leased: dict[int, list[int]] = {}
         self._filled = 0  # blocks that have been filled at least once
@@ -107,7 +107,7 @@ class FileSource:
         return self._fields
 
     @property
-    def inputs(self) -> Float32[np.ndarray, " slot inputs"]:
+    def inputs(self) -> Float64[np.ndarray, " slot inputs"]:
         """Parameters and times of each slot."""
         return self._inputs
 

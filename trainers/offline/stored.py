@@ -20,7 +20,7 @@ from typing import Any, Final, Literal, Protocol, final, runtime_checkable
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float64, Int64
 
 from trainers.durable import replacing
 
@@ -40,7 +40,7 @@ class MemberSamples:
     """
 
     fields: Float[np.ndarray, " sample window channel *grid"]
-    inputs: Float32[np.ndarray, " sample inputs"]
+    inputs: Float64[np.ndarray, " sample inputs"]
     steps: Int64[np.ndarray, " sample"]
 
 
@@ -168,7 +168,7 @@ class ZarrFiles:
         wanted: dict[str, tuple[tuple[int, ...], str, tuple[str, ...]]] = {
             "fields": ((rows, samples, *sample_shape), dtype,
                        ("member", "sample", "window", "channel", *grid)),
-            "inputs": ((rows, samples, inputs), "float32", ("member", "sample", "input")),
+            "inputs": ((rows, samples, inputs), "float64", ("member", "sample", "input")),
             "steps": ((rows, samples), "int64", ("member", "sample")),
             "count": ((rows,), "int64", ("member",)),
             "member": ((rows,), "int64", ("member",)),

@@ -110,7 +110,11 @@ def _inputs(card: Card) -> list[str]:
     problem, scale = card["problem"], card["normalization"]
     each = [*problem["parameters"], problem["time"]]
     rows = [
-        [one["name"], one["unit"], *map(_number, (one["low"], one["high"], middle, width))]
+        [
+            one["name"] + (", its logarithm" if one.get("log") else ""),
+            one["unit"],
+            *map(_number, (one["low"], one["high"], middle, width)),
+        ]
         for one, middle, width in zip(
             each, scale["input_offset"], scale["input_scale"], strict=True
         )

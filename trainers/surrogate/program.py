@@ -1,6 +1,7 @@
 """A surrogate as a program that runs without this package: ``surrogate.pt2``, ``surrogate.onnx``.
 
-What goes in and comes out is in physical units and float32, for a batch of any size:
+Physical units go in and come out, for a batch of any size. A ``.pt2`` program takes numbers of any
+floating type; ONNX wants parameters and time in float64, and all else in float32:
 
     parameters  (batch, parameter)                  in the order of the card's inputs
     time        (batch,)                            in seconds; of the newest snapshot of a history
@@ -23,12 +24,10 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from jaxtyping import Float32
-from torch import Tensor, nn
+from torch import Tensor
 
 from trainers.durable import replacing
-from trainers.surrogate.surrogate import Surrogate
-from trainers.tasks.direct import Direct
+from trainers.surrogate.surrogate import Physical, Surrogate
 from trainers.tasks.stepping import Stepping
 
 ONNX_PACKAGES: Final = ("onnx", "onnxscript")
@@ -38,45 +37,6 @@ EXAMPLE_ROWS: Final = 3  # neither 0 nor 1, which an export would take for fixed
 
 class NotExportable(ValueError):
     """The surrogate cannot be written in this form; the message says why, and what to do."""
-
-
-class Physical(nn.Module):
-    """A surrogate's network with its normalisation, of tensors in physical units."""
-
-    def __init__(self, surrogate: Surrogate) -> None:
-        super().__init__()
-        self.network = surrogate.network
-        self._task, self._problem = surrogate.task, surrogate.problem
-
-    def forward(
-        self,
-        parameters: Float32[Tensor, " batch learnt"],
-        time: Float32[Tensor, " batch"],
-        history: Tensor | None = None,
-        fields: Tensor | None = None,
-    ) -> Tensor:
-        """Fields in their units."""
-        task, everything = self._task, self._all(parameters)
-        # ``shape[0]``, never ``len``: an export would take that for a fixed number.
-        shape = (parameters.shape[0], *self._problem.given_shape)
-        given = parameters.new_zeros(shape) if fields is None else fields
-        if isinstance(task, Stepping):
-            assert history is not None
-            return task.rollout(self.network, everything, time, history, given, steps=task.ahead)
-        assert isinstance(task, Direct)
-        inputs = torch.cat([everything, time[:, None]], dim=1)
-        return task.predict(self.network, inputs, given[:, None])[:, 0]
-
-    def _all(self, parameters: Tensor) -> Tensor:
-        """With a column for each parameter that is not learnt, which the network does not see."""
-        columns, place = [], 0
-        for each in self._problem.parameters:
-            if each.learnt:
-                columns.append(parameters[:, place : place + 1])
-                place += 1
-            else:
-                columns.append(torch.full_like(parameters[:, :1], each.low))
-        return torch.cat(columns, dim=1) if columns else parameters
 
 
 def write_program(surrogate: Surrogate, path: Path) -> None:
@@ -158,17 +118,22 @@ def _program(surrogate: Surrogate) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
     arguments = _example(surrogate)
     try:
-        return torch.export.export(
-            Physical(surrogate).eval(),
+        program = torch.export.export(
+            Physical(surrogate.network, surrogate.task).eval(),
             (arguments.pop("parameters"), arguments.pop("time")),
             arguments,
             dynamic_shapes={name: {0: batch} for name in ("parameters", "time", *arguments)},
         )
+        for node in list(program.graph.nodes):
+            # Written where the type of an input is changed: it would refuse every other type.
+            if str(node.target).startswith("aten._assert_tensor_metadata"):
+                program.graph.erase_node(node)
     except (torch._dynamo.exc.TorchDynamoException, RuntimeError, ValueError) as error:
         raise NotExportable(
             f"{_kind(surrogate)}: torch.export cannot follow it: {_first_line(error)}. Use "
             "model.safetensors and load_surrogate instead"
         ) from error
+    return program
 
 
 def _example(surrogate: Surrogate) -> dict[str, Tensor]:
@@ -177,8 +142,8 @@ def _example(surrogate: Surrogate) -> dict[str, Tensor]:
     middle = [(each.low + each.high) / 2 for each in problem.learnt]
     time = (problem.time.low + problem.time.high) / 2
     arguments = {
-        "parameters": torch.tensor([middle] * EXAMPLE_ROWS, dtype=torch.float32),
-        "time": torch.full((EXAMPLE_ROWS,), time),
+        "parameters": torch.tensor([middle] * EXAMPLE_ROWS, dtype=torch.float64),
+        "time": torch.full((EXAMPLE_ROWS,), time, dtype=torch.float64),
     }
     if isinstance(task, Stepping):
         arguments["history"] = torch.zeros(EXAMPLE_ROWS, task.history, *problem.field_shape)

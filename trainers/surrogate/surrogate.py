@@ -1,15 +1,17 @@
-"""A trained network as something to call, in physical units, with NumPy arrays.
+"""A trained network as something to call, in physical units, with NumPy arrays or with tensors.
 
 Invariants (``tests/unit/trainers/surrogate/test_export.py``):
 
 1. A surrogate that was read back predicts what the trained network predicts, to the last bit.
 2. Outside of what was trained on it warns, raises or says nothing, as it was asked to; a message
    says which input, which value and which range.
+3. Given a tensor it answers with one, which can be differentiated and mapped over with torch.func.
 """
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final, Self, final
 
@@ -22,6 +24,7 @@ from torch import Tensor, nn
 
 from trainers.base import Input, Problem
 from trainers.config import TrainerConfig
+from trainers.surrogate.labels import Numbers, by_label
 from trainers.tasks.base import Task
 from trainers.tasks.build import build_task
 from trainers.tasks.direct import Direct
@@ -30,6 +33,50 @@ from trainers.tasks.stepping import Stepping
 
 CHUNK_BYTES: Final = 64 * 2**20
 OUTSIDE: Final = ("warn", "raise", "ignore")
+Prediction = Any  # a tensor where one was given, else an array; float32
+
+
+class Physical(nn.Module):
+    """A network with its normalisation, of tensors in physical units."""
+
+    def __init__(self, network: nn.Module, task: Task) -> None:
+        super().__init__()
+        self.network = network
+        self._task, self._problem = task, task.problem
+
+    def forward(
+        self,
+        parameters: Float[Tensor, " batch learnt"],
+        time: Float[Tensor, " batch"],
+        history: Float[Tensor, " batch snapshot channel *grid"] | None = None,
+        fields: Float[Tensor, " batch given *grid"] | None = None,
+        steps: int | None = None,
+    ) -> Tensor:
+        """Fields in their units; of a rollout ``steps`` snapshots, by default those of one call."""
+        task, everything = self._task, self._all(parameters.double())
+        # ``shape[0]``, never ``len``: an export would take that for a fixed number.
+        shape = (parameters.shape[0], *self._problem.given_shape)
+        given = everything.new_zeros(shape) if fields is None else fields
+        if isinstance(task, Stepping):
+            assert history is not None
+            steps = task.ahead if steps is None else steps
+            return task.rollout(
+                self.network, everything, time.double(), history, given, steps=steps
+            )
+        assert isinstance(task, Direct)
+        inputs = torch.cat([everything, time.double()[:, None]], dim=1)
+        return task.predict(self.network, inputs, given[:, None])[:, 0]
+
+    def _all(self, parameters: Tensor) -> Tensor:
+        """With a column for each parameter that is not learnt, which the network does not see."""
+        columns, place = [], 0
+        for each in self._problem.parameters:
+            if each.learnt:
+                columns.append(parameters[:, place : place + 1])
+                place += 1
+            else:
+                columns.append(parameters.new_full((parameters.shape[0], 1), each.low))
+        return torch.cat(columns, dim=1) if columns else parameters
 
 
 @final
@@ -37,7 +84,8 @@ class Surrogate:
     """A trained network, called in physical units.
 
     Attributes:
-        network: Of normalised numbers; on the CPU, in evaluation mode.
+        network: The network of normalised numbers; on the CPU, in evaluation mode, not to be
+            trained on.
         task: How it is used.
         problem: Names, units, shapes and trained ranges.
         card: Everything that was exported with it, errors included.
@@ -54,11 +102,12 @@ class Surrogate:
     ) -> None:
         if outside not in OUTSIDE:
             raise ValueError(f"outside={outside!r}: choose one of {list(OUTSIDE)}")
-        self.network: Final = network.eval()
+        self.network: Final = network.eval().requires_grad_(False)
         self.task: Final = task
         self.problem: Final = problem
         self.card: Final = card
         self._outside = outside
+        self._physical = Physical(self.network, task)
 
     @classmethod
     def read(cls, folder: Path, card: dict[str, Any], *, outside: str = "warn") -> Self:
@@ -76,43 +125,29 @@ class Surrogate:
         parameters: Mapping[str, ArrayLike] | ArrayLike,
         time: ArrayLike,
         fields: Mapping[str, ArrayLike] | None = None,
-    ) -> Float32[np.ndarray, " *leading_channel_grid"]:
+    ) -> Prediction:
         """Predict fields, in their units.
 
         Args:
-            parameters: By name, or an array with the parameters along its last axis, in the order
-                of ``problem.learnt``. Each may have leading axes; they are broadcast.
+            parameters: By name: a mapping, a data frame, a series, a named tuple, an array with a
+                labelled axis. Or an array with the parameters along its last axis, in the order of
+                ``problem.learnt``. Each may have leading axes; they are broadcast.
             time: In seconds; broadcast against the parameters.
             fields: Each of ``problem.input_fields`` by name, ``(*leading, *grid)``; leading axes
                 are broadcast against those of the parameters.
 
         Returns:
-            ``(*leading, channel, *grid)``.
+            ``(*leading, channel, *grid)`` in float32: a tensor, which can be differentiated, where
+            any of the arguments is one; else an array.
 
         Raises:
             ValueError: A parameter or field is missing, unknown, or has a wrong shape; or it is
                 outside of what was trained on, where that was to raise.
             TypeError: The surrogate goes from snapshots to later ones.
         """
-        task = self.task
-        if not isinstance(task, Direct):
+        if not isinstance(self.task, Direct):
             raise TypeError("this surrogate goes from snapshots to later ones: call rollout(...)")
-        inputs, given = self._inputs(parameters, time), self._given(fields or {})
-        axes = given.ndim - len(self.problem.given_shape)
-        leading = np.broadcast_shapes(inputs.shape[:-1], given.shape[:axes])
-        self._check_ranges(inputs)
-        inputs = np.broadcast_to(inputs, (*leading, inputs.shape[-1]))
-        rows = torch.from_numpy(inputs.reshape(-1, inputs.shape[-1]).astype(np.float32))
-        given = np.broadcast_to(given, (*leading, *self.problem.given_shape))
-        given = given.reshape(len(rows), 1, *self.problem.given_shape)
-        predicted = np.empty((len(rows), *self.problem.field_shape), np.float32)
-        step = max(1, CHUNK_BYTES // predicted[:1].nbytes) if len(rows) else 1
-        with torch.inference_mode():
-            for start in range(0, len(rows), step):
-                part = slice(start, start + step)
-                around = torch.from_numpy(given[part].astype(np.float32))
-                predicted[part] = task.predict(self.network, rows[part], around)[:, 0]
-        return predicted.reshape(*leading, *self.problem.field_shape)
+        return self._predict(parameters, time, fields or {})
 
     def rollout(
         self,
@@ -122,7 +157,7 @@ class Surrogate:
         steps: int,
         time: ArrayLike = 0.0,
         fields: Mapping[str, ArrayLike] | None = None,
-    ) -> Float32[np.ndarray, " *leading_steps_channel_grid"]:
+    ) -> Prediction:
         """Predict the snapshots after ``history``, each from those before it.
 
         Args:
@@ -130,73 +165,89 @@ class Surrogate:
             history: The first snapshots, ``(*leading, snapshot, channel, *grid)``, in the fields'
                 units, as many as the task takes and ``problem.time_step`` seconds apart.
             steps: Snapshots to predict.
-            time: Of the last snapshot of the history, in seconds.
+            time: Time of the last snapshot of the history, in seconds.
             fields: As for a call.
 
         Returns:
-            ``(*leading, steps, channel, *grid)``.
+            ``(*leading, steps, channel, *grid)``, an array or a tensor as for a call.
 
         Raises:
             ValueError: An argument is missing, unknown, or has a wrong shape; or it is outside of
                 what was trained on, where that was to raise.
             TypeError: The surrogate maps times to fields.
         """
-        task, shape = self.task, self.problem.field_shape
-        if not isinstance(task, Stepping):
+        if not isinstance(self.task, Stepping):
             raise TypeError("this surrogate maps times to fields: call it with a time")
-        start = np.asarray(history, np.float32)
-        wanted = (task.history, *shape)
-        if start.shape[start.ndim - len(wanted) :] != wanted:
+        start = history if isinstance(history, Tensor) else np.asarray(history)
+        wanted = (self.task.history, *self.problem.field_shape)
+        if tuple(start.shape[start.ndim - len(wanted) :]) != wanted:
             raise ValueError(
-                f"history has the shape {start.shape}, but its last axes must be (snapshot, "
+                f"history has the shape {tuple(start.shape)}, but its last axes must be (snapshot, "
                 f"channel, *grid) = {wanted}"
             )
-        inputs, given = self._inputs(parameters, time), self._given(fields or {})
-        leading = np.broadcast_shapes(
-            inputs.shape[:-1],
-            start.shape[: start.ndim - len(wanted)],
-            given.shape[: given.ndim - len(shape)],
-        )
+        return self._predict(parameters, time, fields or {}, start, steps)
 
-        end = inputs.copy()
-        end[..., -1] += steps * self.problem.time_step
-        self._check_ranges(np.stack([inputs, end]))
+    def _predict(
+        self,
+        parameters: Numbers,
+        time: Numbers,
+        fields: Mapping[str, Numbers],
+        history: Numbers = None,
+        steps: int | None = None,
+    ) -> Prediction:
+        columns, given = [*self._columns(parameters), time], self._given(fields)
+        ranges, axes = (*self.problem.learnt, self.problem.time), len(self.problem.shape) + 1
+        native = any(isinstance(each, Tensor) for each in (*columns, *given, history))
+        with nullcontext() if native else torch.inference_mode():
+            numbers = [_as_meant(_double(c), each) for c, each in zip(columns, ranges, strict=True)]
+            self._check_ranges(numbers, (steps or 0) * self.problem.time_step)
+            # Each argument, and how many axes at its end are its own.
+            arguments = {"numbers": (_stack(numbers, -1), 1)}
+            if history is not None:
+                arguments["history"] = (_single(history), axes + 1)
+            if given:
+                arguments["fields"] = (_stack([*map(_single, given)], -axes), axes)
+            leading = np.broadcast_shapes(*(a.shape[:-own] for a, own in arguments.values()))
+            rows = {
+                name: a.expand(*leading, *a.shape[-own:]).reshape(-1, *a.shape[-own:])
+                for name, (a, own) in arguments.items()
+            }
+            predicted = self._evaluate(rows, steps)
+            predicted = predicted.reshape(*leading, *predicted.shape[1:])
+        return predicted if native else predicted.numpy()
 
-        def rows(array: np.ndarray, inner: tuple[int, ...]) -> Tensor:
-            whole = np.broadcast_to(array, (*leading, *inner)).reshape(math.prod(leading), *inner)
-            return torch.from_numpy(whole.astype(np.float32))
+    def _evaluate(self, rows: Mapping[str, Tensor], steps: int | None) -> Tensor:
+        """Predict all rows, in parts of bounded size."""
+        inner = self.problem.field_shape if steps is None else (steps, *self.problem.field_shape)
+        size = max(1, CHUNK_BYTES // (4 * math.prod(inner)))
+        found = []
+        for start in range(0, len(rows["numbers"]), size):
+            part = {name: each[start : start + size] for name, each in rows.items()}
+            numbers = part.pop("numbers")
+            found.append(self._physical(numbers[:, :-1], numbers[:, -1], **part, steps=steps))
+        return torch.cat(found) if found else torch.empty(0, *inner)
 
-        numbers = rows(inputs, (inputs.shape[-1],))
-        with torch.inference_mode():
-            predicted = task.rollout(
-                self.network,
-                numbers[:, :-1],
-                numbers[:, -1],
-                rows(start, wanted),
-                rows(given, self.problem.given_shape),
-                steps=steps,
-            )
-        return predicted.numpy().reshape(*leading, steps, *shape)
-
-    def _given(self, fields: Mapping[str, ArrayLike]) -> Float[np.ndarray, " *leading_given_grid"]:
+    def _given(self, fields: Mapping[str, Numbers]) -> list[Numbers]:
+        """Input fields in their order, each an array or a tensor."""
         names, grid = self.problem.input_fields, self.problem.shape
         if set(fields) != set(names):
             raise ValueError(f"fields={sorted(fields)}: give exactly {list(names)}")
-        arrays = [np.asarray(fields[name]) for name in names]
-        for name, array in zip(names, arrays, strict=True):
-            if array.shape[array.ndim - len(grid) :] != grid:
+        found = []
+        for name in names:
+            value = fields[name]
+            array = value if isinstance(value, Tensor) else np.asarray(value)
+            if tuple(array.shape[array.ndim - len(grid) :]) != grid:
                 raise ValueError(
-                    f"field {name!r} has the shape {array.shape}, but its last axes must be the "
-                    f"grid {grid}"
+                    f"field {name!r} has the shape {tuple(array.shape)}, but its last axes must "
+                    f"be the grid {grid}"
                 )
-        if not arrays:
-            return np.empty(self.problem.given_shape, np.float32)
-        return np.stack(np.broadcast_arrays(*arrays), axis=-1 - len(grid))
+            found.append(array)
+        return found
 
-    def _inputs(
-        self, parameters: Mapping[str, ArrayLike] | ArrayLike, time: ArrayLike
-    ) -> Float64[np.ndarray, " *leading inputs"]:
+    def _columns(self, parameters: Numbers) -> list[Numbers]:
+        """Parameters that are learnt, in their order, each a number, an array or a tensor."""
         names = [each.name for each in self.problem.learnt]
+        parameters = by_label(parameters, names)
         if isinstance(parameters, Mapping):
             missing = [name for name in names if name not in parameters]
             unknown = [name for name in parameters if name not in names]
@@ -204,28 +255,30 @@ class Surrogate:
                 raise ValueError(
                     f"parameters missing: {missing}, unknown: {unknown}. Give exactly {names}"
                 )
-            columns = [np.asarray(parameters[name], np.float64) for name in names]
-        else:
-            array = np.asarray(parameters, np.float64)
-            if array.ndim == 0 or array.shape[-1] != len(names):
-                raise ValueError(
-                    f"parameters have the shape {array.shape}, but the last axis must hold "
-                    f"{len(names)}: {names}"
-                )
-            columns = list(np.moveaxis(array, -1, 0))
-        learnt = dict(zip(names, columns, strict=True))
-        seeds = {each.name: np.asarray(each.low) for each in self.problem.parameters}
-        columns = [(seeds | learnt)[each.name] for each in self.problem.parameters]
-        columns.append(np.asarray(time, np.float64))
-        return np.stack(np.broadcast_arrays(*columns), axis=-1)
+            return [parameters[name] for name in names]
+        if isinstance(parameters, list | tuple) and any(isinstance(p, Tensor) for p in parameters):
+            parameters = torch.stack([torch.as_tensor(each) for each in parameters])
+        array = parameters if isinstance(parameters, Tensor) else np.asarray(parameters, np.float64)
+        if array.ndim == 0 or array.shape[-1] != len(names):
+            raise ValueError(
+                f"parameters have the shape {tuple(array.shape)}, but the last axis must hold "
+                f"{len(names)}: {names}"
+            )
+        return [array[..., place] for place in range(len(names))]
 
-    def _check_ranges(self, inputs: Float64[np.ndarray, " *leading inputs"]) -> None:
-        """Warn of the inputs that were not trained on, or raise, as was asked for."""
+    def _check_ranges(self, numbers: Sequence[Tensor], seconds: float) -> None:
+        """Warn of the inputs that were not trained on, or raise, as was asked for.
+
+        Args:
+            numbers: Values of each parameter that is learnt, then times.
+            seconds: How far a rollout goes on from there.
+        """
         if self._outside == "ignore":
             return
-        for each, values in zip(
-            (*self.problem.parameters, self.problem.time), np.moveaxis(inputs, -1, 0), strict=True
-        ):
+        *parameters, time = map(_values, numbers)
+        checked = [*zip(self.problem.learnt, parameters, strict=True)]
+        checked += [(self.problem.time, time), (self.problem.time, time + seconds)]
+        for each, values in checked:
             margin = 1e-6 * (each.high - each.low)
             outside = values[~((values >= each.low - margin) & (values <= each.high + margin))]
             if outside.size:
@@ -236,7 +289,40 @@ class Surrogate:
                 )
                 if self._outside == "raise":
                     raise ValueError(message)
-                warnings.warn(message, stacklevel=3)
+                warnings.warn(message, stacklevel=4)
+
+
+def _double(values: Numbers) -> Float64[Tensor, " *shape"]:
+    if isinstance(values, Tensor):
+        return values.to("cpu", torch.float64)
+    return torch.from_numpy(np.array(values, np.float64, order="C"))
+
+
+def _single(values: Numbers) -> Float32[Tensor, " *shape"]:
+    if isinstance(values, Tensor):
+        return values.to("cpu", torch.float32)
+    return torch.from_numpy(np.array(values, np.float32, order="C"))
+
+
+def _stack(tensors: Sequence[Tensor], axis: int) -> Tensor:
+    return torch.stack(torch.broadcast_tensors(*tensors), axis)  # type: ignore[no-untyped-call]
+
+
+def _as_meant(values: Float64[Tensor, " *shape"], each: Input) -> Float64[Tensor, " *shape"]:
+    """With the ends of the range where values are what float32 rounds those to, outside of it."""
+    for end in {each.low, each.high}:
+        with np.errstate(over="ignore"):
+            rounded = float(np.float32(end))
+        if math.isfinite(rounded) and not each.low <= rounded <= each.high:
+            values = values + (end - rounded) * (values == rounded).double()
+    return values
+
+
+def _values(numbers: Float64[Tensor, " *shape"]) -> Float64[np.ndarray, " *other"]:
+    """What a tensor holds, also within torch.func, where ``numpy()`` fails."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
+        numbers = torch._C._functorch.get_unwrapped(numbers)
+    return np.array(numbers.tolist(), np.float64)
 
 
 def _problem(tree: dict[str, Any]) -> Problem:

@@ -3,7 +3,7 @@
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from trainers.base import Problem
@@ -40,7 +40,7 @@ class Task(Protocol):
     def losses(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, of normalised fields."""
@@ -49,7 +49,7 @@ class Task(Protocol):
     def one_step(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Compared:
         """What one evaluation of the network says of each sample, and the truth."""

@@ -14,7 +14,7 @@ Networks are called ``network(numbers, fields)``: ``(batch, n)`` and ``(batch, c
 from typing import Final, final
 
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 from torch import Tensor, nn
 
 from trainers.base import Problem
@@ -53,7 +53,7 @@ class Direct:
     def losses(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, of normalised fields; those that are given count as inputs."""
@@ -67,7 +67,7 @@ class Direct:
     def one_step(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Compared:
         """Every snapshot of the window."""
@@ -77,7 +77,7 @@ class Direct:
     def predict(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         given: Float[Tensor, " batch window given *grid"],
     ) -> Float32[Tensor, " batch window channel *grid"]:
         """Fields in their units, from inputs and input fields in theirs."""
@@ -87,8 +87,8 @@ class Direct:
         return self._scaling.physical(prediction).view(-1, window, *self.problem.field_shape)
 
     def _pairs(
-        self, inputs: Float32[Tensor, " batch sample_inputs"], window: int
-    ) -> Float32[Tensor, " pair inputs"]:
+        self, inputs: Float64[Tensor, " batch sample_inputs"], window: int
+    ) -> Float64[Tensor, " pair inputs"]:
         """Parameters repeated for each time of the window."""
         if window == 1:
             return inputs

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 from trainers.base import Held, Moments
 
@@ -33,7 +33,7 @@ def spread_evenly(
 
 def moments_of(
     fields: Float[np.ndarray, " slot window channel *grid"],
-    inputs: Float32[np.ndarray, " slot inputs"],
+    inputs: Float64[np.ndarray, " slot inputs"],
     slots: Int64[np.ndarray, " held"],
 ) -> Moments:
     """Count, mean and summed squared deviation over some slots, in float64; changes and times, too.

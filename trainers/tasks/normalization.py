@@ -64,8 +64,9 @@ class Normalization:
     Attributes:
         field_offset: Mean of each channel, in its unit.
         field_scale: Standard deviation of each channel, in its unit.
-        input_offset: Middle of each parameter's range, then of the times, in their units.
-        input_scale: Half the width of each range.
+        input_offset: Middle of each parameter's range, then of the times, in their units; where
+            the network sees the logarithm of a parameter, the middle of its logarithms.
+        input_scale: Half the width of each range, of logarithms as for ``input_offset``.
         step_scale: Root mean square change of each channel from one snapshot to the next.
     """
 
@@ -82,16 +83,15 @@ class Normalization:
         The ranges are known, while the first members say little about a parameter: their mean
         would differ from study to study.
         """
-        ranges = (*problem.parameters, problem.time)
-        low = np.array([each.low for each in ranges])
-        high = np.array([each.high for each in ranges])
+        low, high = np.array([each.ends for each in (*problem.parameters, problem.time)]).T
+        half = (high - low) / 2
         deviation = np.sqrt(moments.field_m2 / max(1, moments.field_count))
         change = np.sqrt(moments.step_m2 / max(1, moments.step_count))
         return cls(
             field_offset=moments.field_mean,
             field_scale=_scale(deviation, moments.field_mean),
             input_offset=(low + high) / 2,
-            input_scale=_scale((high - low) / 2, (high + low) / 2),
+            input_scale=np.where(half > 0.0, half, 1.0),
             step_scale=_scale(change, moments.field_mean),
         )
 

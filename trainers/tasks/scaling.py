@@ -2,6 +2,7 @@
 
 1. ``physical`` undoes ``predicted``.
 2. Seeds of random draws are taken out: a network does not see them.
+3. Inputs are float64 until they are normalised: a narrow range far from zero keeps its values.
 """
 
 from typing import Final, final
@@ -32,8 +33,10 @@ class Scaling:
         channels, predicted = (-1, *[1] * len(problem.shape)), problem.num_predicted
         self._offset = tensor(normalization.field_offset).view(channels)
         self._scale = tensor(normalization.field_scale).view(channels)
-        self._input_offset = tensor(normalization.input_offset)
-        self._input_scale = tensor(normalization.input_scale)
+        self._input_offset = torch.tensor(normalization.input_offset, device=device)
+        self._input_scale = torch.tensor(normalization.input_scale, device=device)
+        logs = [each.log for each in (*problem.parameters, problem.time)]
+        self._logs = torch.tensor(logs, device=device) if any(logs) else None
         self._predicted = predicted
         self._seen = [i for i, each in enumerate(problem.parameters) if each.learnt]
         self._sees_all = len(self._seen) == len(problem.parameters)
@@ -67,11 +70,15 @@ class Scaling:
         """Predicted channels in their units."""
         return values * self._scale[: self._predicted] + self._offset[: self._predicted]
 
-    def numbers(self, inputs: Float32[Tensor, " batch inputs"]) -> Float32[Tensor, " batch seen"]:
+    def numbers(self, inputs: Float64[Tensor, " batch inputs"]) -> Float32[Tensor, " batch seen"]:
         """Normalised parameters that are learnt, and the time.
 
         Args:
             inputs: All parameters and one time.
         """
-        numbers = (inputs - self._input_offset) / self._input_scale
+        if self._logs is not None:
+            # 1 for the others: a logarithm that nobody uses must not spoil their gradients.
+            logarithms = torch.where(self._logs, inputs, 1.0).log()
+            inputs = torch.where(self._logs, logarithms, inputs)
+        numbers = ((inputs - self._input_offset) / self._input_scale).float()
         return numbers if self._sees_all else numbers[:, self._seen]

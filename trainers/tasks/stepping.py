@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Final, final
 
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from torch import Tensor, nn
 
 from trainers.base import Problem
@@ -35,7 +35,7 @@ from trainers.tasks.scaling import Scaling
 StepConfig = NextConfig | DeltaConfig | DerivativeConfig | BundleConfig
 # Normalised snapshots, as (batch, snapshot, channel, *grid).
 Snapshots = Float32[Tensor, " batch snapshot channel *grid"]
-_Rate = Callable[[Snapshots, Float32[Tensor, " batch"]], Snapshots]
+_Rate = Callable[[Snapshots, Float64[Tensor, " batch"]], Snapshots]
 
 
 @final
@@ -70,7 +70,7 @@ class Stepping:
     def losses(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, in the network's own units."""
@@ -94,7 +94,7 @@ class Stepping:
     def one_step(
         self,
         network: nn.Module,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Compared:
         """The snapshots after the first ``history`` of each sample."""
@@ -112,8 +112,8 @@ class Stepping:
     def rollout(
         self,
         network: nn.Module,
-        parameters: Float32[Tensor, " batch parameters"],
-        time: Float32[Tensor, " batch"],
+        parameters: Float64[Tensor, " batch parameters"],
+        time: Float64[Tensor, " batch"],
         history: Float[Tensor, " batch history channel *grid"],
         given: Float[Tensor, " batch given *grid"],
         *,
@@ -140,7 +140,7 @@ class Stepping:
 
     def _example(
         self,
-        inputs: Float32[Tensor, " batch sample_inputs"],
+        inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Parameters, times and fields of what is trained on; a random part of a longer window."""
@@ -201,7 +201,7 @@ class Stepping:
     ) -> Tensor:
         forward = self._config.needed == 2
         at = 0 if forward else 1
-        elapsed = times[:, -1] - times[:, 0]
+        elapsed = (times[:, -1] - times[:, 0]).float()
         shape = (-1, *[1] * (snapshots.dim() - 1))
         rate = (snapshots[:, -1:] - snapshots[:, :1]) / elapsed.view(shape)
         target = rate * self.problem.time_step / self._scaling.change

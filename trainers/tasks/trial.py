@@ -23,7 +23,7 @@ def try_out(config: TrainerConfig, problem: Problem) -> None:
     normalization = Normalization.of(_plain(problem), problem)
     task = build_task(config, problem, normalization, torch.device("cpu"))
     network = task.network(config.model)
-    inputs = torch.rand(SAMPLES, problem.num_inputs)
+    inputs = torch.rand(SAMPLES, problem.num_inputs, dtype=torch.float64)
     fields = torch.randn(SAMPLES, problem.window, len(problem.field_names), *problem.shape)
     torch.autograd.backward(task.losses(network.train(), inputs, fields).mean())
     with torch.no_grad():

@@ -51,7 +51,7 @@ def _seconds(task: Task, network: nn.Module, rows: int) -> float:
     """Of one evaluation, the median of a few after one that warms up."""
     problem, device = task.problem, task.device
     middle = [(each.low + each.high) / 2 for each in (*problem.parameters, problem.time)]
-    inputs = torch.tensor([middle] * rows, dtype=torch.float32, device=device)
+    inputs = torch.tensor([middle] * rows, dtype=torch.float64, device=device)
     given = torch.zeros(rows, *problem.given_shape, device=device)
     history = torch.zeros(
         rows, task.history if isinstance(task, Stepping) else 0, *problem.field_shape, device=device

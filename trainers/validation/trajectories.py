@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Int64
+from jaxtyping import Bool, Float, Float32, Float64, Int64
 
 from trainers.base import Held
 from trainers.tasks.stepping import Stepping
@@ -31,9 +31,9 @@ class Trajectory:
     """
 
     member: int
-    parameters: Float32[np.ndarray, " parameters"]
+    parameters: Float64[np.ndarray, " parameters"]
     steps: Int64[np.ndarray, " snapshot"]
-    times: Float32[np.ndarray, " snapshot"]
+    times: Float64[np.ndarray, " snapshot"]
     fields: Float[np.ndarray, " snapshot channel *grid"]
     known: Bool[np.ndarray, " snapshot"]
 
@@ -75,7 +75,7 @@ def _trajectory(
     places = (held.steps[rows] - first) // every
     length = int(places[-1]) + window
     fields = np.zeros((length, *held.fields.shape[2:]), held.fields.dtype)
-    times = np.zeros(length, np.float32)
+    times = np.zeros(length)
     known = np.zeros(length, np.bool_)
     for row, place in zip(rows, places, strict=True):
         fields[place : place + window] = held.fields[row]

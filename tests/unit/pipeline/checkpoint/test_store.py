@@ -17,6 +17,7 @@ from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 4, 6), num_parameters=5)
+CLOCK = 1_700_000_037.3  # float32 has no such number
 CAPACITY, VALIDATION, MEMBERS, SAMPLES = 30, 20, 7, 9
 
 
@@ -36,7 +37,7 @@ def slots(tmp_path: Path) -> Iterator[tuple[Slots, Slots]]:
 def fill(slots: Slots, where: np.ndarray, members: np.ndarray, samples: np.ndarray) -> None:
     slots.members[where], slots.samples[where] = members, samples
     slots.steps[where] = 10 * samples
-    slots.inputs[where] = value_of(members, samples)[:, None]
+    slots.inputs[where] = CLOCK + value_of(members, samples)[:, None]
     slots.fields[where] = value_of(members, samples)[:, None, None, None, None]
 
 
@@ -129,7 +130,7 @@ def test_every_sample_and_what_is_known_of_it_goes_where_its_sender_sends_it(
         assert (home(members, samples, validation=False, ranks=ranks) == rank).all()
         expected = value_of(members, samples)
         assert (slots[0].fields[:count] == expected[:, None, None, None, None]).all()
-        assert (slots[0].inputs[:count] == expected[:, None]).all()
+        assert (slots[0].inputs[:count] == CLOCK + expected[:, None]).all()
         assert (slots[0].steps[:count] == 10 * samples).all()
         assert (slots[0].members[count:] == -1).all()
         held += zip(members.tolist(), samples.tolist(), strict=True)

@@ -266,7 +266,7 @@ def array_source(*, samples: int = 11, batch: int = 4, total_batches: int = 8) -
     rng = np.random.default_rng(4)
     return ArraySource(
         fields=rng.normal(size=(samples, 1, 2, 5)).astype(np.float32),
-        inputs=rng.normal(size=(samples, 3)).astype(np.float32),
+        inputs=rng.normal(size=(samples, 3)),
         batch=batch,
         rng=rng,
         total_batches=total_batches,

@@ -40,9 +40,10 @@ def test_a_reader_sees_what_the_owner_writes(tmp_path: Path) -> None:
         reader = Slots.attach(pickle.loads(pickle.dumps(owner.description)))
         assert reader.fields.shape == (11, 2, 3, 5, 7)
         assert reader.inputs.shape == (11, 4 + 2)
-        assert reader.fields.dtype == reader.inputs.dtype == np.float32
+        assert reader.fields.dtype == np.float32
+        assert reader.inputs.dtype == np.float64
         fields = rng.normal(size=owner.fields.shape).astype(np.float32)
-        inputs = rng.normal(size=owner.inputs.shape).astype(np.float32)
+        inputs = rng.normal(size=owner.inputs.shape)
         owner.fields[:], owner.inputs[:] = fields, inputs
         owner.members[:], owner.steps[:] = np.arange(11), np.arange(11) * -3
         owner.samples[:] = np.arange(11) + 70

@@ -9,6 +9,7 @@ from pipeline.stream.placing import Placing
 from pipeline.stream.wire import Canvas, Message, Stamp, decode, message_bytes
 
 LAYOUT = SampleLayout(window=1, sample_shape=(2, 6, 10), num_parameters=3)
+CLOCK = 1_700_000_037.3  # float32 has no such number
 WHOLE = Box.whole(LAYOUT.grid)
 TOP, BOTTOM = Box((0, 0), (4, 10)), Box((4, 0), (2, 10))
 
@@ -16,7 +17,7 @@ TOP, BOTTOM = Box((0, 0), (4, 10)), Box((4, 0), (2, 10))
 class Arrays:
     def __init__(self, capacity: int) -> None:
         self.fields = np.zeros((capacity, LAYOUT.window, *LAYOUT.sample_shape), np.float32)
-        self.inputs = np.zeros((capacity, LAYOUT.num_inputs), np.float32)
+        self.inputs = np.zeros((capacity, LAYOUT.num_inputs))
         self.members = np.full(capacity, -1)
         self.samples = np.full(capacity, -1)
         self.steps = np.full(capacity, -1)
@@ -68,11 +69,11 @@ def truth(member: int, sample: int) -> np.ndarray:
 
 
 def inputs(member: int, sample: int) -> np.ndarray:
-    return np.array([member, 2.5, -1.0, 0.25 * sample], np.float32)
+    return np.array([member, CLOCK, -1.0, 0.25 * sample])
 
 
 def message(
-    member: int, samples: list[int], *, box: Box = WHOLE, parameter: float = 2.5, attempt: int = 1
+    member: int, samples: list[int], *, box: Box = WHOLE, parameter: float = CLOCK, attempt: int = 1
 ) -> Message:
     buffer = bytearray(message_bytes(LAYOUT, box, len(samples)))
     canvas = Canvas(memoryview(buffer), layout=LAYOUT, box=box, capacity=len(samples))

@@ -136,6 +136,9 @@ CROSS_CHECKS: list[tuple[str, Any, list[str]]] = [
     ("trainer.field_weights", {"temprature": 2.0},
      ["trainer.field_weights.temprature=2.0", "Did you mean 'temperature'"]),
     ("trainer.field_weights", {"temperature": 0.0}, ["temperature=0.0", "above 0"]),
+    ("trainer.parameter_scales", {"wst": "log"},
+     ['trainer.parameter_scales.wst="log"', "Did you mean 'west'"]),
+    ("trainer.parameter_scales", {"west": "root"}, ["west", "linear", "log"]),
     ("stream.dtype", "float64", ['stream.dtype="float64"', "float32"]),
     ("stream.batch_bytes", 10**8, ["stream.batch_bytes=100000000", "at most 8", "Lower"]),
 ]  # fmt: skip
@@ -280,6 +283,55 @@ def test_failures_that_could_starve_a_rank_are_a_warning() -> None:
     assert f"Raise capacity to {40 + 6 + 205}" in line
 
 
+def test_a_network_sees_the_logarithm_of_a_log_uniform_parameter() -> None:
+    study = tree()
+    study["parameters"] |= {"west": {"loguniform": [1, 1000]}, "east": {"loguniform": [1, 1000]}}
+    study["trainer"]["parameter_scales"] = {"east": "linear", "north": "log"}
+    names = ("initial", "west", "east", "south", "north")
+    assert [name for name in names if parse(study).sees_logarithm(name)] == ["west", "north"]
+
+
+def test_a_parameter_that_is_not_above_zero_has_no_logarithm(tmp_path: Path) -> None:
+    study = changed("trainer.parameter_scales", {"west": "log"})
+    study["parameters"]["west"] = {"values": [0, 10, 100]}
+    (line,) = problems(study)
+    for word in ('trainer.parameter_scales.west="log"', "west=0 has no logarithm", "above 0"):
+        assert word in line
+    study["ensemble"]["design"] = {"csv": "points.csv"}
+    (tmp_path / "points.csv").write_text(
+        "\n".join([",".join(study.pop("parameters")), *["200,200,200,200,200"] * 16])
+    )
+    (line,) = problems(study, tmp_path)
+    assert "Set parameters.west: {loguniform: [low, high]}, too" in line
+
+
+@pytest.mark.parametrize(
+    ("given", "scale", "seen"),
+    [
+        ({"values": [0.0, 1e-9, 1.0]}, None, (2, 3)),
+        ({"loguniform": [1e-12, 1.0]}, "linear", (546, 1025)),
+        ({"uniform": [1e16, 1e16 + 4]}, None, (3, 1025)),
+    ],
+)
+def test_values_that_are_one_number_to_the_network_are_a_warning(
+    given: Tree, scale: str | None, seen: tuple[int, int]
+) -> None:
+    study = changed("parameters.west", given)
+    study["trainer"]["parameter_scales"] = {} if scale is None else {"west": scale}
+    found = [line for line in parse(study).warnings() if "different numbers" in line]
+    (line,) = found
+    assert line.startswith("parameters.west=")
+    assert f"the network sees {seen[0]} different numbers for {seen[1]} values" in line
+
+
+@pytest.mark.parametrize(
+    "given", [{"uniform": [1.7e9, 1_700_000_060]}, {"loguniform": [1e-300, 1e300]}, {"constant": 7}]
+)
+def test_a_range_that_float64_resolves_is_no_warning(given: Tree) -> None:
+    lines = parse(changed("parameters.west", given)).warnings()
+    assert not any("different numbers" in line for line in lines)
+
+
 def test_members_that_are_all_equal_are_a_warning() -> None:
     study = changed("ensemble.validation", 0)
     for name in study["parameters"]:
@@ -327,7 +379,7 @@ def test_sizes_follow_from_the_study() -> None:
     assert study.expected_samples == 390
     assert study.sample_bytes == 24 * 40 * 4
     # 120 slots of 3 ranks and 3 x 30 validation samples; 6 inputs, member and step beside each.
-    assert study.slots_bytes == (3 * 120 + 90) * (24 * 40 * 4 + 6 * 4 + 24)
+    assert study.slots_bytes == (3 * 120 + 90) * (24 * 40 * 4 + 6 * 8 + 24)
     assert study.max_train_steps == 109  # 390 * 5 / (3 * 6), rounded up
     layout = study.sample_layout()
     assert (layout.window, layout.sample_shape, layout.num_parameters) == (1, (1, 24, 40), 5)

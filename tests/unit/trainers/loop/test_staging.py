@@ -25,11 +25,11 @@ def drain(staging: Staging, *, replay: int = 0) -> list[torch.Tensor]:
         assert not ready.failed
         for batch in staging.take(ready.steps):
             seen.append(batch.inputs.clone())
-            staging.done(batch.inputs[:, 0].clone())
+            staging.done(batch.inputs[:, 0].float())
     if replay:
         for batch in staging.take(replay, replay=True):
             seen.append(batch.inputs.clone())
-            staging.done(batch.inputs[:, 0].clone())
+            staging.done(batch.inputs[:, 0].float())
     return seen
 
 
@@ -50,7 +50,9 @@ def test_every_lease_is_given_back_once_with_the_loss_of_every_sample() -> None:
     assert source.replayed == 9
     given_back = np.concatenate(source.losses)
     assert len(given_back) == (47 + 9) * 6
-    np.testing.assert_array_equal(given_back[: 47 * 6], source.inputs[source.drawn, 0])
+    np.testing.assert_array_equal(
+        given_back[: 47 * 6], source.inputs[source.drawn, 0].astype(np.float32)
+    )
 
 
 def test_a_batch_keeps_its_content_until_it_is_done() -> None:
@@ -104,7 +106,7 @@ def test_a_failure_on_the_thread_is_raised_in_the_loop() -> None:
         with Staging(source, config(), CPU) as staging:
             while not (ready := staging.readiness(PATIENCE)).failed:
                 for batch in staging.take(ready.steps):
-                    staging.done(batch.inputs[:, 0].clone())
+                    staging.done(batch.inputs[:, 0].float())
             staging.raise_failure()
 
     with pytest.raises(ConnectionError, match="reservoir 0 is gone"):
@@ -156,7 +158,7 @@ def test_leaving_early_ends_the_thread_and_gives_nothing_back_by_halves() -> Non
 
     def loop() -> None:
         with Staging(source, config(), CPU) as staging:
-            staging.done(next(staging.take(1)).inputs[:, 0].clone())
+            staging.done(next(staging.take(1)).inputs[:, 0].float())
             raise RuntimeError("the loop went wrong")
 
     begin = time.monotonic()

@@ -34,7 +34,7 @@ def written(folder: Path) -> NpyFiles:
     for member, count in zip(MEMBERS, HELD, strict=True):
         rows = np.arange(first, first + count, dtype=np.float32)
         fields = np.broadcast_to(rows[:, None, None, None, None], (count, *SHAPE))
-        inputs = np.repeat(rows[:, None], 3, axis=1)
+        inputs = np.repeat(rows[:, None], 3, axis=1).astype(np.float64)
         steps = np.arange(count, dtype=np.int64)
         files.write(member, MemberSamples(fields=fields.copy(), inputs=inputs, steps=steps))
         first += count
@@ -45,7 +45,7 @@ def nothing_held() -> Held:
     none = np.empty(0, np.int64)
     return Held(
         fields=np.empty((0, *SHAPE), np.float32),
-        inputs=np.empty((0, 3), np.float32),
+        inputs=np.empty((0, 3)),
         members=none, steps=none, complete=True,
     )  # fmt: skip
 

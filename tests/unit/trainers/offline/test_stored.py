@@ -30,7 +30,7 @@ def member(number: int) -> MemberSamples:
     held = HELD[number]
     return MemberSamples(
         fields=rng.normal(size=(held, *SHAPE)).astype(np.float32),
-        inputs=rng.normal(size=(held, INPUTS)).astype(np.float32),
+        inputs=rng.normal(size=(held, INPUTS)),
         steps=np.arange(held, dtype=np.int64) * 2 + number,
     )
 

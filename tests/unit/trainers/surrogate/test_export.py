@@ -4,8 +4,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+import xarray as xr
 
 from tests.array_source import (
     GRID,
@@ -76,6 +78,7 @@ def test_the_card_says_what_it_is_for(folder: Path) -> None:
         "low": -2.0,
         "high": 3.0,
         "learnt": True,
+        "log": False,
     }
     assert card["problem"]["field_units"] == ["K", "Pa"]
     assert card["trainer"]["model"]["kind"] == "mlp"
@@ -176,6 +179,118 @@ def test_wrong_parameters_are_refused(folder: Path, parameters: object, message:
     surrogate: Surrogate = load_surrogate(folder)
     with pytest.raises(ValueError, match=message):
         surrogate(parameters, 0.1)  # type: ignore[arg-type]
+
+
+def test_labels_count_and_not_the_order(folder: Path) -> None:
+    surrogate, expected = load_surrogate(folder), load_surrogate(folder)(INSIDE, 0.25)
+    frame = pd.DataFrame({"load": INSIDE["load"], "west": INSIDE["west"]})
+    array = xr.DataArray(
+        frame.to_numpy(), dims=("member", "input"), coords={"input": ["load", "west"]}
+    )
+    for given in (frame, array, [*frame.itertuples(index=False)]):
+        np.testing.assert_array_equal(surrogate(given, 0.25), expected)
+    one = surrogate(frame.iloc[1], 0.25)
+    np.testing.assert_allclose(one, expected[1], rtol=1e-5, atol=1e-4)
+    with pytest.raises(ValueError, match=r"missing: \['west'\], unknown: \['east'\]"):
+        surrogate(frame.rename(columns={"west": "east"}), 0.25)
+
+
+def read_anew(folder: Path, parameters: tuple[Input, ...]) -> Surrogate:
+    """A network that was not trained, of other ranges; it raises outside of them."""
+    config, problem = TrainerConfig(), replace(linear_problem(), parameters=parameters)
+    normalization = Normalization.of(linear_source().moments(), problem)
+    torch.manual_seed(3)
+    network = build_task(config, problem, normalization, CPU).network(config.model)
+    stats = TrainStats(
+        rank=0, train_step=9, loss=0.5, learning_rate=1e-3, wait_seconds=0.0,
+        first_step_seconds=0.1, validation=None,
+    )  # fmt: skip
+    export(folder / "model", network, config, problem, normalization, stats)
+    return load_surrogate(folder, outside="raise")
+
+
+CONSTANT = Input(name="load", unit="Pa", low=0.1, high=0.1)
+
+
+def test_an_end_rounded_to_float32_is_meant_exactly(tmp_path: Path) -> None:
+    clock = Input(name="clock", unit="s", low=1.7e9 + 60, high=1.7e9 + 60)
+    surrogate = read_anew(tmp_path, (clock, CONSTANT))
+    exact = surrogate({"clock": 1.7e9 + 60, "load": 0.1}, 0.25)
+    rounded = {"clock": np.float32(1.7e9 + 60), "load": np.float32(0.1)}
+    assert float(rounded["clock"]) != 1.7e9 + 60
+    np.testing.assert_array_equal(surrogate(rounded, 0.25), exact)
+    with pytest.raises(ValueError, match=r"load=0.1001 Pa is outside"):
+        surrogate(rounded | {"load": 0.1001}, 0.25)
+    with pytest.raises(ValueError, match=r"clock=1.7e\+09 s is outside"):
+        surrogate(rounded | {"clock": 1.7e9 + 61}, 0.25)
+
+
+def test_a_narrow_range_far_from_zero_has_its_values(tmp_path: Path) -> None:
+    clock = Input(name="clock", unit="s", low=1.7e9, high=1.7e9 + 60)
+    surrogate = read_anew(tmp_path, (clock, CONSTANT))
+    near = Input(name="clock", unit="s", low=0.0, high=60.0)
+    moved = read_anew(tmp_path / "near", (near, CONSTANT))  # the same weights
+    seconds = np.linspace(0.0, 60.0, 25)
+    far = surrogate({"clock": 1.7e9 + seconds, "load": 0.1}, 0.25)
+    assert len({each.tobytes() for each in far}) == 25
+    np.testing.assert_allclose(far, moved({"clock": seconds, "load": 0.1}, 0.25), rtol=1e-5)
+
+
+def test_a_logarithm_goes_with_the_surrogate(tmp_path: Path) -> None:
+    rate = Input(name="rate", unit="1/s", low=2.0, high=1e4, log=True)
+    surrogate = read_anew(tmp_path, (rate, CONSTANT))
+    ends = np.log([2.0, 1e4])
+    card = (tmp_path / "model" / "card.md").read_text()
+    middle, half = ends.mean(), np.ptp(ends) / 2
+    assert f"| rate, its logarithm | 1/s | 2 | 10000 | {middle:.6g} | {half:.6g} |" in card
+    plain = read_anew(tmp_path / "plain", (Input(name="rate", unit="1", low=-1, high=1), CONSTANT))
+    places = np.linspace(-1.0, 1.0, 5)
+    values = np.exp(middle + places * half).clip(2.0, 1e4)
+    found = surrogate({"rate": values, "load": 0.1}, 0.25)
+    np.testing.assert_allclose(found, plain({"rate": places, "load": 0.1}, 0.25), rtol=1e-5)
+
+
+def test_a_tensor_is_answered_with_a_tensor_that_can_be_differentiated(folder: Path) -> None:
+    surrogate = load_surrogate(folder, outside="raise")
+    parameters = torch.tensor([[120.0, -1.5], [320.0, 0.0], [480.0, 2.5]], requires_grad=True)
+    time = torch.tensor(0.25, dtype=torch.float64)
+    found = surrogate(parameters, time)
+    np.testing.assert_array_equal(found.numpy(force=True), surrogate(INSIDE, 0.25))
+    (gradient,) = torch.autograd.grad(found[1, 0].sum(), parameters)
+    assert gradient.dtype == torch.float32
+    step = np.array([1.0, 0.0])
+    above, below = (surrogate([320.0, 0.0] + s * step, 0.25)[0].sum() for s in (1, -1))
+    assert gradient[1, 0] == pytest.approx((above - below) / 2, rel=0.1)
+    assert (gradient[[0, 2]] == 0).all()
+    assert not any(each.requires_grad for each in surrogate.network.parameters())
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script`:DeprecationWarning")  # jacfwd calls it
+def test_torch_func_maps_over_it_and_differentiates_it(folder: Path) -> None:
+    surrogate = load_surrogate(folder, outside="raise")
+    many = torch.tensor([[120.0, -1.5], [320.0, 0.0], [500.0, 2.5]], dtype=torch.float64)
+    mapped = torch.func.vmap(lambda one: surrogate(one, 0.25))(many)
+    torch.testing.assert_close(mapped, surrogate(many, 0.25), rtol=1e-5, atol=1e-4)
+    jacobian = torch.func.jacrev(lambda one: surrogate({"west": one[0], "load": one[1]}, 0.25))
+    forward = torch.func.jacfwd(lambda one: surrogate(list(one), 0.25))
+    assert jacobian(many[0]).shape == (2, *GRID, 2)
+    torch.testing.assert_close(jacobian(many[0]), forward(many[0]).double(), rtol=1e-4, atol=1e-6)
+    each = torch.func.vmap(jacobian)(many)
+    torch.testing.assert_close(each[2], jacobian(many[2]), rtol=1e-4, atol=1e-6)
+    assert (each[2] != 0).any()  # at an end of a range, too
+    with pytest.raises(ValueError, match=r"west=501 K"):
+        torch.func.vmap(lambda one: surrogate(one, 0.25))(many + torch.tensor([1.0, 0.0]))
+
+
+def test_a_rollout_can_be_differentiated_by_its_start(tmp_path: Path) -> None:
+    study(tmp_path, {"kind": "delta"}, steps=2)
+    surrogate, start = load_surrogate(tmp_path), trajectory(1.0, 3)[:1]
+    history = torch.tensor(start, requires_grad=True)
+    found = surrogate.rollout({"rate": torch.tensor(1.0)}, history, steps=3)
+    np.testing.assert_array_equal(found.numpy(force=True), surrogate.rollout([1.0], start, steps=3))
+    (gradient,) = torch.autograd.grad(found[-1].sum(), history)
+    assert torch.isfinite(gradient).all()
+    assert (gradient != 0).any()
 
 
 def test_a_folder_without_a_surrogate_is_named(tmp_path: Path) -> None:

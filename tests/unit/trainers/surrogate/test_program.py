@@ -65,11 +65,12 @@ def arguments(surrogate: Surrogate, task: str, operator: bool) -> dict[str, np.n
 def expected(surrogate: Surrogate, given: dict[str, np.ndarray]) -> np.ndarray:
     fields = {"initial": given["fields"][:, 0]} if "fields" in given else None
     if "history" not in given:
-        return surrogate(given["parameters"], given["time"], fields)
+        return np.asarray(surrogate(given["parameters"], given["time"], fields))
     steps = surrogate.card["trainer"]["task"].get("ahead", 1)
-    return surrogate.rollout(
+    rollout = surrogate.rollout(
         given["parameters"], given["history"], steps=steps, time=given["time"], fields=fields
     )
+    return np.asarray(rollout)
 
 
 @pytest.mark.usefixtures("one_thread")
@@ -112,6 +113,40 @@ def test_a_rollout_is_made_of_calls_of_the_program(tmp_path: Path) -> None:
     rollout = surrogate.rollout([1.25], start, steps=SNAPSHOTS - 1)
     # Between two calls the fields are rounded in physical units, inside a rollout they are not.
     np.testing.assert_allclose(torch.stack(found, 1)[0].numpy(force=True), rollout, rtol=1e-5)
+
+
+@pytest.mark.parametrize("task", ["direct", "next"])
+def test_a_program_takes_any_type_and_wants_no_gradient(tmp_path: Path, task: str) -> None:
+    study(tmp_path, TASKS[task], operator=True, steps=2)
+    surrogate = load_surrogate(tmp_path)
+    write_program(surrogate, tmp_path / "surrogate.pt2")
+    program = torch.export.load(tmp_path / "surrogate.pt2").module()
+    given = {
+        name: torch.from_numpy(array) for name, array in arguments(surrogate, task, True).items()
+    }
+
+    def run(parameters: torch.Tensor, time: torch.Tensor, **more: torch.Tensor) -> torch.Tensor:
+        said: torch.Tensor = program(parameters, time, **more)
+        return said
+
+    assert not run(**given).requires_grad
+    double = {name: each.double() for name, each in given.items()}
+    assert torch.equal(run(**double), run(**given))
+    for name in given:
+        mixed = run(**double | {name: given[name]})
+        assert torch.equal(mixed, run(**given))
+    asked = double["parameters"].requires_grad_()
+    (gradient,) = torch.autograd.grad(run(**double).sum(), asked)
+    assert (gradient != 0).all()
+
+
+def test_a_program_says_what_shape_it_expects(surrogate: Surrogate, tmp_path: Path) -> None:
+    write_program(surrogate, tmp_path / "surrogate.pt2")
+    run = torch.export.load(tmp_path / "surrogate.pt2").module()
+    with pytest.raises(AssertionError, match=r"parameters.size\(\)\[1\] == 1"):
+        run(torch.ones(3, 2), torch.ones(3))
+    with pytest.raises(AssertionError, match=r"time.size\(\)\[0\] == parameters.size\(\)\[0\]"):
+        run(torch.ones(3, 1), torch.ones(2))
 
 
 class Fourier(nn.Module):
@@ -224,7 +259,7 @@ numpy.save("rollouts.npy", numpy.stack([
 print(*[name for name in ("ray", "petsc4py", "mpi4py", "zmq", "pipeline") if name in sys.modules])
 """
     members = np.array(HELD_OUT)
-    np.save(tmp_path / "rates.npy", np.array([rate_of(m) for m in HELD_OUT], np.float32))
+    np.save(tmp_path / "rates.npy", np.array([rate_of(m) for m in HELD_OUT]))
     starts = [trajectory(rate_of(member), member)[:1] for member in HELD_OUT]
     np.save(tmp_path / "starts.npy", np.stack(starts))
     done = subprocess.run(

@@ -55,7 +55,7 @@ def test_the_network_sees_normalised_inputs_and_predicts_in_field_units(
     task = make(normalization)
     network = Constant(0.5, task.problem.field_shape)
     fields = task.predict(
-        network, torch.tensor([[100.0, 3.0, 0.25], [500.0, -2.0, 0.0]]), nothing_given(2)
+        network, torch.tensor([[100, 3, 0.25], [500, -2, 0]], dtype=torch.float64), nothing_given(2)
     )
     torch.testing.assert_close(network.seen, torch.tensor([[-1.0, 1.0, 0.0], [1.0, -1.0, -1.0]]))
     assert fields.shape == (2, 1, 2, 5, 7)
@@ -125,7 +125,7 @@ def test_input_fields_are_given_and_seeds_are_not_seen() -> None:
     losses = task.losses(network, inputs, fields)
     offset, scale = normalization.field_offset, normalization.field_scale
     assert network.seen.shape == (9, 2)  # load and time
-    torch.testing.assert_close(network.seen[:, 0], (inputs[:, 1] - 0.5) / 2.5)
+    torch.testing.assert_close(network.seen[:, 0], ((inputs[:, 1] - 0.5) / 2.5).float())
     pressure = (fields[:, 0, 1:].numpy() - offset[1]) / scale[1]
     np.testing.assert_allclose(network.given, pressure, rtol=1e-4, atol=1e-6)
     temperature = (fields[:, 0, 0].numpy() - offset[0]) / scale[0]
