@@ -99,20 +99,29 @@ def _seed_warnings(
     stream: StreamConfig,
     trainer: TrainerConfig,
 ) -> list[str]:
-    if trainer.task.kind not in ("direct", "operator"):
-        return []  # it sees earlier snapshots, which show what was drawn
-    spec = streamed.streamed_spec(solver.spec(), stream)
-    names = [parameter.name for parameter in solver.parameters() if parameter.seed]
-    return [
-        problem(
-            f"parameters.{name}",
-            parameters[name].model_dump(),
-            "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
-            f"fields among {list(solver.spec().names)} that the seed starts",
+    seeds = [parameter.name for parameter in solver.parameters() if parameter.seed]
+    names = [name for name in seeds if name in parameters and parameters[name].levels != 1]
+    shown = streamed.streamed_spec(solver.spec(), stream).inputs
+    stepping = trainer.task.kind not in ("direct", "operator")
+    if solver.seed_draws == "unsteady forcing":
+        why = (
+            "draws how the forcing goes on, which no snapshot shows, earlier ones neither: members "
+            "that are alike now part later, and no network can tell which way. Set "
+            "solver.frequency: 0 and solver.forcing_field: true, or seed to a constant"
         )
-        for name in names
-        if name in parameters and parameters[name].levels != 1 and not spec.inputs
-    ]
+    elif shown or (stepping and solver.seed_draws == "start"):
+        return []
+    elif solver.seed_draws == "steady forcing":
+        why = (
+            "draws a forcing, which no later snapshot shows. Let the network see it: set "
+            "solver.forcing_field: true"
+        )
+    else:
+        why = (
+            "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
+            f"fields among {list(solver.spec().names)} that the seed starts"
+        )
+    return [problem(f"parameters.{name}", parameters[name].model_dump(), why) for name in names]
 
 
 def _same_members_warnings(

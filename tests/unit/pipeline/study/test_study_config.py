@@ -741,6 +741,33 @@ def test_what_leaves_the_solver_is_what_is_counted() -> None:
     assert (layout.nbytes, layout.dtype) == (thinned.sample_bytes, "float16")
 
 
+@pytest.mark.parametrize("kind", ["direct", "next", "bundle"])
+@pytest.mark.parametrize(
+    ("settings", "stream", "warned"),
+    [
+        ({}, {}, "no snapshot shows, earlier ones neither"),
+        ({}, {"input_fields": ["u"]}, "no snapshot shows, earlier ones neither"),
+        ({"frequency": 0.0}, {}, "no later snapshot shows. Let the network see it"),
+        ({"frequency": 0.0}, {"input_fields": ["u"]}, ""),
+        ({"frequency": 0.0, "forcing_field": True}, {}, ""),
+    ],
+)
+def test_a_forcing_that_a_seed_draws_is_warned_of_where_no_snapshot_shows_it(
+    kind: str, settings: dict[str, object], stream: dict[str, object], warned: str
+) -> None:
+    study = tree()
+    study["solver"] = {"kind": "burgers", "grid": [40], "steps": 30} | settings
+    study["parameters"] = {name: {"constant": 0.2} for name in ("alpha", "beta", "gamma")}
+    study["parameters"] |= {"amplitude": {"uniform": [0.1, 0.5]}, "seed": {"uniform": [0, 1000]}}
+    study["trainer"]["task"] = {"kind": kind}
+    study["stream"] = stream
+    found = [line for line in parse(study).warnings() if line.startswith("parameters.seed=")]
+    assert len(found) == bool(warned)
+    assert all(warned in line for line in found)
+    study["parameters"]["seed"] = {"constant": 3}
+    assert not any("parameters.seed" in line for line in parse(study).warnings())
+
+
 def test_a_seed_that_no_network_can_see_is_warned_of() -> None:
     study = tree()
     study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [64], "steps": 30, "dt": 0.4}
