@@ -5,17 +5,23 @@ arXiv:2102.04736):
 
     surplus = inserted * max_reuse - drawn
 
-At its lower end, 0, the trainer waits for the solvers; at its upper end, ``max_surplus``, the
-solvers wait for the trainer. ``None`` takes a limit away: without ``max_reuse`` the trainer never
-waits for new samples, without ``max_surplus`` the solvers wait only for a slot.
+At its lower end the trainer waits for the solvers; at its upper end, ``max_surplus``, the solvers
+wait for the trainer. ``None`` takes a limit away: without ``max_reuse`` the trainer never waits for
+new samples, without ``max_surplus`` the solvers wait only for a slot.
+
+Where ``max_reuse`` draws of a sample are reached in the end, none is overwritten while more than
+half of the draws of a full reservoir are due. With ``policy: reservoir`` the lower end is then not
+0 either: the draws of a quarter of what is held are kept back until production has ended, so that
+neither does the trainer rush through the newest samples, nor do the last ones come too late for
+theirs.
 
 1. Before the end of production the surplus never leaves ``[0, max_surplus]``.
 2. Until ``watermark`` samples were inserted nothing is drawn.
-3. Once production has ended nobody waits for the balance any more.
+3. Once production has ended nobody waits for the balance any more, and ``min_reuse`` is reached.
 4. A configuration that must deadlock is refused, with the inequality in the message.
 
-Why the inequalities of ``problems`` are enough
------------------------------------------------
+Why the inequalities of ``Limits.problems`` are enough
+------------------------------------------------------
 R ranks draw in lock-step, each from its own reservoir, so all of them have *consumed* the same
 number of samples. A member's samples go to the reservoirs in turn, starting at ``member % R``. A
 member in progress therefore adds at most 1 to the difference between two reservoirs, and the
@@ -33,7 +39,7 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
   ``watermark + spread``: with ``capacity`` at least that much, a has a free slot after all.
 * ``fifo``: b has fewer than ``batch`` unconsumed samples: ``capacity >= batch + spread``.
 * ``firo``: b keeps ``watermark`` back: ``capacity >= watermark + batch + spread``.
-* ``reservoir``: a waits for room only while no seen sample is there to be replaced. A sample drawn
+* ``uniform``: a waits for room only while no seen sample is there to be replaced. A sample drawn
   with replacement is unseen with probability u = unseen / capacity, so each insert (+1 unseen) and
   its ``max_reuse`` = r draws (-r u) balance at u = 1 / r. With r <= 1 the unseen fill everything,
   then both sides wait: refused. With r > 1 follow v = seen + surplus / r, which an insert leaves
@@ -43,9 +49,12 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
   is large v only grows. Stuck means: all seen samples of a are leased, and a may have leased and
   still have a surplus of less than ``batch + spread * r`` together, so v is below that. Hence
   k - 6 sqrt(k / (2 r)) >= batch + spread * r.
+* ``reservoir`` takes the less drawn of two random samples, so that a draw is unseen with
+  probability 2 u - u^2: they balance at u = 1 - sqrt(1 - 1 / r) < 1 / r, and more than k are seen.
 * the upper limit: b's surplus is below ``batch`` (``watermark * r + batch`` where the watermark is
   awaited or kept back), a's at most ``spread * r`` more: ``max_surplus >= (watermark + spread) * r
-  + batch`` leaves a room for one more sample.
+  + batch`` leaves a room for one more sample. The limit of overwriting is at least ``(spread +
+  1) * r + batch``, and no more is kept back than either limit leaves beyond that.
 
 The samples of a member of k > 1 mpi_ranks are put together in the slots, so that some of a's slots
 may hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
@@ -61,13 +70,16 @@ unfinished at a reservoir, beside the 1 above, and everywhere
 import math
 import sys
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
-PolicyName = Literal["fifo", "firo", "reservoir"]
+PolicyName = Literal["fifo", "firo", "reservoir", "uniform"]
+ONCE: Final = ("fifo", "firo")  # policies that draw each sample once
 
 UNLIMITED = sys.maxsize
 MOST_TOGETHER = 4  # samples in one message of a member with several mpi_ranks
 _DEVIATIONS = 6  # chance of a study being stuck below 1e-9 per correlation time
+_KEPT_BACK = 1 / 4  # of the draws of what is held: they are made after later samples have come
+_OVERWRITING = 1 / 2  # of the draws of a full reservoir: while more are due nothing is overwritten
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,11 +90,17 @@ class FlowControl:
         max_reuse: Mean number of draws per inserted sample that is not exceeded; None: no limit.
         max_surplus: Draws the solvers may be ahead by; None: no limit.
         watermark: Samples needed before the first batch.
+        min_reuse: Mean number of draws per inserted sample that is reached after production.
+        kept: Samples whose draws are kept back until the end of production.
+        overwriting: Draws that may be due while a sample is overwritten; None: no limit.
     """
 
     max_reuse: float | None
     max_surplus: float | None
     watermark: int
+    min_reuse: float = 1.0
+    kept: float = 0.0
+    overwriting: float | None = None
 
     def __post_init__(self) -> None:
         if self.watermark < 1:
@@ -104,19 +122,32 @@ class FlowControl:
         return math.inf if self.max_reuse is None else inserted * self.max_reuse - drawn
 
     def batches(self, *, inserted: int, drawn: int, batch: int) -> int:
-        """Whole batches that may be drawn before the surplus would become negative."""
+        """Whole batches that may be drawn before the surplus would fall below what is kept back."""
         if inserted < self.watermark:
             return 0
         if self.max_reuse is None:
             return UNLIMITED
-        return max(0, math.floor(self.surplus(inserted=inserted, drawn=drawn) / batch))
+        kept = min(self.kept, _KEPT_BACK * inserted) * self.max_reuse
+        ahead = self.surplus(inserted=inserted, drawn=drawn) - kept
+        return max(0, math.floor(ahead / batch))
 
     def room(self, *, inserted: int, drawn: int) -> int:
         """Samples that may be inserted before the surplus would pass ``max_surplus``."""
-        if self.max_surplus is None or self.max_reuse is None:
+        return self._room(self.max_surplus, inserted, drawn)
+
+    def overwritable(self, *, inserted: int, drawn: int) -> int:
+        """Samples that may be overwritten before too many draws of what is held would be due."""
+        return self._room(self.overwriting, inserted, drawn)
+
+    def _room(self, limit: float | None, inserted: int, drawn: int) -> int:
+        if limit is None or self.max_reuse is None:
             return UNLIMITED
         ahead = self.surplus(inserted=inserted, drawn=drawn)
-        return max(0, math.floor((self.max_surplus - ahead) / self.max_reuse))
+        return max(0, math.floor((limit - ahead) / self.max_reuse))
+
+    def left(self, *, inserted: int, drawn: int) -> int:
+        """Draws that are still to be made after production to reach ``min_reuse``."""
+        return max(0, math.ceil(inserted * self.min_reuse - drawn))
 
 
 def in_progress(mpi_ranks: int) -> int:
@@ -124,110 +155,202 @@ def in_progress(mpi_ranks: int) -> int:
     return 1 if mpi_ranks == 1 else mpi_ranks + MOST_TOGETHER - 1
 
 
-def leasable(
-    *,
-    policy: PolicyName,
-    capacity: int,
-    watermark: int,
-    max_reuse: float | None,
-    concurrent: int,
-    batch: int,
-    ranks: int,
-    mpi_ranks: int = 1,
-) -> int:
-    """Slots that may be under lease at once, so that leased ones leave room for what must come.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """All that decides who may come to wait for whom.
 
-    A lease is given back as a whole: until its last batch is trained on, its slots stay taken, also
-    those that the trainer is done with. At a reservoir that others wait for, up to
-    ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond may
-    be under lease. A single batch is always possible: once it is done with it holds no slot.
-    """
-    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
-    if policy == "reservoir":
-        reuse = max_reuse or 1.0
-        kept, spread = (capacity / reuse if max_reuse else 0.0), math.ceil(spread * reuse)
-    else:
-        kept = watermark if policy == "firo" else 0
-    return max(batch, math.floor(capacity - kept - spread - batch))
-
-
-def problems(
-    *,
-    policy: PolicyName,
-    capacity: int,
-    watermark: int,
-    max_reuse: float | None,
-    max_surplus: float | None,
-    concurrent: int,
-    batch: int,
-    ranks: int,
-    mpi_ranks: int = 1,
-) -> list[str]:
-    """Why a study with these settings is refused, one line per reason; empty when it is not.
-
-    Args:
+    Attributes:
         policy: How samples are drawn.
         capacity: Slots of one reservoir.
         watermark: Samples one reservoir needs before its rank starts.
         max_reuse: See ``FlowControl``.
         max_surplus: See ``FlowControl``.
+        min_reuse: See ``FlowControl``; None: ``max_reuse``, or 1 without it.
         concurrent: Members that run at the same time.
         batch: Samples of one batch of one rank.
         ranks: Reservoirs, one for each rank.
-        mpi_ranks: Of one member.
+        mpi_ranks: MPI processes of one member.
     """
-    if watermark < 1:
-        return [f"watermark={watermark} < 1: normalisation needs samples. Raise it to at least 1."]
-    spread = concurrent * in_progress(mpi_ranks) + ranks - 1
-    others = f"concurrent={concurrent}"
-    if mpi_ranks > 1:
-        others += f" * (mpi_ranks={mpi_ranks} + {MOST_TOGETHER - 1})"
-    others += f" + ranks-1={ranks - 1}" if ranks > 1 else ""
-    found = []
-    if capacity < watermark:
-        found.append(
-            f"capacity={capacity} < watermark={watermark}: training would never start. "
-            f"Lower watermark to at most {max(capacity - spread, 1)} or raise capacity."
-        )
-    elif capacity < watermark + spread:
-        found.append(
-            f"capacity={capacity} < watermark={watermark} + {others}: one rank's reservoir may be "
-            f"full before another reaches its watermark, and both would wait for ever. "
-            f"Raise capacity to at least {watermark + spread}."
-        )
-    if policy == "reservoir":
-        found += _reservoir_problems(capacity, max_reuse, spread, others, batch)
-    else:
-        found += _once_problems(policy, capacity, watermark, max_reuse, spread, others, batch)
-    return found + _surplus_problems(max_surplus, max_reuse, watermark, spread, others, batch)
 
+    policy: PolicyName
+    capacity: int
+    watermark: int
+    max_reuse: float | None
+    max_surplus: float | None
+    min_reuse: float | None = None
+    concurrent: int
+    batch: int
+    ranks: int
+    mpi_ranks: int = 1
 
-def _reservoir_problems(
-    capacity: int, max_reuse: float | None, spread: int, others: str, batch: int
-) -> list[str]:
-    """Settings under which every held sample ends up unseen while the trainer may not draw."""
-    if max_reuse is None:
+    @property
+    def spread(self) -> int:
+        """Samples that one reservoir may have more than another."""
+        return self.concurrent * in_progress(self.mpi_ranks) + self.ranks - 1
+
+    @property
+    def reuse_reached(self) -> float:
+        """Mean draws per sample when a study has come to its end."""
+        return (self.max_reuse or 1.0) if self.min_reuse is None else self.min_reuse
+
+    @property
+    def first_batch(self) -> int:
+        """Samples before the first batch, which does not repeat any of them."""
+        return self.watermark if self.policy in ONCE else max(self.watermark, self.batch)
+
+    def flow_control(self) -> FlowControl:
+        """The limits of both sides of one reservoir."""
+        kept, overwriting, reuse = 0.0, None, self.max_reuse
+        if self.policy not in ONCE and reuse is not None and self.reuse_reached >= reuse:
+            waiting = (self.spread + 1) * reuse + self.batch  # see "the upper limit"
+            limit = self.max_surplus
+            if limit is None:
+                limit = overwriting = max(_OVERWRITING * self.capacity * reuse, waiting)
+            if self.policy == "reservoir":
+                kept = max(0.0, min(_KEPT_BACK * self.capacity, (limit - waiting) / reuse))
+        return FlowControl(
+            max_reuse=self.max_reuse,
+            max_surplus=self.max_surplus,
+            watermark=self.first_batch,
+            min_reuse=self.reuse_reached,
+            kept=kept,
+            overwriting=overwriting,
+        )
+
+    @property
+    def leasable(self) -> int:
+        """Slots that may be under lease at once, so that leased ones leave room for what must come.
+
+        A lease is given back as a whole: until its last batch is trained on, its slots stay taken,
+        also those that the trainer is done with. At a reservoir that others wait for, up to
+        ``batch + spread`` samples (above those kept back) are not trained on yet; the slots beyond
+        may be under lease. A single batch is always possible: once it is done with it holds no
+        slot.
+        """
+        kept, spread = 0.0, self.spread
+        if self.policy not in ONCE:
+            kept = self.capacity / self.max_reuse if self.max_reuse else 0.0
+            spread = math.ceil(spread * (self.max_reuse or 1.0))
+        elif self.policy == "firo":
+            kept = self.watermark
+        return max(self.batch, math.floor(self.capacity - kept - spread - self.batch))
+
+    def problems(self) -> list[str]:
+        """Why a study with these settings is refused, one line per reason; empty when it is not."""
+        if self.watermark < 1:
+            line = f"watermark={self.watermark} < 1: normalisation needs samples. "
+            return [line + "Raise it to at least 1."]
+        found = self._capacity_problems() + self._reuse_problems()
+        found += self._once_problems() if self.policy in ONCE else self._replacing_problems()
+        return found + self._surplus_problems()
+
+    @property
+    def _others(self) -> str:
+        """The terms of ``spread``."""
+        text = f"concurrent={self.concurrent}"
+        if self.mpi_ranks > 1:
+            text += f" * (mpi_ranks={self.mpi_ranks} + {MOST_TOGETHER - 1})"
+        return text + (f" + ranks-1={self.ranks - 1}" if self.ranks > 1 else "")
+
+    @property
+    def _awaited(self) -> str:
+        """What ``first_batch`` is."""
+        if self.first_batch > self.watermark:
+            return f"batch={self.batch}"
+        return f"watermark={self.watermark}"
+
+    def _capacity_problems(self) -> list[str]:
+        capacity, needed = self.capacity, self.first_batch + self.spread
+        if capacity < self.first_batch:
+            what = "watermark" if self.first_batch == self.watermark else "batch"
+            line = (
+                f"capacity={capacity} < {self._awaited}: training would never start. "
+                f"Lower {what} to at most {max(capacity - self.spread, 1)} or raise capacity."
+            )
+            return [line]
+        if capacity < needed:
+            line = (
+                f"capacity={capacity} < {self._awaited} + {self._others}: one rank's reservoir may "
+                "be full before another reaches its watermark, and both would wait for ever. "
+                f"Raise capacity to at least {needed}."
+            )
+            return [line]
         return []
-    if max_reuse <= 1:
+
+    def _reuse_problems(self) -> list[str]:
+        """A lower limit that contradicts the upper one, or the policy."""
+        least, most = self.min_reuse, 1 if self.policy in ONCE else self.max_reuse
+        if least is None or most is None or least <= most:
+            return []
+        limit = f"policy={self.policy}, which draws each sample once"
+        if self.policy not in ONCE:
+            limit = f"max_reuse={most:g}, which is not exceeded"
+        return [f"min_reuse={least:g} with {limit}. Lower min_reuse to at most {most:g}."]
+
+    def _replacing_problems(self) -> list[str]:
+        """Settings under which every held sample ends up unseen while no batch may be drawn."""
+        reuse = self.max_reuse
+        if reuse is None:
+            return []
+        if reuse <= 1:
+            line = (
+                f"max_reuse={reuse:g} <= 1 with policy={self.policy} must deadlock: draws are with "
+                "replacement, so unseen samples, which are never evicted, would fill the "
+                "reservoir. Raise max_reuse, or take policy=firo to draw each sample once."
+            )
+            return [line]
+        seen = self.capacity * (1 - 1 / reuse)
+        margin = self.batch + self.spread * reuse
+        needed = margin + _DEVIATIONS * math.sqrt(seen / (2 * reuse))
+        if seen >= needed:
+            return []
         line = (
-            f"max_reuse={max_reuse:g} <= 1 with policy=reservoir must deadlock: draws are with "
-            "replacement, so unseen samples, which are never evicted, would fill the reservoir. "
-            "Raise max_reuse, or take policy=firo to draw each sample once."
+            f"capacity={self.capacity} * (1 - 1/max_reuse={reuse:g}) = {seen:.0f} samples to "
+            f"replace < {needed:.0f} = batch={self.batch} + max_reuse * ({self._others}) + six "
+            "standard deviations: solvers and trainer would come to wait for each other. "
+            f"Raise capacity to at least {_sufficient_capacity(reuse, margin)}."
         )
         return [line]
-    seen = capacity * (1 - 1 / max_reuse)
-    margin = batch + spread * max_reuse
-    needed = margin + _DEVIATIONS * math.sqrt(seen / (2 * max_reuse))
-    if seen >= needed:
-        return []
-    enough = _sufficient_capacity(max_reuse, margin)
-    line = (
-        f"capacity={capacity} * (1 - 1/max_reuse={max_reuse:g}) = {seen:.0f} samples to replace "
-        f"< {needed:.0f} = batch={batch} + max_reuse * ({others}) + six standard deviations: "
-        "solvers and trainer would come to wait for each other. "
-        f"Raise capacity to at least {enough}."
-    )
-    return [line]
+
+    def _once_problems(self) -> list[str]:
+        """Settings that contradict drawing each sample once, or leave no room for it."""
+        found = []
+        if self.max_reuse not in (None, 1):
+            found.append(
+                f"max_reuse={self.max_reuse:g} with policy={self.policy}, which draws each sample "
+                "once. Leave max_reuse out, or take policy=reservoir."
+            )
+        kept = self.watermark if self.policy == "firo" else 0
+        needed = kept + self.batch + self.spread
+        if self.watermark + self.spread <= self.capacity < needed:
+            terms = f"watermark={self.watermark} + " if kept else ""
+            terms += f"batch={self.batch} + {self._others}"
+            found.append(
+                f"capacity={self.capacity} < {terms}: a full reservoir may not hold a batch that "
+                f"its rank is allowed to draw. Raise capacity to at least {needed}."
+            )
+        return found
+
+    def _surplus_problems(self) -> list[str]:
+        """Upper limits that stop the solvers before every rank has a batch."""
+        limit, reuse = self.max_surplus, self.max_reuse
+        if limit is None:
+            return []
+        if reuse is None:
+            line = (
+                f"max_surplus={limit:g} without max_reuse: the surplus is inserted * max_reuse - "
+                "drawn. Give max_reuse as well, or leave max_surplus out."
+            )
+            return [line]
+        needed = reuse * (self.first_batch + self.spread) + self.batch
+        if limit >= needed:
+            return []
+        line = (
+            f"max_surplus={limit:g} < max_reuse={reuse:g} * ({self._awaited} + "
+            f"{self._others}) + batch={self.batch}: solvers would wait for a trainer that may not "
+            f"draw yet. Raise max_surplus to at least {needed:g}."
+        )
+        return [line]
 
 
 def _sufficient_capacity(max_reuse: float, margin: float) -> int:
@@ -235,57 +358,3 @@ def _sufficient_capacity(max_reuse: float, margin: float) -> int:
     d = _DEVIATIONS / math.sqrt(2 * max_reuse)
     root = (d + math.sqrt(d**2 + 4 * margin)) / 2
     return math.ceil(root**2 / (1 - 1 / max_reuse) + 1e-6)
-
-
-def _once_problems(
-    policy: PolicyName,
-    capacity: int,
-    watermark: int,
-    max_reuse: float | None,
-    spread: int,
-    others: str,
-    batch: int,
-) -> list[str]:
-    """Settings that contradict drawing each sample once, or leave no room for it."""
-    found = []
-    if max_reuse not in (None, 1):
-        found.append(
-            f"max_reuse={max_reuse:g} with policy={policy}, which draws each sample once. "
-            "Leave max_reuse out, or take policy=reservoir."
-        )
-    kept = watermark if policy == "firo" else 0
-    if watermark + spread <= capacity < kept + batch + spread:
-        terms = (f"watermark={watermark} + " if kept else "") + f"batch={batch} + {others}"
-        found.append(
-            f"capacity={capacity} < {terms}: a full reservoir may not hold a batch that its rank "
-            f"is allowed to draw. Raise capacity to at least {kept + batch + spread}."
-        )
-    return found
-
-
-def _surplus_problems(
-    max_surplus: float | None,
-    max_reuse: float | None,
-    watermark: int,
-    spread: int,
-    others: str,
-    batch: int,
-) -> list[str]:
-    """Upper limits that stop the solvers before every rank has a batch."""
-    if max_surplus is None:
-        return []
-    if max_reuse is None:
-        line = (
-            f"max_surplus={max_surplus:g} without max_reuse: the surplus is inserted * max_reuse - "
-            "drawn. Give max_reuse as well, or leave max_surplus out."
-        )
-        return [line]
-    needed = max_reuse * (watermark + spread) + batch
-    if max_surplus >= needed:
-        return []
-    line = (
-        f"max_surplus={max_surplus:g} < max_reuse={max_reuse:g} * (watermark={watermark} + "
-        f"{others}) + batch={batch}: solvers would wait for a trainer that may not draw yet. "
-        f"Raise max_surplus to at least {needed:g}."
-    )
-    return [line]

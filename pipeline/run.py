@@ -115,6 +115,9 @@ def run(
     """
     check_packages()
     _check_surroundings(study)
+    if not observers:  # who watches has shown them
+        for line in study.warnings():
+            _log.warning(line)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
     return _run_in(directory, study, None, observers, stop, production_seconds)

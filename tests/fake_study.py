@@ -76,6 +76,7 @@ def reservoir_at(rank: int, elapsed: float) -> ReservoirStats:
         drawn=drawn,
         unique=inserted - unseen,
         evicted=evicted,
+        due=unseen,
         duplicates=3 * rank,
         refused=1,
         pending=2 if elapsed > 20.0 else 0,

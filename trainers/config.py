@@ -119,7 +119,7 @@ class EarlyStopConfig(_Section):
 
 
 class DrainAfter(_Section):
-    """What is held is drawn once more."""
+    """Draws go on until the reuse asked for is reached and every sample was drawn."""
 
     kind: Literal["drain"] = "drain"
 
@@ -131,7 +131,7 @@ class StopAfter(_Section):
 
 
 class StepsAfter(_Section):
-    """What is held is drawn once more, then uniformly for a number of train steps."""
+    """As ``drain``, then uniformly over what is held for a number of train steps."""
 
     kind: Literal["steps"] = "steps"
     steps: int = Field(

@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, Self, get_args
 from deploy import figures
 from deploy.cluster import machine
 from pipeline.errors import ConfigError
-from pipeline.flow import PolicyName
+from pipeline.flow import ONCE, PolicyName
 from pipeline.study.config import StudyConfig
 from trainers.offline.stored import Store
 
@@ -108,8 +108,10 @@ class Plan:
             ConfigError: It cannot be run with this policy.
         """
         reservoir: dict[str, Any] = {"policy": policy}
-        if policy != "reservoir":  # which draw each sample once
-            reservoir |= {"max_reuse": None, "max_surplus": None}
+        if policy in ONCE:
+            reservoir |= {"max_reuse": None, "max_surplus": None, "min_reuse": None}
+        elif self.seconds is not None:
+            reservoir |= {"min_reuse": 1.0}  # nobody draws on when the time is over
         ensemble = {} if self.seconds is None else {"members": NO_END}
         try:
             return _changed(self.study, seed=seed, reservoir=reservoir, ensemble=ensemble)

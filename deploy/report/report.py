@@ -174,7 +174,10 @@ def _tiles(run: RunFiles) -> Iterator[tuple[str, str, str]]:
         yield "samples", _count(inserted), f"{share or figures.UNKNOWN} drawn at least once"
     reuse = _figure(run, "reuse_mean")
     if reuse is not None:
-        yield "reuse", figures.number(reuse), f"{_count(_figure(run, 'samples_drawn'))} draws"
+        even = _figure(run, "effective_share")
+        more = f"{_count(_figure(run, 'samples_drawn'))} draws"
+        more += "" if even is None else f", {figures.percent(even)} even"
+        yield "reuse", figures.number(reuse), more
     wall = _figure(run, "wall_seconds")
     if wall is not None:
         first = figures.seconds(_figure(run, "first_step_seconds"))

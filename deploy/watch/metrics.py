@@ -66,10 +66,13 @@ def _reservoir(
     name: str,
     kind: Literal["counter", "gauge"],
     text: str,
-    read: Callable[[ReservoirStats], float],
+    read: Callable[[ReservoirStats], float | None],
 ) -> Figure:
     def samples(stats: StudyStats) -> Iterator[Sample]:
-        return (((str(one.rank),), read(one)) for one in stats.reservoirs)
+        for one in stats.reservoirs:
+            value = read(one)
+            if value is not None:
+                yield (str(one.rank),), value
 
     return Figure(
         name=f"headrace_reservoir_{name}", kind=kind, help=text, labels=("rank",), read=samples
@@ -200,6 +203,9 @@ RESERVOIR = (
                lambda r: r.validation_held),
     _reservoir("inserted_samples", "counter", "Training samples stored.", lambda r: r.inserted),
     _reservoir("drawn_samples", "counter", "Draws.", lambda r: r.drawn),
+    _reservoir("draw_evenness_ratio", "gauge",
+               "Samples that would count as much if all were drawn equally often, over all.",
+               lambda r: r.effective_share),
     _reservoir("unique_samples", "counter", "Samples drawn at least once.", lambda r: r.unique),
     _reservoir("evicted_samples", "counter", "Samples overwritten.", lambda r: r.evicted),
     _reservoir("duplicate_samples", "counter", "Samples recognised as stored before, dropped.",

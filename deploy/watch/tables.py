@@ -92,9 +92,10 @@ def summary(result: Summary, *, unit: str) -> Table:
         "samples",
         f"{count(result.samples_inserted)} stored, {count(result.samples_unique)} of them drawn",
     )
-    rows.add_row(
-        "draws", f"{count(result.samples_drawn)}, {number(result.reuse_mean)} for each sample"
-    )
+    draws = f"{count(result.samples_drawn)}, {number(result.reuse_mean)} for each sample"
+    if result.effective_share is not None:
+        draws += f", {percent(result.effective_share)} even"
+    rows.add_row("draws", draws)
     rows.add_row("train steps", count(result.train_steps))
     rows.add_row(
         "time",

@@ -4,7 +4,6 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.flow import FlowControl, leasable
 from pipeline.record.layout import MADE_FROM, RecordLayout
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
@@ -55,18 +54,13 @@ def turns_of(study: StudyConfig, rank: int) -> tuple[Turn | None, Turn | None]:
 
 def reservoir_of(study: StudyConfig, rank: int, turn: Turn | None) -> Reservoir | OrderedReservoir:
     """The bookkeeping of one rank's slots, as the study wants it."""
-    settings = study.reservoir
-    flow = FlowControl(
-        max_reuse=settings.max_reuse,
-        max_surplus=settings.max_surplus,
-        watermark=settings.watermark,
-    )
+    settings, limits = study.reservoir, study.limits
     rng = np.random.default_rng([study.seed, _RESERVOIR_SEED, rank])
     if turn is not None:
         return OrderedReservoir(
             policy=settings.policy,
             capacity=settings.capacity,
-            flow=flow,
+            flow=limits.flow_control(),
             rng=rng,
             batch=study.trainer.batch,
             spread=lambda: turn.spread,
@@ -74,18 +68,9 @@ def reservoir_of(study: StudyConfig, rank: int, turn: Turn | None) -> Reservoir 
     return Reservoir(
         policy=settings.policy,
         capacity=settings.capacity,
-        flow=flow,
+        flow=limits.flow_control(),
         rng=rng,
-        most_leased=leasable(
-            policy=settings.policy,
-            capacity=settings.capacity,
-            watermark=settings.watermark,
-            max_reuse=settings.max_reuse,
-            concurrent=study.ensemble.concurrent,
-            batch=study.trainer.batch,
-            ranks=study.trainer.ranks,
-            mpi_ranks=study.ensemble.mpi_ranks,
-        ),
+        most_leased=limits.leasable,
         drain=study.trainer.after_production.kind != "stop",
     )
 

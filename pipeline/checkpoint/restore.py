@@ -183,8 +183,8 @@ def _of_rows(
 
 def _merged(groups: Sequence[zarr.Group], rows: Sequence[Numbers]) -> HeldRows:
     """The rows of all old ranks, in turn: what was to be drawn next in each comes first."""
-    seen, passed = (_of_rows(groups, name, rows) for name in ("seen", "passed"))
-    return HeldRows(slots=np.arange(len(seen)), seen=seen, passed=passed)
+    draws, numbers = (_of_rows(groups, name, rows) for name in ("draws", "number"))
+    return HeldRows(slots=np.arange(len(draws)), draws=draws, numbers=numbers)
 
 
 def _fill(

@@ -96,8 +96,8 @@ def write(
     if snapshot.recorded is not None:
         _write_recorded(root.create_group("record"), snapshot.recorded)
     group = root.create_group("training")
-    _small(group, "seen", held.seen)
-    _small(group, "passed", held.passed)
+    _small(group, "draws", held.draws)
+    _small(group, "number", held.numbers)
     digests = _write_slots(path, group, training, held.slots, copied)
     _write_stored(group, snapshot.stored)
     group = root.create_group("validation")

@@ -5,10 +5,12 @@ draw and *seen* from then on, and *leased* while a rank may still read it. No cl
 array of samples in here: the caller serialises the calls and owns the memory.
 
 1. A reserved or leased slot is never handed out for overwriting.
-2. An unseen sample is never overwritten; a new one takes an empty slot, else a random seen one's.
+2. An unseen sample is never overwritten; a new one takes an empty slot, else that of a seen one,
+   with ``policy=reservoir`` of one that was drawn more often than others.
 3. ``inserted * max_reuse - drawn`` stays within the band of the flow control until production ends.
 4. A lease holds whole batches only.
-5. At the end every inserted sample was drawn at least once, unless it is made with ``drain=False``.
+5. At the end every inserted sample was drawn at least once, and all together ``min_reuse`` times
+   as often as there are samples where they are drawn again; not so with ``drain=False``.
 6. Reserved slots count as inserted for the upper limit, so that no commit can pass it.
 7. After the end of production nothing is admitted; a late commit is counted and dropped.
 8. ``inserted == filled + evicted`` at any time.
@@ -17,16 +19,17 @@ array of samples in here: the caller serialises the calls and owns the memory.
     the first time by it are unseen, and are drawn next where the order counts.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Int64
 
 from pipeline.errors import StudyFailed
-from pipeline.flow import UNLIMITED, FlowControl, PolicyName
+from pipeline.flow import ONCE, UNLIMITED, FlowControl, PolicyName
 from pipeline.reservoir.policies import NONE, SlotSet, make_policy
 from pipeline.reservoir.state import Counters, HeldRows, Numbers, ReservoirState
+from pipeline.reservoir.tally import DrawTally
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
@@ -44,7 +47,10 @@ class ReservoirCounts:
         drawn: Draws since the start, replayed ones included.
         unique: Samples drawn at least once.
         evicted: Samples overwritten.
+        due: Draws that would be left if production ended now.
         production_ended: No further sample will come.
+        draws_by_tenth: See ``pipeline.reservoir.tally.Evenness``.
+        effective_share: See there.
     """
 
     capacity: int
@@ -55,7 +61,10 @@ class ReservoirCounts:
     drawn: int
     unique: int
     evicted: int
+    due: int
     production_ended: bool
+    draws_by_tenth: tuple[float, ...]
+    effective_share: float | None
 
 
 def require_replayable(*, ended: bool, filled: int) -> None:
@@ -103,25 +112,30 @@ class Reservoir:
             capacity: Slots.
             flow: Limits of both sides.
             rng: For draws and evictions.
-            most_leased: SlotNumbers under lease at once, but for a first batch (``flow.leasable``).
-            drain: Whether what is held is drawn once more after the end of production.
+            most_leased: Slots under lease at once, but for a first batch (``Limits.leasable``).
+            drain: Whether anything is drawn after the end of production.
         """
         if capacity < flow.watermark:
             raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
-        if policy != "reservoir" and flow.max_reuse not in (None, 1):
+        if policy in ONCE and flow.max_reuse not in (None, 1):
             raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
         self._capacity, self._flow, self._rng = capacity, flow, rng
         self._most_leased, self._drain = most_leased, drain
         self._filled = SlotSet(capacity)
         self._evictable = SlotSet(capacity)  # seen, not leased and not pinned
+        self._tally = DrawTally(capacity)
+        self._even = policy == "reservoir"
         self._policy = make_policy(
-            policy, capacity=capacity, watermark=flow.watermark, filled=self._filled, rng=rng
+            policy,
+            capacity=capacity,
+            watermark=flow.watermark,
+            filled=self._filled,
+            draws=self._tally.draws,
+            rng=rng,
         )
         self._reserved = np.zeros(capacity, np.bool_)
-        self._seen = np.zeros(capacity, np.bool_)
         self._lease_counts = np.zeros(capacity, np.int64)  # a slot may be drawn several times
         self._pinned = np.zeros(capacity, np.bool_)
-        self._passed = np.zeros(capacity, np.bool_)  # restored, and drained before that
         self._leases: dict[int, _Open] = {}
         self._next_lease = self._batches = 0  # leased so far
         self._cancelled: list[int] = []
@@ -138,8 +152,10 @@ class Reservoir:
         """Slots that ``reserve`` would hand out now."""
         if self._ended:
             return 0
-        places = len(self._cancelled) + self._capacity - self._untouched + len(self._evictable)
         coming = self.inserted + self._num_reserved
+        overwritable = self._flow.overwritable(inserted=coming, drawn=self.drawn)
+        places = len(self._cancelled) + self._capacity - self._untouched
+        places += min(len(self._evictable), max(0, overwritable - places))
         return min(places, self._flow.room(inserted=coming, drawn=self.drawn))
 
     def reserve(self, count: int) -> SlotNumbers:
@@ -164,7 +180,10 @@ class Reservoir:
         return np.concatenate([np.array(recycled, np.int64), slots]) if recycled else slots
 
     def _evict(self, count: int) -> SlotNumbers:
-        slots = self._evictable.pop(count, self._rng)
+        if self._even:
+            slots = self._evictable.pop_most(count, self._rng, self._tally.draws)
+        else:
+            slots = self._evictable.pop(count, self._rng)
         self._filled.remove(slots)
         self.evicted += count
         return slots
@@ -175,8 +194,7 @@ class Reservoir:
         if self._ended:
             self.late += slots.size
             return 0
-        self._seen[slots] = False
-        self._passed[slots] = False
+        self._tally.store(slots, self.inserted)
         self._filled.add(slots)
         self._policy.admit(slots)
         self.inserted += slots.size
@@ -197,7 +215,7 @@ class Reservoir:
         """No further sample will come: what is held is drained. May be called twice."""
         if not self._ended:
             self._ended = True
-            self._policy.drain(np.flatnonzero(self._passed))
+            self._policy.drain(self._due)
 
     # --- trainer's side ---------------------------------------------------------------------------
 
@@ -210,6 +228,14 @@ class Reservoir:
     def finished(self) -> bool:
         """Production has ended and there is nothing to draw any more."""
         return self._ended and self._available == 0
+
+    @property
+    def _due(self) -> int:
+        """Draws that would be left if production ended now."""
+        if not self._drain:
+            return 0
+        left = self._flow.left(inserted=self.inserted, drawn=self.drawn)
+        return max(left, self.inserted - self.unique)
 
     def lease(self, batches: int, batch: int) -> Lease:
         """Draw up to ``batches`` batches: as many whole ones as are allowed now, maybe none.
@@ -252,14 +278,14 @@ class Reservoir:
         self._next_lease += 1
         if indices.size == 0:
             return lease  # nothing to give back
-        slots, at = np.unique(indices, return_index=True)
+        slots, at, counts = np.unique(indices, return_index=True, return_counts=True)
         unleased = self._lease_counts[slots] == 0
         first = slots[unleased]
-        seen = self._seen[first]
+        seen = self._tally.draws[first] > 0
         self._evictable.remove(first[seen & ~self._pinned[first]])
         # Leased slots are seen, so unseen ones can only be among those leased for the first time.
         fresh = first[~seen][np.argsort(at[unleased][~seen])]
-        self._seen[fresh] = True
+        self._tally.draw(slots, counts)
         self.unique += fresh.size
         self.drawn += indices.size
         self._lease_counts[slots] += 1
@@ -269,10 +295,7 @@ class Reservoir:
         return lease
 
     def give_back(self, lease_id: int) -> None:
-        """End a lease. One that is empty, unknown or already ended is ignored.
-
-        A rank that starts again gives back leases that ``drop_leases`` has ended meanwhile.
-        """
+        """End a lease. One that is empty, unknown or already ended is ignored."""
         lease = self._leases.pop(lease_id, None)
         if lease is None:
             return
@@ -281,11 +304,6 @@ class Reservoir:
         ended = slots[self._lease_counts[slots] == 0]
         self._num_leased -= ended.size
         self._evictable.add(ended[~self._pinned[ended]])
-
-    def drop_leases(self) -> None:
-        """End every lease: the rank that held them is gone."""
-        for lease_id in list(self._leases):
-            self.give_back(lease_id)
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -300,7 +318,7 @@ class Reservoir:
         """These pinned slots may be overwritten again."""
         slots = slots[self._pinned[slots]]
         self._pinned[slots] = False
-        free = self._seen[slots] & (self._lease_counts[slots] == 0)
+        free = (self._tally.draws[slots] > 0) & (self._lease_counts[slots] == 0)
         self._evictable.add(slots[free])
 
     def state(self, batches: int) -> ReservoirState:
@@ -311,27 +329,23 @@ class Reservoir:
         """
         undone = [_undone(lease, batches) for lease in self._leases.values()]
         again = np.concatenate([NONE, *(fresh for fresh, _ in undone)])
-        seen = self._seen.copy()
-        seen[again] = False
+        draws_undone = np.concatenate([NONE, *(indices for _, indices in undone)])
+        draws = self._tally.draws - np.bincount(draws_undone, minlength=self._capacity)
         slots = self.filled()
-        passed = self._passed.copy()
         undrawn = self._policy.undrawn(slots)
-        if self._ended:
-            passed[slots] = True
-            passed[undrawn] = False
-            for _, indices in undone:
-                passed[indices] = False
-        unseen = undrawn[~seen[undrawn] & ~np.isin(undrawn, again)]
-        ordered = np.concatenate([slots[seen[slots]], again, unseen])
+        unseen = undrawn[(draws[undrawn] == 0) & ~np.isin(undrawn, again)]
+        ordered = np.concatenate([slots[draws[slots] > 0], again, unseen])
         return ReservoirState(
-            held=HeldRows(slots=ordered, seen=seen[ordered], passed=passed[ordered]),
+            held=HeldRows(
+                slots=ordered, draws=draws[ordered], numbers=self._tally.numbers[ordered]
+            ),
             counters=Counters(
                 inserted=self.inserted,
-                drawn=self.drawn - sum(indices.size for _, indices in undone),
+                drawn=self.drawn - draws_undone.size,
                 late=self.late,
             ),
             rng=dict(self._rng.bit_generator.state),
-            undone=np.concatenate([NONE, *(indices for _, indices in undone)]),
+            undone=draws_undone,
         )
 
     def restore(self, state: ReservoirState) -> None:
@@ -340,13 +354,15 @@ class Reservoir:
             raise ValueError("restore a reservoir before anything is stored in it")
         count = len(state.held.seen)
         slots, unseen = np.arange(count), np.flatnonzero(~state.held.seen)
-        self._seen[slots], self._passed[slots] = state.held.seen, state.held.passed
         self._filled.add(slots)
         self._evictable.add(slots[state.held.seen])
         self._policy.admit(unseen)
         self._untouched = count
         self.inserted, self.drawn = state.counters.inserted, state.counters.drawn
         self.late = state.counters.late
+        self._tally.restore(
+            state.held.draws, state.held.numbers, inserted=self.inserted, drawn=self.drawn
+        )
         self.evicted = self.inserted - count
         self.unique = self.inserted - unseen.size
         if state.rng is not None:
@@ -369,7 +385,9 @@ class Reservoir:
             drawn=self.drawn,
             unique=self.unique,
             evicted=self.evicted,
+            due=self._due,
             production_ended=self._ended,
+            **asdict(self._tally.evenness(self.inserted)),
         )
 
 

@@ -20,15 +20,17 @@ what.
 
 from collections import deque
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import Final, NamedTuple, final
 
 import numpy as np
 
 from pipeline.errors import StudyFailed
-from pipeline.flow import FlowControl, PolicyName
+from pipeline.flow import ONCE, FlowControl, PolicyName
 from pipeline.reservoir.book import ReservoirCounts, require_replayable
-from pipeline.reservoir.policies import NONE, SlotSet, make_policy
+from pipeline.reservoir.policies import CANDIDATES, NONE, SlotSet, make_policy
 from pipeline.reservoir.state import Counters, HeldRows, Order, ReservoirState
+from pipeline.reservoir.tally import DrawTally
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
@@ -71,20 +73,22 @@ class OrderedReservoir:
         batch: int,
         spread: Callable[[], int],
     ) -> None:
-        if policy == "reservoir" and flow.max_reuse is None:
-            raise ValueError("policy=reservoir without max_reuse: draws have no fixed place")
+        if policy not in ONCE and flow.max_reuse is None:
+            raise ValueError(f"policy={policy} without max_reuse: draws have no fixed place")
         self._capacity, self._flow, self._batch, self._spread = capacity, flow, batch, spread
         self._kept = flow.watermark if policy == "firo" else 0
         self._draws, self._evictions = rng.spawn(2)
         self._filled, self._seen = SlotSet(capacity), SlotSet(capacity)
+        self._tally = DrawTally(capacity)
+        self._candidates = CANDIDATES if policy == "reservoir" else 1
         self._policy = make_policy(
             policy,
             capacity=capacity,
             watermark=flow.watermark,
             filled=self._filled,
+            draws=self._tally.draws,
             rng=self._draws,
         )
-        self._is_seen = np.zeros(capacity, np.bool_)
         self._pins = np.zeros(capacity, np.int64)  # queued or leased batches that name a slot
         self._last_batch = np.full(capacity, -1, np.int64)
         self._queue: deque[_Batch] = deque()
@@ -131,7 +135,7 @@ class OrderedReservoir:
         if self._ended:
             self.late += slots.size
             return 0
-        self._is_seen[slots] = False
+        self._tally.store(slots, self.inserted)
         self._filled.add(slots)
         self._policy.admit(slots)
         self.inserted += slots.size
@@ -153,7 +157,8 @@ class OrderedReservoir:
         if self._ended:
             return
         self._ended = True
-        self._policy.drain(NONE)
+        planned = self._planned * self._batch
+        self._policy.drain(self._flow.left(inserted=self.inserted, drawn=planned))
         left = self._policy.available
         while left > 0:
             count = min(left, self._batch)
@@ -173,6 +178,8 @@ class OrderedReservoir:
         victim = self._victim
         if self._pins[victim] or self._kept_slots[victim]:
             return None
+        if self._flow.overwritable(inserted=inserted, drawn=self.drawn) == 0:
+            return None
         self._victim = None
         named = np.array([victim])
         self._seen.remove(named)
@@ -181,25 +188,26 @@ class OrderedReservoir:
         return victim
 
     def _choose(self, safe: int) -> int:
-        """A random seen slot whose last batch is among the first ``safe``."""
+        """A seen slot whose last batch is among the first ``safe``: the most drawn of a few."""
         if len(self._seen) == 0:
             raise StudyFailed(
                 f"all {self._capacity} slots of a reservoir hold samples that were never drawn, "
                 "and no batch may be drawn before the next one. Raise reservoir.capacity"
             )
-        for _ in range(_TRIES):
-            slot = int(self._seen.draw(1, self._evictions)[0])
-            if self._last_batch[slot] < safe:
-                return slot
-        seen = self._seen.members()
-        allowed = seen[self._last_batch[seen] < safe]
-        # None only where more members have failed than the capacity was made for.
-        return int(self._evictions.choice(allowed if allowed.size else seen))
+        tried = self._seen.draw(_TRIES, self._evictions)
+        slots = tried[self._last_batch[tried] < safe]
+        if slots.size == 0:
+            seen = self._seen.members()
+            slots = seen[self._last_batch[seen] < safe]
+            # None only where more members have failed than the capacity was made for.
+            slots = self._evictions.permutation(slots if slots.size else seen)
+        slots = slots[: self._candidates]
+        return int(slots[np.argmax(self._tally.draws[slots])])
 
     def _plan(self, indices: SlotNumbers) -> None:
-        slots = np.unique(indices)
-        fresh = slots[~self._is_seen[slots]]
-        self._is_seen[fresh] = True
+        slots, counts = np.unique(indices, return_counts=True)
+        fresh = slots[self._tally.draws[slots] == 0]
+        self._tally.draw(slots, counts)
         self._seen.add(fresh)
         self._last_batch[slots] = self._planned
         self._planned += 1
@@ -244,9 +252,11 @@ class OrderedReservoir:
         require_replayable(ended=self._ended, filled=len(self._filled))
         # One by one: how many are asked for at once depends on timing.
         again = [self._filled.draw(batch, self._draws) for _ in range(batches)]
-        granted = [_Batch(each, np.unique(each), 0) for each in again]
-        for each in granted:
-            self._pins[each.slots] += 1
+        named = [np.unique(each, return_counts=True) for each in again]
+        granted = [_Batch(each, slots, 0) for each, (slots, _) in zip(again, named, strict=True)]
+        for slots, counts in named:
+            self._tally.draw(slots, counts)
+            self._pins[slots] += 1
         return self._grant(granted)
 
     def _grant(self, batches: list[_Batch]) -> Lease:
@@ -265,11 +275,6 @@ class OrderedReservoir:
         lease = self._leases.pop(lease_id, None)
         for each in [] if lease is None else lease.batches:
             self._pins[each.slots] -= 1
-
-    def drop_leases(self) -> None:
-        """End every lease: the rank that held them is gone."""
-        for lease_id in list(self._leases):
-            self.give_back(lease_id)
 
     # --- checkpoints ------------------------------------------------------------------------------
 
@@ -315,9 +320,10 @@ class OrderedReservoir:
             "indices": np.concatenate([NONE, *(each.indices for each in coming)]),
             "fresh": np.array([each.fresh for each in coming], np.int64),
         }
-        seen = self._is_seen[slots]
         return ReservoirState(
-            held=HeldRows(slots=slots, seen=seen, passed=np.zeros_like(seen)),
+            held=HeldRows(
+                slots=slots, draws=self._tally.draws[slots], numbers=self._tally.numbers[slots]
+            ),
             counters=Counters(inserted=self.inserted, drawn=drawn, late=self.late),
             rng=None,
             order=Order(facts=facts, arrays=arrays),
@@ -332,7 +338,6 @@ class OrderedReservoir:
             raise ValueError("no order in the checkpoint: it is not one of a deterministic study")
         facts, arrays = state.order.facts, state.order.arrays
         self._untouched = len(state.held.seen)
-        self._is_seen[: self._untouched] = state.held.seen
         self._last_batch[: self._untouched] = arrays["last_batch"]
         self._filled.add(arrays["filled"])
         self._seen.add(arrays["seen"])
@@ -348,6 +353,12 @@ class OrderedReservoir:
         self.inserted, self.drawn = state.counters.inserted, state.counters.drawn
         self.unique, self.evicted = facts["unique"], facts["evicted"]
         self.late = state.counters.late
+        self._tally.restore(
+            state.held.draws,
+            state.held.numbers,
+            inserted=self.inserted,
+            drawn=self.drawn + arrays["indices"].size,
+        )
 
     # --- what it says of itself -------------------------------------------------------------------
 
@@ -366,5 +377,10 @@ class OrderedReservoir:
             drawn=self.drawn,
             unique=self.unique,
             evicted=self.evicted,
+            due=max(
+                self._flow.left(inserted=self.inserted, drawn=self.drawn),
+                self.inserted - self.unique,
+            ),
             production_ended=self._ended,
+            **asdict(self._tally.evenness(self.inserted)),
         )

@@ -1,4 +1,4 @@
-"""Which samples are drawn next: the three policies, over slot numbers.
+"""Which samples are drawn next: the four policies, over slot numbers.
 
 A policy is told which slots were filled (``admit``) and answers with slots to draw; who may
 overwrite a slot is the reservoir's business (``pipeline/reservoir/book.py``). Randomness is passed
@@ -7,13 +7,15 @@ in.
 1. ``fifo`` draws each sample once, in order of arrival.
 2. ``firo`` draws each sample once, at random, only while more than ``watermark`` are held or
    production has ended.
-3. ``reservoir`` draws uniformly over what is held, with replacement; once production has ended it
-   draws each held sample once more, in random order.
-4. Every operation costs O(slots named in it), whatever the capacity; only the change to draining is
-   O(held), once.
+3. ``reservoir`` draws with replacement, the less drawn of two random samples each time, and has the
+   most drawn of a few overwritten; ``uniform`` draws and overwrites at random.
+4. Once production has ended both make the draws that are left in random order, each unseen sample
+   among them; ``reservoir`` levels out how often each was drawn.
+5. Every operation costs O(slots named in it), whatever the capacity; only the change to draining is
+   O(held + draws left), once.
 """
 
-from typing import Protocol, final, runtime_checkable
+from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64
@@ -22,6 +24,9 @@ from pipeline.flow import UNLIMITED, PolicyName
 from pipeline.slots.memory import SlotNumbers
 
 Undrawn = Int64[np.ndarray, " undrawn"]
+Counts = Int64[np.ndarray, " _"]  # one for each of any number of slots
+
+CANDIDATES: Final = 4  # of which the most drawn is overwritten
 
 NONE: Int64[np.ndarray, " 0"] = np.empty(0, np.int64)
 NONE.flags.writeable = False
@@ -70,13 +75,19 @@ class SlotSet:
         self.remove(slots)
         return slots
 
+    def pop_most(self, count: int, rng: np.random.Generator, draws: Counts) -> SlotNumbers:
+        """Take out the ``count`` most drawn of ``CANDIDATES`` times as many random members."""
+        picks = np.unique(rng.integers(self._size, size=CANDIDATES * count))
+        if picks.size < count or CANDIDATES * count >= self._size:
+            picks = np.arange(self._size)
+        slots = self._dense[picks]
+        slots = slots[np.argsort(-draws[slots], kind="stable")[:count]]
+        self.remove(slots)
+        return slots
+
     def draw(self, count: int, rng: np.random.Generator) -> SlotNumbers:
         """``count`` members, uniformly, with replacement."""
         return self._dense[rng.integers(self._size, size=count)]
-
-    def shuffled(self, rng: np.random.Generator) -> SlotNumbers:
-        """All members in random order."""
-        return rng.permutation(self._dense[: self._size])
 
     def listed(self) -> SlotNumbers:
         """All members; a set that they are added to in this order draws as this one does."""
@@ -109,8 +120,8 @@ class Policy(Protocol):
         """Draw ``count <= available`` samples."""
         ...
 
-    def drain(self, passed: SlotNumbers) -> None:
-        """Nothing is admitted any more: each sample but ``passed`` is drawn once from now on."""
+    def drain(self, count: int) -> None:
+        """Nothing is admitted any more; ``count`` draws are left, where samples are drawn again."""
         ...
 
     def undrawn(self, candidates: SlotNumbers) -> Undrawn:
@@ -152,7 +163,7 @@ class Fifo:
         self._size -= count
         return slots
 
-    def drain(self, passed: SlotNumbers) -> None:
+    def drain(self, count: int) -> None:
         """Nothing changes."""
 
     def undrawn(self, candidates: SlotNumbers) -> Undrawn:
@@ -185,7 +196,7 @@ class Firo:
         """Take out a random subset."""
         return self._unseen.pop(count, self._rng)
 
-    def drain(self, passed: SlotNumbers) -> None:
+    def drain(self, count: int) -> None:
         """Keep nothing back any more."""
         self._kept = 0
 
@@ -195,11 +206,13 @@ class Firo:
 
 
 @final
-class Uniform:
-    """Uniformly over all filled slots, with replacement; in the end each of them once more."""
+class Replacing:
+    """Over all filled slots, with replacement."""
 
-    def __init__(self, *, filled: SlotSet, rng: np.random.Generator) -> None:
-        self._filled, self._rng = filled, rng
+    def __init__(
+        self, *, filled: SlotSet, draws: Counts, rng: np.random.Generator, even: bool
+    ) -> None:
+        self._filled, self._draws, self._rng, self._even = filled, draws, rng, even
         self._queue: SlotNumbers | None = None
 
     @property
@@ -218,20 +231,45 @@ class Uniform:
         """Nothing to do: the set of filled slots is shared with the reservoir."""
 
     def draw(self, count: int) -> SlotNumbers:
-        """Uniform draws, or the next of the queue."""
-        if self._queue is None:
+        """Random draws, or the next of the queue."""
+        if self._queue is not None:
+            slots, self._queue = self._queue[:count], self._queue[count:]
+            return slots
+        if not self._even:
             return self._filled.draw(count, self._rng)
-        slots, self._queue = self._queue[:count], self._queue[count:]
-        return slots
+        one, other = self._filled.draw(2 * count, self._rng).reshape(2, count)
+        return np.where(self._draws[one] <= self._draws[other], one, other)
 
-    def drain(self, passed: SlotNumbers) -> None:
-        """Queue everything held but ``passed``, in random order."""
-        queue = self._filled.shuffled(self._rng)
-        self._queue = queue[~np.isin(queue, passed)]
+    def drain(self, count: int) -> None:
+        """Queue ``count`` draws, and as many more as it takes to draw each unseen sample."""
+        slots = self._filled.listed()
+        unseen = slots[self._draws[slots] == 0]
+        count = max(count, unseen.size)
+        if count and self._even:
+            queue = np.repeat(slots, _levelled(self._draws[slots], count, self._rng))
+        else:
+            again = self._filled.draw(count - unseen.size, self._rng) if count else NONE
+            queue = np.concatenate([unseen, again])
+        self._queue = self._rng.permutation(queue)
 
     def undrawn(self, candidates: SlotNumbers) -> Undrawn:
-        """The queue while draining; before that any of them may be drawn."""
-        return candidates if self._queue is None else self._queue
+        """Any of them may be drawn."""
+        return candidates
+
+
+def _levelled(draws: Counts, count: int, rng: np.random.Generator) -> Counts:
+    """How often each is to be drawn, ``count`` in all, for the least drawn to come out level."""
+    order = rng.permutation(draws.size)
+    order = order[np.argsort(draws[order], kind="stable")]
+    low = draws[order]
+    # Draws that it takes to bring the first ones level with each.
+    costs = low * np.arange(1, low.size + 1) - np.cumsum(low)
+    raised = int(np.searchsorted(costs, count, side="right"))
+    level, rest = divmod(count + int(low[:raised].sum()), raised)
+    more = np.zeros_like(draws)
+    more[order[:raised]] = level - low[:raised]
+    more[order[:rest]] += 1
+    return more
 
 
 def make_policy(
@@ -240,11 +278,12 @@ def make_policy(
     capacity: int,
     watermark: int,
     filled: SlotSet,
+    draws: Counts,
     rng: np.random.Generator,
 ) -> Policy:
-    """The policy of that name; ``filled`` is kept up to date by the caller."""
+    """The policy of that name; ``filled`` and ``draws`` are kept up to date by the caller."""
     if name == "fifo":
         return Fifo(capacity=capacity)
     if name == "firo":
         return Firo(capacity=capacity, watermark=watermark, rng=rng)
-    return Uniform(filled=filled, rng=rng)
+    return Replacing(filled=filled, draws=draws, rng=rng, even=name == "reservoir")

@@ -7,7 +7,7 @@
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -24,13 +24,18 @@ class HeldRows:
 
     Attributes:
         slots: Where they lie; unseen ones in the order in which they are to be drawn.
-        seen: Whether each was trained on.
-        passed: Whether each needs no further draw at the end.
+        draws: How often each was drawn.
+        numbers: How many samples had been stored before each.
     """
 
     slots: Int64[np.ndarray, " row"]
-    seen: Bool[np.ndarray, " row"]
-    passed: Bool[np.ndarray, " row"]
+    draws: Int64[np.ndarray, " row"]
+    numbers: Int64[np.ndarray, " row"]
+
+    @property
+    def seen(self) -> Bool[np.ndarray, " row"]:
+        """Whether each was trained on."""
+        return self.draws > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,4 +143,4 @@ def fitting(held: HeldRows, capacity: int) -> Numbers:
 
 def chosen(held: HeldRows, rows: Numbers) -> HeldRows:
     """Only these rows."""
-    return replace(held, slots=held.slots[rows], seen=held.seen[rows], passed=held.passed[rows])
+    return HeldRows(slots=held.slots[rows], draws=held.draws[rows], numbers=held.numbers[rows])

@@ -52,6 +52,7 @@ class ReservoirStats:
         drawn: Draws since the start.
         unique: Samples drawn at least once.
         evicted: Samples overwritten.
+        due: Draws that would be left if production ended now.
         duplicates: Samples recognised as stored before, and dropped.
         refused: Messages that were malformed, foreign or not finite.
         pending: Messages that wait for room.
@@ -61,6 +62,9 @@ class ReservoirStats:
         validation_held: Validation samples stored.
         production_ended: No further training sample will come.
         waiting_members: Members of the messages that wait for room.
+        draws_by_tenth: Mean draws per sample of each tenth of the stream, the oldest first.
+        effective_share: (sum of draws)^2 / (samples * sum of draws^2): 1 where all samples were
+            drawn equally often; None before the first draw.
         recorded: Samples taken into the record.
         record_dropped: Samples that the record should have, and has not.
         record_bytes: Written to the record.
@@ -77,6 +81,7 @@ class ReservoirStats:
     drawn: int
     unique: int
     evicted: int
+    due: int
     duplicates: int
     refused: int
     pending: int
@@ -86,6 +91,8 @@ class ReservoirStats:
     validation_held: int
     production_ended: bool
     waiting_members: tuple[int, ...] = ()
+    draws_by_tenth: tuple[float, ...] = ()
+    effective_share: float | None = None
     recorded: int = 0
     record_dropped: int = 0
     record_bytes: int = 0
@@ -162,6 +169,8 @@ class Summary:
         samples_recorded: Samples in the record.
         record_dropped: Samples that the record should have, and has not.
         record_problem: Why it is incomplete, if it is for another reason.
+        draws_by_tenth: Mean draws per sample of each tenth of the stream, mean over ranks.
+        effective_share: How even the draws were, see ``ReservoirStats``; mean over ranks.
     """
 
     name: str
@@ -191,6 +200,8 @@ class Summary:
     samples_recorded: int = 0
     record_dropped: int = 0
     record_problem: str | None = None
+    draws_by_tenth: tuple[float, ...] = ()
+    effective_share: float | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Plain dict, ready for ``json.dumps``."""

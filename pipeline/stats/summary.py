@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib import metadata
+from statistics import fmean
 from typing import Any
 
 from pipeline.guards import DISTRIBUTION
@@ -34,6 +35,7 @@ def summarise(
     inserted = sum(r.inserted for r in stats.reservoirs)
     drawn = sum(r.drawn for r in stats.reservoirs)
     first_steps = [r.first_step_seconds for r in stats.ranks if r.first_step_seconds is not None]
+    shares = [r.effective_share for r in stats.reservoirs if r.effective_share is not None]
     validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
     return Summary(
         name=name,
@@ -63,6 +65,11 @@ def summarise(
         samples_recorded=sum(r.recorded for r in stats.reservoirs),
         record_dropped=sum(r.record_dropped for r in stats.reservoirs),
         record_problem=next((r.record_problem for r in stats.reservoirs if r.record_problem), None),
+        draws_by_tenth=tuple(
+            fmean(tenth)
+            for tenth in zip(*(r.draws_by_tenth for r in stats.reservoirs), strict=False)
+        ),
+        effective_share=fmean(shares) if shares else None,
     )
 
 

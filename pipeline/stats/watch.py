@@ -148,10 +148,10 @@ def _waiting(oldest: _Reading, newest: _Reading, span: float) -> Waiting:
 def _remaining(
     expected: int, newest: _Reading, reservoirs: Sequence[ReservoirStats], drawn_rate: float
 ) -> float | None:
-    """Seconds until the last sample is stored at the mean rate so far, and then drained."""
+    """Seconds until the last sample is stored at the mean rate so far, and the draws due then."""
     if not newest.inserted or not drawn_rate:
         return None
     if all(r.production_ended for r in reservoirs):
-        return sum(r.unseen for r in reservoirs) / drawn_rate
+        return sum(r.due for r in reservoirs) / drawn_rate
     production = max(expected - newest.inserted, 0) * newest.at / newest.inserted
-    return production + sum(r.held for r in reservoirs) / drawn_rate
+    return production + sum(r.due for r in reservoirs) / drawn_rate

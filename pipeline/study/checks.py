@@ -66,7 +66,7 @@ def problems(sections: Mapping[str, Any]) -> list[str]:
         (("solver", "parameters", "trainer"), _scale_problems),
         (("trainer",), _precision_problems),
         (("ensemble", "trainer"), _judging_problems),
-        (("solver", "ensemble", "stream", "reservoir", "trainer"), _nothing_trained_problems),
+        (("solver", "ensemble", "stream", "reservoir", "trainer"), _whole_stream_problems),
     ]
     return found + run_checks(sections, checks)
 
@@ -180,23 +180,37 @@ def _judging_problems(ensemble: EnsembleConfig, trainer: TrainerConfig) -> list[
     ]
 
 
-def _nothing_trained_problems(
+def _whole_stream_problems(
     solver: SolverConfig,
     ensemble: EnsembleConfig,
     stream: StreamConfig,
     reservoir: ReservoirConfig,
     trainer: TrainerConfig,
 ) -> list[str]:
-    """With ``stop`` nothing follows production, so training must begin before its end."""
+    """What asks for more than the whole stream has, or for draws that are never made."""
     samples = ensemble.members * samples_per_member(solver, stream, trainer) // trainer.ranks
-    if trainer.after_production.kind != "stop" or reservoir.watermark < samples:
-        return []
-    text = (
-        f"only {samples} samples will reach a rank, so all simulations have ended before training "
-        "starts, and trainer.after_production.kind=stop ends it at once. Lower watermark, or use "
-        "kind: drain"
-    )
-    return [problem("reservoir.watermark", reservoir.watermark, text)]
+    stops = trainer.after_production.kind == "stop"
+    found = []
+    if stops and reservoir.watermark >= samples:
+        text = (
+            f"only {samples} samples will reach a rank, so all simulations have ended before "
+            "training starts, and trainer.after_production.kind=stop ends it at once. Lower "
+            "watermark, or use kind: drain"
+        )
+        found.append(problem("reservoir.watermark", reservoir.watermark, text))
+    if stops and reservoir.min_reuse is not None:
+        text = (
+            "is reached by drawing on after the end of production, and "
+            "trainer.after_production.kind=stop ends the training there. Remove one of them"
+        )
+        found.append(problem("reservoir.min_reuse", reservoir.min_reuse, text))
+    if samples < trainer.batch:
+        text = (
+            f"only {samples} samples will reach a rank, and a batch does not hold any of them "
+            f"twice. Lower it to at most {max(1, samples)}, or raise ensemble.members"
+        )
+        found.append(problem("trainer.batch", trainer.batch, text))
+    return found
 
 
 def _unknown_parameter_problems(solver: SolverConfig, given: Mapping[str, object]) -> list[str]:
@@ -338,7 +352,7 @@ def _redraw_problems(ensemble: EnsembleConfig) -> list[str]:
 
 
 def _deterministic_problems(deterministic: bool, reservoir: ReservoirConfig) -> list[str]:
-    if not deterministic or reservoir.policy != "reservoir" or reservoir.max_reuse is not None:
+    if not deterministic or reservoir.policy in flow.ONCE or reservoir.max_reuse is not None:
         return []
     return [
         problem(
@@ -375,20 +389,28 @@ def _mpi_problems(solver: SolverConfig, ensemble: EnsembleConfig) -> list[str]:
     return []
 
 
-def _flow_problems(
+def limits_of(
     ensemble: EnsembleConfig, reservoir: ReservoirConfig, trainer: TrainerConfig
-) -> list[str]:
-    lines = flow.problems(
+) -> flow.Limits:
+    """All that decides who waits for whom."""
+    return flow.Limits(
         policy=reservoir.policy,
         capacity=reservoir.capacity,
         watermark=reservoir.watermark,
         max_reuse=reservoir.max_reuse,
         max_surplus=reservoir.max_surplus,
+        min_reuse=0.0 if trainer.after_production.kind == "stop" else reservoir.min_reuse,
         concurrent=ensemble.concurrent,
         batch=trainer.batch,
         ranks=trainer.ranks,
         mpi_ranks=ensemble.mpi_ranks,
     )
+
+
+def _flow_problems(
+    ensemble: EnsembleConfig, reservoir: ReservoirConfig, trainer: TrainerConfig
+) -> list[str]:
+    lines = limits_of(ensemble, reservoir, trainer).problems()
     return [f"reservoir.{line}" for line in lines]
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from pydantic import Field, model_validator
 
 from pipeline.errors import ConfigError
+from pipeline.flow import Limits
 from pipeline.slots.layout import SampleLayout
 from pipeline.study import checks, sizes, warnings
 from pipeline.study.distributions import Distribution
@@ -157,6 +158,11 @@ class StudyConfig(Section):
         return slots * sizes.slot_bytes(self.solver, self.stream, self.trainer)
 
     @property
+    def limits(self) -> Limits:
+        """All that decides who waits for whom."""
+        return checks.limits_of(self.ensemble, self.reservoir, self.trainer)
+
+    @property
     def max_train_steps(self) -> int | None:
         """Most train steps that ``max_reuse`` allows; None without a limit."""
         if self.reservoir.max_reuse is None:
@@ -166,22 +172,23 @@ class StudyConfig(Section):
 
     @property
     def expected_train_steps(self) -> int | None:
-        """Train steps that the solvers' waiting makes sure of; None where nothing is known.
+        """Train steps to expect; None where nothing is known.
 
-        With ``max_surplus`` the solvers have waited, when production ends, until all but that many
-        of the allowed draws were made; then comes what ``trainer.after_production`` says.
+        ``min_reuse`` is reached in the end, and with ``max_surplus`` the solvers wait until all but
+        that many of the allowed draws are made.
         """
         reservoir, most = self.reservoir, self.max_train_steps
-        if most is None or reservoir.max_reuse is None or reservoir.max_surplus is None:
-            return most
         samples = self.expected_samples / self.trainer.ranks
-        draws = samples * reservoir.max_reuse - reservoir.max_surplus
-        drained = self.trainer.after_production.kind != "stop"
-        draws = max(draws, 0.0) + (min(samples, reservoir.capacity) if drained else 0.0)
+        draws = samples * self.limits.reuse_reached
+        if most is None or reservoir.max_reuse is None:
+            return None if reservoir.min_reuse is None else self._train_steps(draws)
+        if reservoir.max_surplus is None:
+            return most
+        draws = max(draws, samples * reservoir.max_reuse - reservoir.max_surplus)
         return min(most, self._train_steps(draws))
 
     def _train_steps(self, draws: float) -> int:
-        """Train steps of so many draws of one rank, and those that follow after the drain."""
+        """Train steps of so many draws of one rank, and those that are asked for after them."""
         after, group = self.trainer.after_production, self.trainer.batch * self.trainer.accumulate
         return -int(-draws // group) + (after.steps if isinstance(after, StepsAfter) else 0)
 

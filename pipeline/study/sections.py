@@ -11,6 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PositiveFloat, Tag
 
+from pipeline.flow import PolicyName
+
 # One message longer than this holds up all the others (measured: 67 ms for 100 MB).
 MAX_BATCH_BYTES = 8_388_608
 # They share a node with their actor; none has more CPUs.
@@ -104,16 +106,21 @@ class StreamConfig(Section):
 class ReservoirConfig(Section):
     """What each rank's reservoir holds, and how fast samples go through it."""
 
-    policy: Literal["reservoir", "fifo", "firo"] = Field(
+    policy: PolicyName = Field(
         default="reservoir", description="which samples are drawn and replaced"
     )
     capacity: int = Field(ge=1, description="slots of one rank")
     watermark: int = Field(ge=1, description="samples of one rank needed before training starts")
     max_reuse: PositiveFloat | None = Field(
-        default=None, description="mean draws per sample; null: as many as there is time for"
+        default=None, description="most mean draws per sample; null: as many as there is time for"
+    )
+    min_reuse: PositiveFloat | None = Field(
+        default=None,
+        description="mean draws per sample that are made in the end; null: max_reuse, or 1",
     )
     max_surplus: PositiveFloat | None = Field(
-        default=None, description="draws the solvers may be ahead by, per rank; null: no limit"
+        default=None,
+        description="draws the solvers may be ahead by, per rank; null: see docs/study.md",
     )
 
 

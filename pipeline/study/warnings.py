@@ -7,7 +7,7 @@ import numpy as np
 
 from pipeline import flow
 from pipeline.study import streamed
-from pipeline.study.checks import SECTIONS, Check, run_checks
+from pipeline.study.checks import SECTIONS, Check, limits_of, run_checks
 from pipeline.study.distributions import AnyDistribution, Constant
 from pipeline.study.problems import problem
 from pipeline.study.sections import (
@@ -99,29 +99,20 @@ def _seed_warnings(
     stream: StreamConfig,
     trainer: TrainerConfig,
 ) -> list[str]:
-    seeds = [parameter.name for parameter in solver.parameters() if parameter.seed]
-    names = [name for name in seeds if name in parameters and parameters[name].levels != 1]
-    shown = streamed.streamed_spec(solver.spec(), stream).inputs
-    stepping = trainer.task.kind not in ("direct", "operator")
-    if solver.seed_draws == "unsteady forcing":
-        why = (
-            "draws how the forcing goes on, which no snapshot shows, earlier ones neither: members "
-            "that are alike now part later, and no network can tell which way. Set "
-            "solver.frequency: 0 and solver.forcing_field: true, or seed to a constant"
-        )
-    elif shown or (stepping and solver.seed_draws == "start"):
-        return []
-    elif solver.seed_draws == "steady forcing":
-        why = (
-            "draws a forcing, which no later snapshot shows. Let the network see it: set "
-            "solver.forcing_field: true"
-        )
-    else:
-        why = (
+    if trainer.task.kind not in ("direct", "operator"):
+        return []  # it sees earlier snapshots, which show what was drawn
+    spec = streamed.streamed_spec(solver.spec(), stream)
+    names = [parameter.name for parameter in solver.parameters() if parameter.seed]
+    return [
+        problem(
+            f"parameters.{name}",
+            parameters[name].model_dump(),
             "no network can tell what a seed draws. Let it see that: set stream.input_fields to "
-            f"fields among {list(solver.spec().names)} that the seed starts"
+            f"fields among {list(solver.spec().names)} that the seed starts",
         )
-    return [problem(f"parameters.{name}", parameters[name].model_dump(), why) for name in names]
+        for name in names
+        if name in parameters and parameters[name].levels != 1 and not spec.inputs
+    ]
 
 
 def _same_members_warnings(
@@ -157,14 +148,17 @@ def _reservoir_warnings(
                 "simulations are over",
             )
         )
-    unbounded = reservoir.policy == "reservoir" and reservoir.max_surplus is None
-    if unbounded and samples <= reservoir.capacity:
+    unbounded = reservoir.policy not in flow.ONCE and reservoir.max_surplus is None
+    least = limits_of(ensemble, reservoir, trainer).reuse_reached
+    if unbounded and least <= 1 and samples <= reservoir.capacity:
+        how_often = "only once" if least else "once, or not at all"
         found.append(
             problem(
                 "reservoir.capacity",
                 reservoir.capacity,
                 f"all {samples} samples of a rank fit, so solvers never wait for the trainer, and "
-                "each sample may be drawn only once. Lower capacity, or set max_surplus",
+                f"each sample may be drawn {how_often}: how long is trained depends on how fast "
+                "this machine is. Set max_reuse or min_reuse",
             )
         )
     most = ensemble.concurrent * samples_per_member(solver, stream, trainer)

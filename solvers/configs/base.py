@@ -4,7 +4,7 @@
    and that is all a new solver has to be named in.
 """
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, StrictInt
 
@@ -31,15 +31,6 @@ class BaseConfig(BaseModel):
     distributed: ClassVar[bool] = True
 
     kind: str
-
-    @property
-    def seed_draws(self) -> Literal["start", "steady forcing", "unsteady forcing"]:
-        """What a member's seed draws: where it starts, or what acts on it in every step.
-
-        A start shows in all later snapshots, a steady forcing in the initial one alone, and how an
-        unsteady forcing goes on in none.
-        """
-        return "start"
 
 
 class SteppedConfig(BaseConfig):

@@ -1,15 +1,8 @@
 """Settings of ``kind: burgers``."""
 
-from typing import Literal, Self
+from typing import Literal
 
-from pydantic import (
-    Field,
-    FiniteFloat,
-    StrictBool,
-    StrictInt,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, FiniteFloat, StrictInt, field_validator
 
 from solvers.base import FieldSpec, Parameter
 from solvers.configs.base import Count, Positive, SteppedConfig
@@ -33,13 +26,7 @@ class BurgersConfig(SteppedConfig):
     terms: StrictInt = Field(default=5, ge=1, le=1000, description="sines in a forcing [1]")
     waves: Count = Field(default=3, description="most waves of a sine on the line, l [1]")
     frequency: FiniteFloat = Field(
-        default=0.4,
-        ge=0,
-        description="largest angular frequency of a sine, omega; 0 for a steady forcing [1]",
-    )
-    forcing_field: StrictBool = Field(
-        default=False,
-        description="whether the forcing is a channel too, an input; needs frequency 0",
+        default=0.4, ge=0, description="largest angular frequency of a sine, omega [1]"
     )
     petsc_options: str = Field(
         default="", description="PETSc options of the time stepper, as on a command line"
@@ -55,20 +42,6 @@ class BurgersConfig(SteppedConfig):
         return grid
 
     _options = field_validator("petsc_options")(options_like("-ksp_type gmres -pc_type ilu"))
-
-    @model_validator(mode="after")
-    def _an_input_does_not_change(self) -> Self:
-        if self.forcing_field and self.frequency > 0:
-            raise ValueError(
-                f"forcing_field=true: with frequency={self.frequency:g} the forcing changes in "
-                "time, and an input is the same in every snapshot. Set frequency: 0"
-            )
-        return self
-
-    @property
-    def seed_draws(self) -> Literal["start", "steady forcing", "unsteady forcing"]:
-        """The forcing, in each of its sines an angular frequency."""
-        return "unsteady forcing" if self.frequency > 0 else "steady forcing"
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The three coefficients, and what chooses the forcing."""
@@ -91,12 +64,7 @@ class BurgersConfig(SteppedConfig):
         )
 
     def spec(self) -> FieldSpec:
-        """The mean over each cell of u, and of the forcing if it is asked for."""
-        inputs = ("forcing",) if self.forcing_field else ()
+        """One channel, the mean of u over each cell."""
         return FieldSpec(
-            names=("u", *inputs),
-            units=("1",) * (1 + len(inputs)),
-            shape=self.grid,
-            spacing=(self.length / self.grid[0],),
-            inputs=inputs,
+            names=("u",), units=("1",), shape=self.grid, spacing=(self.length / self.grid[0],)
         )

@@ -7,7 +7,7 @@ Domain:      0 <= x < length; 0 < t <= steps * dt.
 Boundary:    periodic.
 Initial:     u(0, x) = delta(0, x).
 Grid:        cell centres, x_i = (i + 1/2) h with h = length / cells; fields[0, i] is the mean of u
-             over cell i; with `forcing_field: true`, fields[1, i] is that of the steady forcing.
+             over cell i.
 Space:       finite volumes. alpha: WENO-Z reconstruction, Godunov's flux; fifth order. beta: sixth
              order; gamma: fourth order (central differences over seven cells). So fifth order, and
              fourth with gamma.
@@ -22,9 +22,6 @@ Behaviour:   the mean of u stays 0. alpha alone (E1) steepens every slope into a
 Good values: amplitude = 0.5, 100 cells on 16, 250 steps of 0.016. E1: alpha = 1, beta = gamma = 0.
              E2: alpha = 1, beta in [0, 0.2], gamma = 0. E3: alpha in [0, 3], beta in [0, 0.4],
              gamma in [0, 1].
-Seeds:       how a forcing goes on shows in no snapshot: members with equal parameters and equal u
-             part where their seeds draw other omega. Members with seeds of their own need
-             `frequency: 0` (a steady forcing) and `forcing_field: true` (or u(0, x)) to learn from.
 Source:      Brandstetter, Worrall, Welling, arXiv:2202.03376 (the family); Borges et al., J.
              Comput. Phys. 227 (2008) 3191 (WENO-Z); Kennedy, Carpenter, Appl. Numer. Math. 44
              (2003) 139 (ARKIMEX 3).
@@ -62,7 +59,7 @@ class Burgers:
         config: Grid, time, and how forcings are drawn.
 
     Attributes:
-        spec: One channel, u, and the forcing if the settings ask for it.
+        spec: One channel, u.
         max_snapshots: The initial state and one snapshot per interval.
     """
 
@@ -128,11 +125,7 @@ class Burgers:
                 line.start(delta(0.0), advection(alpha, h, delta), dt=dt)
             else:
                 line.advance(step, dt=dt, courant=lambda u: 2 * alpha * u * dt / h)
-            newest = line.snapshot(step, step * dt)
-            if not self._config.forcing_field:
-                return newest
-            given = delta(0.0).astype(np.float32)
-            return newest._replace(fields=np.stack([newest.fields[0], given]))
+            return line.snapshot(step, step * dt)
 
         return snapshot
 

@@ -7,7 +7,7 @@ is: a worker may have one sample waiting at each reservoir. The receiving side i
 import json
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.flow import FlowControl, PolicyName, problems
+from pipeline.flow import ONCE, Limits, PolicyName
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.slots.layout import Box
 from pipeline.stream.intake import Intake
@@ -31,21 +31,10 @@ HALVES = Box((0, 0), (2, 10)), Box((2, 0), (4, 10))  # of the grid of LAYOUT, un
 Sample = tuple[int, int]
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Settings:
-    policy: PolicyName
-    capacity: int
-    watermark: int
-    max_reuse: float | None
-    max_surplus: float | None
-    batch: int
-    ranks: int
-
-
 class Rank:
     """A reservoir and the rank beside it, which writes down what it reads."""
 
-    def __init__(self, rank: int, setup: Settings, members: int, samples: int) -> None:
+    def __init__(self, rank: int, setup: Limits, members: int, samples: int) -> None:
         turn = Turn(members=range(members), samples=samples, rank=rank, ranks=setup.ranks)
         self.anew = partial(Rank, rank, setup, members, samples)
         self.batch = setup.batch
@@ -59,11 +48,7 @@ class Rank:
         self.book = OrderedReservoir(
             policy=setup.policy,
             capacity=setup.capacity,
-            flow=FlowControl(
-                max_reuse=setup.max_reuse,
-                max_surplus=setup.max_surplus,
-                watermark=setup.watermark,
-            ),
+            flow=setup.flow_control(),
             rng=np.random.default_rng([7, rank]),
             batch=setup.batch,
             spread=lambda: turn.spread,
@@ -117,7 +102,7 @@ class Simulated:
     """``workers`` members at a time, started in order."""
 
     def __init__(
-        self, setup: Settings, *, members: int, samples: int, parts: int, short: frozenset[int]
+        self, setup: Limits, *, members: int, samples: int, parts: int, short: frozenset[int]
     ) -> None:
         self.ranks = [Rank(rank, setup, members, samples) for rank in range(setup.ranks)]
         self.members, self.samples, self.parts, self.short = members, samples, parts, short
@@ -229,25 +214,26 @@ class Simulated:
 
 @settings(max_examples=3, deadline=None)  # each is four studies of some hundred messages
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
-@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir", "uniform"])
 def test_any_timing_and_any_number_of_workers_give_the_same_batches(
     policy: PolicyName, data: st.DataObject, seed: int
 ) -> None:
     ranks, batch = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 5))
     watermark = data.draw(st.integers(1, 9))
-    reuse = data.draw(st.sampled_from([2.0, 3.5])) if policy == "reservoir" else None
+    reuse = None if policy in ONCE else data.draw(st.sampled_from([2.0, 3.5]))
     surplus = reuse is not None and data.draw(st.booleans())
-    setup = Settings(
+    setup = Limits(
         policy=policy,
         capacity=watermark,
         watermark=watermark,
         max_reuse=reuse,
-        max_surplus=reuse * (watermark + ranks) + batch if surplus and reuse else None,
+        max_surplus=reuse * (max(watermark, batch) + ranks) + batch if surplus and reuse else None,
+        concurrent=1,
         batch=batch,
         ranks=ranks,
     )
     short = frozenset({4} if data.draw(st.booleans()) and ranks == 1 else ())
-    while problems(concurrent=1, **asdict(setup)):
+    while setup.problems():
         setup = replace(setup, capacity=setup.capacity + 1)
     members = 3 + 3 * setup.capacity * ranks // 18
     told: list[list[tuple[list[Sample] | None, list[list[Sample]]]]] = []
@@ -264,8 +250,15 @@ def test_any_timing_and_any_number_of_workers_give_the_same_batches(
 
 
 def test_samples_are_stored_in_order_whatever_order_they_arrive_in() -> None:
-    setup = Settings(
-        policy="fifo", capacity=50, watermark=1, max_reuse=None, max_surplus=None, batch=1, ranks=1
+    setup = Limits(
+        policy="fifo",
+        capacity=50,
+        watermark=1,
+        max_reuse=None,
+        max_surplus=None,
+        concurrent=1,
+        batch=1,
+        ranks=1,
     )
     wanted = [(member, sample) for member in range(4) for sample in range(9)]
     for seed in range(20):

@@ -14,7 +14,7 @@ from hypothesis.stateful import (
     rule,
 )
 
-from pipeline.flow import FlowControl, PolicyName
+from pipeline.flow import ONCE, FlowControl, PolicyName
 from pipeline.reservoir.book import Reservoir
 from trainers.base import Lease
 
@@ -23,10 +23,13 @@ class ReservoirMachine(RuleBasedStateMachine):
     """Every sample has a number; the model says where each one is and what happened to it."""
 
     @initialize(
-        policy=st.sampled_from(["fifo", "firo", "reservoir"]),
+        policy=st.sampled_from(["fifo", "firo", "reservoir", "uniform"]),
         capacity=st.integers(3, 40),
         fill=st.floats(0.05, 1.0),
         reuse=st.sampled_from([None, 1.5, 4.0]),
+        least=st.sampled_from([1.0, 1.2, 3.7]),
+        kept=st.sampled_from([0.0, 0.25]),
+        overwriting=st.sampled_from([None, 0.5]),
         band=st.one_of(st.none(), st.floats(1.0, 4.0)),
         batch=st.integers(1, 7),
         seed=st.integers(0, 2**32 - 1),
@@ -37,12 +40,20 @@ class ReservoirMachine(RuleBasedStateMachine):
         capacity: int,
         fill: float,
         reuse: float | None,
+        least: float,
+        kept: float,
+        overwriting: float | None,
         band: float | None,
         batch: int,
         seed: int,
     ) -> None:
         watermark = max(1, math.floor(fill * capacity))
-        self.reuse = reuse if policy == "reservoir" else 1.0 if reuse is not None else None
+        once = policy in ONCE
+        self.reuse = reuse if not once else 1.0 if reuse is not None else None
+        self.least, self.kept = (1.0, 0.0) if once else (least, kept * capacity)
+        self.overwriting: float | None = None
+        if overwriting is not None and self.reuse is not None and not once:
+            self.overwriting = overwriting * self.reuse * capacity
         band = None if self.reuse is None else band
         self.max_surplus = band and band * (watermark * (self.reuse or 1.0) + batch)
         self.policy, self.capacity, self.watermark, self.batch = policy, capacity, watermark, batch
@@ -50,7 +61,6 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.highest = -math.inf  # surplus after draws were taken back
         self.lowest = 0.0  # surplus of a state that was kept after the end, when nothing bounds it
         self.first: dict[int, list[int]] = {}  # lease -> samples drawn for the first time in it
-        self.passed: set[int] = set()  # samples that were drained before a restart
         self.content: dict[int, int] = {}  # slot -> sample
         self.reserved: list[int] = []
         self.leases: dict[int, list[int]] = {}
@@ -58,7 +68,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         self.batches = 0
         self.unseen: list[int] = []  # samples in order of arrival
         self.seen: set[int] = set()
-        self.undrained: set[int] = set()  # samples still to be drawn once
+        self.left = 0  # draws still to be made
         self.inserted = self.drawn = self.evicted = self.late = 0
         self.ended = False
 
@@ -67,7 +77,12 @@ class ReservoirMachine(RuleBasedStateMachine):
             policy=self.policy,
             capacity=self.capacity,
             flow=FlowControl(
-                max_reuse=self.reuse, max_surplus=self.max_surplus, watermark=self.watermark
+                max_reuse=self.reuse,
+                max_surplus=self.max_surplus,
+                watermark=self.watermark,
+                min_reuse=self.least,
+                kept=self.kept,
+                overwriting=self.overwriting,
             ),
             rng=np.random.default_rng(seed),
         )
@@ -85,20 +100,28 @@ class ReservoirMachine(RuleBasedStateMachine):
         if self.ended:
             return 0
         unused = self.capacity - len(self.content) - len(self.reserved)
-        places = unused + len(self.replaceable())
-        if self.max_surplus is None or self.reuse is None:
-            return places
+        replaceable = len(self.replaceable())
+        if self.overwriting is not None:
+            replaceable = min(replaceable, max(0, self.below(self.overwriting) - unused))
+        if self.max_surplus is None:
+            return unused + replaceable
+        return min(unused + replaceable, self.below(self.max_surplus))
+
+    def below(self, limit: float) -> int:
+        """Samples that may come before the surplus passes it."""
+        assert self.reuse is not None
         ahead = (self.inserted + len(self.reserved)) * self.reuse - self.drawn
-        return min(places, max(0, math.floor((self.max_surplus - ahead) / self.reuse)))
+        return max(0, math.floor((limit - ahead) / self.reuse))
 
     def expected_rows(self, batches: int) -> int:
         if self.ended:
-            return min(batches, math.ceil(len(self.undrained) / self.batch))
+            return min(batches, math.ceil(self.left / self.batch))
         if self.inserted < self.watermark:
             return 0
         rows = batches
         if self.reuse is not None:
             surplus = self.inserted * self.reuse - self.drawn
+            surplus -= min(self.kept, self.inserted / 4) * self.reuse
             rows = min(rows, max(0, math.floor(surplus / self.batch)))
         if self.policy == "fifo":
             rows = min(rows, len(self.unseen) // self.batch)
@@ -154,8 +177,10 @@ class ReservoirMachine(RuleBasedStateMachine):
     def end_production(self) -> None:
         if not self.ended:
             self.ended = True
-            held = self.content.values() if self.policy == "reservoir" else self.unseen
-            self.undrained = set(held) - self.passed
+            self.left = len(self.unseen)
+            if self.policy not in ONCE:
+                short = math.ceil(self.inserted * self.least - self.drawn)
+                self.left = max(self.left, short)
         self.subject.end_production()
 
     # --- the trainer ------------------------------------------------------------------------------
@@ -168,15 +193,16 @@ class ReservoirMachine(RuleBasedStateMachine):
         samples = self.note(lease)
         if self.policy == "fifo" and not self.ended:
             assert samples == sorted(samples)
-        if self.policy != "reservoir" and not self.ended:
+        if self.policy in ONCE and not self.ended:
             assert len(set(samples)) == len(samples)
             assert not set(samples) & self.seen, "drawn twice"
         if self.ended:
-            once = samples[: len(self.undrained)]
-            assert set(once) <= self.undrained, "drawn twice while draining"
-            assert len(set(once)) == len(once)
-            self.undrained -= set(once)
-            assert lease.finished == (not self.undrained)
+            drained = samples[: self.left]
+            if self.policy in ONCE:
+                assert set(drained) <= set(self.unseen), "drawn twice while draining"
+                assert len(set(drained)) == len(drained)
+            self.left -= len(drained)
+            assert lease.finished == (self.left == 0)
         else:
             assert not lease.finished
         self.see(samples)
@@ -184,7 +210,7 @@ class ReservoirMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.ended and self.content)
     @rule(batches=st.integers(1, 5))
     def replay(self, batches: int) -> None:
-        if self.undrained:
+        if self.left:
             return
         lease = self.subject.replay(batches, self.batch)
         assert lease.finished
@@ -216,11 +242,6 @@ class ReservoirMachine(RuleBasedStateMachine):
         del self.leases[lease_id], self.first[lease_id]
         self.subject.give_back(lease_id)
 
-    @rule()
-    def drop_leases(self) -> None:
-        self.leases, self.first = {}, {}
-        self.subject.drop_leases()
-
     # --- checkpoints ------------------------------------------------------------------------------
 
     @rule(seed=st.integers(0, 2**32 - 1), data=st.data())
@@ -237,16 +258,12 @@ class ReservoirMachine(RuleBasedStateMachine):
         slots = state.held.slots.tolist()
         assert sorted(slots) == sorted(self.content)
         again = [s for samples in self.first.values() for s in samples if s not in done]
-        if self.ended:
-            leased = {self.content[slot] for slot in self.leased_slots()}
-            held = set(self.content.values())
-            self.passed = held - self.undrained - leased
         self.content = {new: self.content[old] for new, old in enumerate(slots)}
         self.seen -= set(again)
         self.unseen = sorted({*self.unseen, *again})
         self.drawn -= sum(len(drawn) for drawn in self.leases.values())
         self.reserved, self.leases, self.first, self.ended = [], {}, {}, False
-        self.undrained = set()
+        self.left = 0
         if self.reuse is not None:
             self.highest = self.inserted * self.reuse - self.drawn
             self.lowest = min(0.0, self.highest)
@@ -275,7 +292,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         assert stats.unseen == len(self.unseen)
         assert stats.evicted == self.evicted
         assert stats.leased == len(self.leased_slots())
-        held = self.content if self.policy == "reservoir" else self.unseen
+        held = self.content if self.policy not in ONCE else self.unseen
         assert stats.held == len(held)
         assert self.subject.late == self.late
         assert self.subject.room == self.expected_room()

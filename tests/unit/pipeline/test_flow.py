@@ -1,31 +1,38 @@
 import math
+from typing import Any
 
 import pytest
 
-from pipeline.flow import UNLIMITED, FlowControl, PolicyName, problems
+from pipeline.flow import UNLIMITED, FlowControl, Limits, PolicyName
 
 
-def found(
+def limits(
     *,
     policy: PolicyName = "reservoir",
     capacity: int = 6000,
     watermark: int = 1000,
     max_reuse: float | None = 8.0,
     max_surplus: float | None = None,
+    min_reuse: float | None = None,
     concurrent: int = 3,
     batch: int = 10,
     ranks: int = 2,
-) -> list[str]:
-    return problems(
+) -> Limits:
+    return Limits(
         policy=policy,
         capacity=capacity,
         watermark=watermark,
         max_reuse=max_reuse,
         max_surplus=max_surplus,
+        min_reuse=min_reuse,
         concurrent=concurrent,
         batch=batch,
         ranks=ranks,
     )
+
+
+def found(**settings: Any) -> list[str]:
+    return limits(**settings).problems()
 
 
 def test_the_surplus_never_leaves_its_band() -> None:
@@ -83,7 +90,7 @@ def test_the_demo_study_has_no_problems() -> None:
     assert found() == []
 
 
-@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir"])
+@pytest.mark.parametrize("policy", ["fifo", "firo", "reservoir", "uniform"])
 def test_sensible_settings_of_every_policy_have_no_problems(policy: PolicyName) -> None:
     assert found(policy=policy, max_reuse=None) == []
 
@@ -106,6 +113,51 @@ def test_too_few_slots_for_the_concurrent_members_are_named() -> None:
     assert "Raise capacity to at least 1004" in line
     assert found(capacity=1004) == []
     assert found(capacity=1003, ranks=1) == []
+
+
+def test_a_batch_that_is_larger_than_the_reservoir_is_named() -> None:
+    (line,) = found(capacity=30, watermark=2, max_reuse=None, batch=32)
+    assert line.startswith("capacity=30 < batch=32: training would never start. Lower batch to")
+    assert found(capacity=36, watermark=2, max_reuse=None, batch=32) == []
+
+
+def test_a_first_batch_waits_for_as_many_samples_as_it_has() -> None:
+    assert limits(watermark=2, batch=32).flow_control().watermark == 32
+    assert limits(watermark=2, batch=32, policy="fifo").flow_control().watermark == 2
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo"])
+def test_a_least_reuse_that_is_not_allowed_is_named(policy: PolicyName) -> None:
+    (line,) = found(min_reuse=9.0)
+    assert line.startswith("min_reuse=9 with max_reuse=8, which is not exceeded. Lower min_reuse")
+    (line,) = found(policy=policy, max_reuse=None, min_reuse=2.0)
+    assert line.startswith(f"min_reuse=2 with policy={policy}, which draws each sample once.")
+    assert found(min_reuse=8.0) == []
+    assert found(policy=policy, max_reuse=None, min_reuse=1.0) == []
+    assert found(max_reuse=None, min_reuse=20.0) == []
+
+
+def test_the_least_reuse_is_the_most_where_that_is_set() -> None:
+    assert limits().reuse_reached == 8.0
+    assert limits(max_reuse=None).reuse_reached == 1.0
+    assert limits(min_reuse=3.0).reuse_reached == 3.0
+
+
+def test_a_quarter_of_the_draws_is_kept_back_and_less_where_the_band_is_narrow() -> None:
+    flow = limits().flow_control()
+    assert flow.batches(inserted=2000, drawn=0, batch=10) == 1200  # of 1600
+    assert flow.batches(inserted=60_000, drawn=8 * 57_000, batch=10) == 1200
+    narrow = limits(max_surplus=8042.0).flow_control()
+    assert narrow.kept * 8 == 8042 - 10 - 8 * 5
+    assert limits(policy="uniform").flow_control().kept == 0
+
+
+def test_nothing_is_overwritten_while_half_of_the_draws_are_due() -> None:
+    flow = limits().flow_control()
+    assert flow.overwritable(inserted=6000, drawn=24_000) == 0
+    assert flow.overwritable(inserted=6000, drawn=24_000 + 80) == 10
+    for unlimited in (limits(min_reuse=1.0), limits(max_reuse=None), limits(max_surplus=1e6)):
+        assert unlimited.flow_control().overwritable(inserted=10**6, drawn=0) == UNLIMITED
 
 
 @pytest.mark.parametrize("max_reuse", [0.5, 1.0])

@@ -77,7 +77,10 @@ def test_a_disk_budget_adds_a_smaller_data_set() -> None:
 @pytest.mark.parametrize(
     ("asked", "line"),
     [
-        ({"methods": "hdf5"}, r"--methods: 'hdf5' is unknown. Known: fifo, firo, reservoir, npy,"),
+        (
+            {"methods": "hdf5"},
+            r"--methods: 'hdf5' is unknown. Known: fifo, firo, reservoir, uniform",
+        ),
         ({"methods": "npy:0"}, "--methods: 'npy:0' is unknown"),
         ({"methods": "fifo:3"}, "--methods: 'fifo:3': a stream has no passes"),
         ({"methods": "npy@disk"}, "--methods: @disk needs a budget"),

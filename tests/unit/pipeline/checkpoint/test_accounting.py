@@ -37,7 +37,7 @@ def snapshot(slots: Slots, stored: Pairs, held: Pairs, inserted: int) -> Snapsho
     nothing, fresh = np.empty(0, np.int64), np.zeros(len(held), np.bool_)
     return Snapshot(
         state=ReservoirState(
-            held=HeldRows(slots=where, seen=fresh, passed=fresh),
+            held=HeldRows(slots=where, draws=1 * fresh, numbers=np.arange(fresh.size)),
             counters=Counters(inserted=inserted, drawn=0),
             rng=dict(np.random.default_rng(5).bit_generator.state),
         ),

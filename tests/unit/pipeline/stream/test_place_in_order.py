@@ -1,10 +1,18 @@
 """What a receiver does with messages that come before their turn, or after their member's end."""
 
-from tests.property.test_ordered_model import HALVES, Rank, Settings
+from pipeline.flow import Limits
+from tests.property.test_ordered_model import HALVES, Rank
 from tests.unit.pipeline.stream.test_intake import data
 
-SETUP = Settings(
-    policy="fifo", capacity=30, watermark=1, max_reuse=None, max_surplus=None, batch=1, ranks=1
+SETUP = Limits(
+    policy="fifo",
+    capacity=30,
+    watermark=1,
+    max_reuse=None,
+    max_surplus=None,
+    concurrent=1,
+    batch=1,
+    ranks=1,
 )
 
 

@@ -259,12 +259,13 @@ for, 100 to 500 K"""
 LATE = """reservoir.watermark=200: only 130 samples will reach a rank, so training starts when all \
 simulations are over"""
 ROOMY = """reservoir.capacity=130: all 130 samples of a rank fit, so solvers never wait for the \
-trainer, and each sample may be drawn only once. Lower capacity, or set max_surplus"""
+trainer, and each sample may be drawn only once: how long is trained depends on how fast this \
+machine is. Set max_reuse or min_reuse"""
 BLIND = "ensemble.validation=0: nothing will say how good the surrogate is"
 WARNINGS: list[tuple[str, object, str]] = [
     ("parameters.west", {"uniform": [50, 500]}, BEYOND),
     ("reservoir", {"capacity": 400, "watermark": 200, "policy": "fifo"}, LATE),
-    ("reservoir", {"capacity": 130, "watermark": 40, "max_reuse": 5}, ROOMY),
+    ("reservoir", {"capacity": 130, "watermark": 40}, ROOMY),
     ("ensemble.validation", 0, BLIND),
 ]
 
@@ -399,7 +400,7 @@ def test_train_steps_follow_from_the_trainer_s_settings() -> None:
     study = changed("trainer.after_production", {"kind": "steps", "steps": 500})
     assert parse(study).max_train_steps == 109 + 500
     assert parse(study).expected_train_steps == 109 + 500
-    for kind, draws in (("drain", 650 - 400 + 120), ("stop", 650 - 400)):
+    for kind, draws in (("drain", 650), ("stop", 650 - 400)):
         study["reservoir"]["max_surplus"] = 400
         study["trainer"]["after_production"] = {"kind": kind}
         assert parse(study).expected_train_steps == -(-draws // 6), kind
@@ -432,6 +433,25 @@ def test_a_study_that_would_stop_before_it_starts_is_refused() -> None:
     assert line.startswith("reservoir.watermark=130: only 130 samples will reach a rank")
     study["trainer"]["after_production"] = {"kind": "drain"}
     parse(study)
+
+
+def test_a_batch_larger_than_the_stream_of_a_rank_is_refused() -> None:
+    study = changed("trainer.batch", 131)  # of 130 samples at each rank
+    study["reservoir"] |= {"capacity": 400}
+    (line,) = problems(study)
+    assert line.startswith("trainer.batch=131: only 130 samples will reach a rank")
+    study["trainer"]["batch"] = 130
+    parse(study)
+
+
+def test_a_least_reuse_is_expected_and_contradicts_the_end_with_production() -> None:
+    study = changed("reservoir.max_reuse", None)
+    assert parse(study).expected_train_steps is None
+    study["reservoir"]["min_reuse"] = 20.0
+    assert parse(study).expected_train_steps == -(-130 * 20 // 6)
+    study["trainer"]["after_production"] = {"kind": "stop"}
+    (line,) = problems(study)
+    assert line.startswith("reservoir.min_reuse=20.0: is reached by drawing on after the end of")
 
 
 def test_a_wrong_logger_is_named_with_its_place() -> None:
@@ -739,33 +759,6 @@ def test_what_leaves_the_solver_is_what_is_counted() -> None:
     assert thinned.sample_bytes == 2 * 2 * 16 * 32
     layout = thinned.sample_layout()
     assert (layout.nbytes, layout.dtype) == (thinned.sample_bytes, "float16")
-
-
-@pytest.mark.parametrize("kind", ["direct", "next", "bundle"])
-@pytest.mark.parametrize(
-    ("settings", "stream", "warned"),
-    [
-        ({}, {}, "no snapshot shows, earlier ones neither"),
-        ({}, {"input_fields": ["u"]}, "no snapshot shows, earlier ones neither"),
-        ({"frequency": 0.0}, {}, "no later snapshot shows. Let the network see it"),
-        ({"frequency": 0.0}, {"input_fields": ["u"]}, ""),
-        ({"frequency": 0.0, "forcing_field": True}, {}, ""),
-    ],
-)
-def test_a_forcing_that_a_seed_draws_is_warned_of_where_no_snapshot_shows_it(
-    kind: str, settings: dict[str, object], stream: dict[str, object], warned: str
-) -> None:
-    study = tree()
-    study["solver"] = {"kind": "burgers", "grid": [40], "steps": 30} | settings
-    study["parameters"] = {name: {"constant": 0.2} for name in ("alpha", "beta", "gamma")}
-    study["parameters"] |= {"amplitude": {"uniform": [0.1, 0.5]}, "seed": {"uniform": [0, 1000]}}
-    study["trainer"]["task"] = {"kind": kind}
-    study["stream"] = stream
-    found = [line for line in parse(study).warnings() if line.startswith("parameters.seed=")]
-    assert len(found) == bool(warned)
-    assert all(warned in line for line in found)
-    study["parameters"]["seed"] = {"constant": 3}
-    assert not any("parameters.seed" in line for line in parse(study).warnings())
 
 
 def test_a_seed_that_no_network_can_see_is_warned_of() -> None:

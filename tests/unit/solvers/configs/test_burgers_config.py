@@ -1,11 +1,8 @@
 """What a study may say about ``kind: burgers``, and what it is told when it says something else."""
 
-import numpy as np
 import pytest
 
 from solvers.configs.burgers import BurgersConfig
-from solvers.pdes.burgers import Burgers
-from solvers.petsc import self_communicator
 
 
 def test_the_defaults_are_those_of_the_paper() -> None:
@@ -31,38 +28,3 @@ def test_the_ranges_cover_the_three_regimes() -> None:
         "amplitude": (0.0, 0.5),
         "seed": (0.0, 1e6),
     }
-
-
-@pytest.mark.petsc
-def test_the_forcing_is_what_the_initial_state_shows_and_stays() -> None:
-    values = {"alpha": 1.0, "beta": 0.1, "gamma": 0.0, "amplitude": 0.5}
-    config = BurgersConfig(grid=(24,), steps=3, frequency=0.0, forcing_field=True)
-    assert (config.spec().names, config.spec().inputs) == (("u", "forcing"), ("forcing",))
-    solver = Burgers(config)
-    fields = [
-        [s.fields for s in solver.run(values | {"seed": seed}, self_communicator())]
-        for seed in (3.0, 4.0)
-    ]
-    solver.close()
-    for member in fields:
-        np.testing.assert_array_equal(member[0][0], member[0][1])
-        np.testing.assert_array_equal(member[-1][1], member[0][1])
-    assert not np.allclose(fields[0][0], fields[1][0])
-
-
-@pytest.mark.petsc
-def test_one_state_goes_on_in_two_ways_where_the_seed_draws_frequencies() -> None:
-    moving, still = (
-        BurgersConfig(grid=(24,), steps=60, dt=0.1, terms=1, frequency=omega)
-        for omega in (0.4, 0.0)
-    )
-    ends = []
-    for config in (moving, still):
-        solver = Burgers(config)
-        values = {"alpha": 1.0, "beta": 0.1, "gamma": 0.0, "amplitude": 0.5, "seed": 3.0}
-        first, *_, last = solver.run(values, self_communicator())
-        solver.close()
-        ends.append((first.fields, last.fields))
-    np.testing.assert_allclose(ends[0][0], ends[1][0], atol=1e-6)
-    assert np.linalg.norm(ends[0][1] - ends[1][1]) > 0.2 * np.linalg.norm(ends[1][1])
-    assert (moving.seed_draws, still.seed_draws) == ("unsteady forcing", "steady forcing")
