@@ -61,29 +61,29 @@ class UnetConfig(Section):
     conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
 
 
-class FnoConfig(Section):
+class _FourierConfig(Section):
+    """What Fourier neural operators on one grid have in common."""
+
+    n_modes: _Modes | tuple[_Modes, ...] = Field(default=16, description=_N_MODES)
+    channels: _Width = Field(default=32, description="features at each point")
+    layers: int = Field(default=4, ge=1, le=64, description="Fourier layers")
+    domain_padding: _Share = Field(default=0.0, description=_PADDING)
+    conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
+
+
+class FnoConfig(_FourierConfig):
     """A Fourier neural operator (arXiv:2010.08895)."""
 
     kind: Literal["fno"] = "fno"
-    n_modes: _Modes | tuple[_Modes, ...] = Field(default=16, description=_N_MODES)
-    channels: _Width = Field(default=32, description="features at each point")
-    layers: int = Field(default=4, ge=1, le=64, description="Fourier layers")
-    domain_padding: _Share = Field(default=0.0, description=_PADDING)
-    conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
 
 
-class TfnoConfig(Section):
+class TfnoConfig(_FourierConfig):
     """A Fourier neural operator with weights in Tucker form (arXiv:2310.00120)."""
 
     kind: Literal["tfno"] = "tfno"
-    n_modes: _Modes | tuple[_Modes, ...] = Field(default=16, description=_N_MODES)
-    channels: _Width = Field(default=32, description="features at each point")
-    layers: int = Field(default=4, ge=1, le=64, description="Fourier layers")
     rank: float = Field(
         default=0.1, gt=0.0, le=1.0, description="spectral weights, as a fraction of those of fno"
     )
-    domain_padding: _Share = Field(default=0.0, description=_PADDING)
-    conditioning: Conditioning = Field(default="channels", description=_CONDITIONING)
 
 
 class UnoConfig(Section):

@@ -68,28 +68,27 @@ class _StepConfig(_Section):
         return self
 
 
-class NextConfig(_StepConfig):
+class _AheadConfig(_StepConfig):
+    """What tasks have in common that are trained on single predictions."""
+
+    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
+
+    @property
+    def needed(self) -> int:
+        """Snapshots that one training example takes."""
+        return self.history + self.ahead
+
+
+class NextConfig(_AheadConfig):
     """The last snapshots -> the next ones."""
 
     kind: Literal["next"] = "next"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
 
 
-class DeltaConfig(_StepConfig):
+class DeltaConfig(_AheadConfig):
     """The last snapshots -> the change from the last to the next ones."""
 
     kind: Literal["delta"] = "delta"
-    ahead: int = Field(default=1, ge=1, le=64, description="snapshots predicted at once")
-
-    @property
-    def needed(self) -> int:
-        """Snapshots that one training example takes."""
-        return self.history + self.ahead
 
 
 class DerivativeConfig(_StepConfig):

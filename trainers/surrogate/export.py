@@ -17,6 +17,7 @@ from torch import nn
 
 from trainers.base import Problem, TrainStats
 from trainers.config import TrainerConfig
+from trainers.models.registry import count_weights
 from trainers.surrogate import card
 from trainers.surrogate.surrogate import Surrogate
 from trainers.tasks.build import build_task
@@ -37,13 +38,15 @@ def export(
     folder.mkdir(parents=True, exist_ok=True)
     weights = {name: each.detach().cpu().contiguous() for name, each in model.state_dict().items()}
     save_file(weights, folder / "model.safetensors")
-    device = next(model.parameters()).device
-    with evaluating(model):
-        query = query_time(build_task(config, problem, normalization, device), model)
+    query = None if stats.validation is None else stats.validation.query
+    if query is None:
+        device = next(model.parameters()).device
+        with evaluating(model):
+            query = query_time(build_task(config, problem, normalization, device), model)
     facts = {
         "format": card.FORMAT,
         "trainer": config.model_dump(mode="json"),
-        "network": {"parameters": sum(each.numel() for each in model.parameters())},
+        "network": {"parameters": count_weights(model)},
         "problem": asdict(problem),
         "normalization": normalization.as_json(),
         "weights_seed": torch.initial_seed(),

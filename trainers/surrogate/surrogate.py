@@ -17,13 +17,22 @@ from typing import Any, Final, Self, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float
 from numpy.typing import ArrayLike
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from trainers.base import Input, Problem
 from trainers.config import TrainerConfig
+from trainers.surrogate.given import (
+    as_array,
+    check_axes,
+    double,
+    single,
+    stack,
+    undo_rounding,
+    values_of,
+)
 from trainers.surrogate.labels import Numbers, by_label
 from trainers.tasks.base import Task
 from trainers.tasks.build import build_task
@@ -178,13 +187,8 @@ class Surrogate:
         """
         if not isinstance(self.task, Stepping):
             raise TypeError("this surrogate maps times to fields: call it with a time")
-        start = history if isinstance(history, Tensor) else np.asarray(history)
-        wanted = (self.task.history, *self.problem.field_shape)
-        if tuple(start.shape[start.ndim - len(wanted) :]) != wanted:
-            raise ValueError(
-                f"history has the shape {tuple(start.shape)}, but its last axes must be (snapshot, "
-                f"channel, *grid) = {wanted}"
-            )
+        start, axes = as_array(history), (self.task.history, *self.problem.field_shape)
+        check_axes(start, axes, "history", "(snapshot, channel, *grid) =")
         return self._predict(parameters, time, fields or {}, start, steps)
 
     def _predict(
@@ -199,14 +203,17 @@ class Surrogate:
         ranges, axes = (*self.problem.learnt, self.problem.time), len(self.problem.shape) + 1
         native = any(isinstance(each, Tensor) for each in (*columns, *given, history))
         with nullcontext() if native else torch.inference_mode():
-            numbers = [_as_meant(_double(c), each) for c, each in zip(columns, ranges, strict=True)]
+            numbers = [
+                undo_rounding(double(column), each)
+                for column, each in zip(columns, ranges, strict=True)
+            ]
             self._check_ranges(numbers, (steps or 0) * self.problem.time_step)
             # Each argument, and how many axes at its end are its own.
-            arguments = {"numbers": (_stack(numbers, -1), 1)}
+            arguments = {"numbers": (stack(numbers, -1), 1)}
             if history is not None:
-                arguments["history"] = (_single(history), axes + 1)
+                arguments["history"] = (single(history), axes + 1)
             if given:
-                arguments["fields"] = (_stack([*map(_single, given)], -axes), axes)
+                arguments["fields"] = (stack([*map(single, given)], -axes), axes)
             leading = np.broadcast_shapes(*(a.shape[:-own] for a, own in arguments.values()))
             rows = {
                 name: a.expand(*leading, *a.shape[-own:]).reshape(-1, *a.shape[-own:])
@@ -232,17 +239,10 @@ class Surrogate:
         names, grid = self.problem.input_fields, self.problem.shape
         if set(fields) != set(names):
             raise ValueError(f"fields={sorted(fields)}: give exactly {list(names)}")
-        found = []
-        for name in names:
-            value = fields[name]
-            array = value if isinstance(value, Tensor) else np.asarray(value)
-            if tuple(array.shape[array.ndim - len(grid) :]) != grid:
-                raise ValueError(
-                    f"field {name!r} has the shape {tuple(array.shape)}, but its last axes must "
-                    f"be the grid {grid}"
-                )
-            found.append(array)
-        return found
+        arrays = [as_array(fields[name]) for name in names]
+        for name, array in zip(names, arrays, strict=True):
+            check_axes(array, grid, f"field {name!r}", "the grid")
+        return arrays
 
     def _columns(self, parameters: Numbers) -> list[Numbers]:
         """Parameters that are learnt, in their order, each a number, an array or a tensor."""
@@ -256,9 +256,7 @@ class Surrogate:
                     f"parameters missing: {missing}, unknown: {unknown}. Give exactly {names}"
                 )
             return [parameters[name] for name in names]
-        if isinstance(parameters, list | tuple) and any(isinstance(p, Tensor) for p in parameters):
-            parameters = torch.stack([torch.as_tensor(each) for each in parameters])
-        array = parameters if isinstance(parameters, Tensor) else np.asarray(parameters, np.float64)
+        array = as_array(parameters)
         if array.ndim == 0 or array.shape[-1] != len(names):
             raise ValueError(
                 f"parameters have the shape {tuple(array.shape)}, but the last axis must hold "
@@ -275,7 +273,7 @@ class Surrogate:
         """
         if self._outside == "ignore":
             return
-        *parameters, time = map(_values, numbers)
+        *parameters, time = map(values_of, numbers)
         checked = [*zip(self.problem.learnt, parameters, strict=True)]
         checked += [(self.problem.time, time), (self.problem.time, time + seconds)]
         for each, values in checked:
@@ -292,50 +290,9 @@ class Surrogate:
                 warnings.warn(message, stacklevel=4)
 
 
-def _double(values: Numbers) -> Float64[Tensor, " *shape"]:
-    if isinstance(values, Tensor):
-        return values.to("cpu", torch.float64)
-    return torch.from_numpy(np.array(values, np.float64, order="C"))
-
-
-def _single(values: Numbers) -> Float32[Tensor, " *shape"]:
-    if isinstance(values, Tensor):
-        return values.to("cpu", torch.float32)
-    return torch.from_numpy(np.array(values, np.float32, order="C"))
-
-
-def _stack(tensors: Sequence[Tensor], axis: int) -> Tensor:
-    return torch.stack(torch.broadcast_tensors(*tensors), axis)  # type: ignore[no-untyped-call]
-
-
-def _as_meant(values: Float64[Tensor, " *shape"], each: Input) -> Float64[Tensor, " *shape"]:
-    """With the ends of the range where values are what float32 rounds those to, outside of it."""
-    for end in {each.low, each.high}:
-        with np.errstate(over="ignore"):
-            rounded = float(np.float32(end))
-        if math.isfinite(rounded) and not each.low <= rounded <= each.high:
-            values = values + (end - rounded) * (values == rounded).double()
-    return values
-
-
-def _values(numbers: Float64[Tensor, " *shape"]) -> Float64[np.ndarray, " *other"]:
-    """What a tensor holds, also within torch.func, where ``numpy()`` fails."""
-    while torch._C._functorch.is_functorch_wrapped_tensor(numbers):
-        numbers = torch._C._functorch.get_unwrapped(numbers)
-    return np.array(numbers.tolist(), np.float64)
-
-
 def _problem(tree: dict[str, Any]) -> Problem:
-    return Problem(
-        field_names=tuple(tree["field_names"]),
-        field_units=tuple(tree["field_units"]),
-        shape=tuple(tree["shape"]),
-        spacing=tuple(tree["spacing"]),
-        parameters=tuple(Input(**each) for each in tree["parameters"]),
-        time=Input(**tree["time"]),
-        snapshots=tree["snapshots"],
-        window=tree["window"],
-        time_step=tree["time_step"],
-        step_every=tree["step_every"],
-        input_fields=tuple(tree["input_fields"]),
-    )
+    made: dict[str, Any] = {
+        name: tuple(each) if isinstance(each, list) else each for name, each in tree.items()
+    }
+    made["parameters"] = tuple(Input(**each) for each in tree["parameters"])
+    return Problem(**made | {"time": Input(**tree["time"])})
