@@ -19,7 +19,7 @@ from deploy import launch
 from deploy.cluster import slurm
 from deploy.commands import describe as costs
 from deploy.commands import networks, record_cli
-from deploy.speaking import FAILED, exit_codes, say, write_new
+from deploy.speaking import FAILED, exit_codes, say, speak_anywhere, write_new
 from deploy.watch import tables as overview
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
@@ -54,6 +54,7 @@ app.add_typer(record_cli.app, name="record")
 
 def main() -> None:
     """Entry point of the ``headrace`` program."""
+    speak_anywhere()
     app()
 
 
@@ -518,7 +519,7 @@ def write_slurm(
             raise ConfigError([f"--{error}"]) from None
         text = slurm.render(options)
         if script == Path("-"):
-            sys.stdout.write(text)
+            sys.stdout.buffer.write(text.encode())  # a script, whatever the terminal's encoding
             return
         target = Path(f"{config.name}.sbatch") if script is None else script
         write_new(target, text)

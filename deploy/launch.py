@@ -12,7 +12,7 @@ import signal
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from deploy.cluster import machine
-from deploy.speaking import Terminated, say
+from deploy.speaking import Terminated, only_shown, say
 from deploy.watch import tables as overview
 from pipeline.checkpoint import resuming
 from pipeline.control import journal, rundir
@@ -206,10 +206,12 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
             say(f"report: {write_report(folder)}")
         raise
     say_failures(folder)
-    Console().print(overview.summary(result.summary, unit=unit))
+    lines = [f"model   {rundir.RunPaths(folder).model}\n"]
     with carry_on("report"):
-        sys.stdout.write(f"report  {write_report(folder)}\n")
-    sys.stdout.write(f"model   {rundir.RunPaths(folder).model}\n")
+        lines.insert(0, f"report  {write_report(folder)}\n")
+    with only_shown():
+        Console().print(overview.summary(result.summary, unit=unit))
+        sys.stdout.writelines(lines)
 
 
 def say_failures(folder: Path) -> None:
@@ -294,7 +296,8 @@ def stopped_by_signals() -> Iterator[StopRequest]:
         if not request.ask():
             raise KeyboardInterrupt
         # Not through sys.stderr, in the middle of which the signal may have come.
-        os.write(2, b"stopping after a checkpoint; Ctrl-C again ends at once\n")
+        with suppress(OSError):
+            os.write(2, b"stopping after a checkpoint; Ctrl-C again ends at once\n")
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, ask) for number in numbers]

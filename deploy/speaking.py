@@ -2,14 +2,19 @@
 
 1. An error that is meant for people is a line for each thing that is wrong, and never a traceback.
 2. No file is overwritten.
+3. Nothing that is only shown changes an outcome: any encoding takes it, and a reader who has gone
+   (``headrace run ... 2>&1 | head``) or a full disk under a log costs the study nothing.
 """
 
+import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import typer
+from typing_extensions import Buffer
 
 from pipeline.errors import ConfigError, HeadraceError
 
@@ -18,6 +23,39 @@ FAILED, BAD_INPUT, INTERRUPTED, TERMINATED = 1, 2, 130, 143
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM was received: somebody who is not at the keyboard wants the program to end."""
+
+
+class _Shown(io.FileIO):
+    """A stream that takes what nobody can read any more."""
+
+    def write(self, data: Buffer, /) -> int:
+        """Write, or drop what cannot be written."""
+        try:
+            return super().write(data) or 0
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def speak_anywhere() -> None:
+    """Let standard output take any text, and standard error any text at any time."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        raw = _Shown(sys.stderr.fileno(), "w", closefd=False)
+        sys.stderr = io.TextIOWrapper(
+            io.BufferedWriter(raw), sys.stderr.encoding, "replace", line_buffering=True
+        )
+
+
+@contextmanager
+def only_shown() -> Iterator[None]:
+    """Show on standard output what lies in files as well; whether that works changes nothing."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        say(f"the result cannot be shown on standard output ({error.strerror})")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the last flush fails
 
 
 def say(line: str) -> None:

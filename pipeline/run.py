@@ -34,6 +34,7 @@ from pipeline.actors.trainer import problem_of, start_training
 from pipeline.checkpoint.resuming import Progress, check_changes, read_study, take_over
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
+from pipeline.control.observing import Harmless
 from pipeline.control.rundir import RunDirectory, RunPaths, drop_empty
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, carry_on
@@ -103,7 +104,7 @@ def run(
         study: From ``pipeline.study.load.load`` or ``parse``.
         out: Run directory; it must be new or empty.
         source_text: The study as it was written, kept as ``study.yaml``.
-        observers: Called in this process about twice a second.
+        observers: Called in this process about twice a second; what one raises is logged once.
         stop: By which somebody may ask the study to stop after a checkpoint.
         production_seconds: From the start of the study; then no further member is started, and the
             reservoirs drain. None: all members are run.
@@ -309,7 +310,7 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
             journal=parts.journal,
             run_directory=parts.directory,
             watch=Watch(samples_expected=study.expected_samples, simulates=study.source is None),
-            observers=parts.observers,
+            observers=[Harmless(each) for each in parts.observers],
             clock=clock,
             stop=parts.stop,
             grace_seconds=study.checkpoint.grace_seconds,

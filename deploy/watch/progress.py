@@ -8,6 +8,7 @@
 
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Self, final
 
 from rich.console import Console, Group, RenderableType
@@ -299,7 +300,8 @@ class ProgressDisplay:
 
     def __exit__(self, *_: object) -> None:
         if self._live is not None:
-            self._live.stop()
+            with suppress(OSError):  # the terminal has gone
+                self._live.stop()
             self._live = None
 
     def __call__(self, stats: StudyStats) -> None:
