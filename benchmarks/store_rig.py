@@ -60,7 +60,7 @@ def store(
                 every=1,
                 fraction=1.0,
             )
-            placing = Placing(slots=slots, book=recorder, layout=layout, describe=recorder.describe)
+            placing = Placing(slots=slots, book=recorder, layout=layout)
         intake = Intake(layout=layout, study=keys.study, training=placing)
         with closing(ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)) as receiver:
             yield Store(

@@ -127,9 +127,7 @@ class Rank:
         )
         settings = {"what": "inserted", "every": 1, "fraction": 1.0, **settings}
         self.recorder = Recorder(book=self.book, slots=arrays, record=record, seed=11, **settings)
-        self.placing = Placing(
-            slots=arrays, book=self.recorder, layout=SAMPLE, describe=self.recorder.describe
-        )
+        self.placing = Placing(slots=arrays, book=self.recorder, layout=SAMPLE)
         self.drawn: dict[tuple[int, int], int] = {}
         self.batches = 0  # leased and given back
         self._arrays, self._capacity, self._settings = arrays, capacity, settings

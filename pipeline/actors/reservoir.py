@@ -112,7 +112,6 @@ class _ReservoirHost:
                 book=self._recorder or self._reservoir,
                 layout=layout,
                 turn=turn,
-                describe=None if self._recorder is None else self._recorder.describe,
             )
             kept, validation = self._validation, None
             if kept is not None:

@@ -162,7 +162,6 @@ def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
         dropped=int(str(group.attrs["dropped"])),
         rows=values_in(group, "row")[keep],
         draws=values_in(group, "draws")[keep],
-        inputs=np.asarray(_array(group, "inputs")[:])[keep],
     )
 
 

@@ -193,10 +193,6 @@ def _write_recorded(group: zarr.Group, recorded: Recorded) -> None:
     group.attrs.update(position=recorded.position, dropped=recorded.dropped)
     _small(group, "row", recorded.rows)
     _small(group, "draws", recorded.draws)
-    inputs = recorded.inputs
-    array = _create(group, "inputs", inputs.shape, str(inputs.dtype), max(1, len(inputs)))
-    if inputs.size:
-        array[:] = inputs
 
 
 # --- reading --------------------------------------------------------------------------------------

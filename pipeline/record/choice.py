@@ -4,7 +4,6 @@
    timing, ranks or the number of solvers.
 2. ``inserted``: a sample is recorded when it is committed; ``drawn``: when it is drawn first.
 3. A sample is copied before its slot can be handed out again; nobody waits for the disk.
-4. Parameters and times are recorded as they were sent, in float64 (slots hold float32).
 
 Not thread-safe: the reservoir's lock serialises the calls, as it does for the bookkeeping.
 """
@@ -13,14 +12,14 @@ from dataclasses import replace
 from typing import Literal, final
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64, UInt64
+from jaxtyping import Bool, Int64, UInt64
 
 from pipeline.record.block import Recordable
 from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.reservoir.state import Recorded, ReservoirState
-from pipeline.slots.memory import Rows, SlotArrays, SlotNumbers, span
+from pipeline.slots.memory import SlotArrays, SlotNumbers, span
 
 
 def select(
@@ -76,13 +75,13 @@ class Recorder:
         """
         self._book, self._record, self._what = book, record, what
         self._seed, self._every, self._fraction = seed, every, fraction
-        capacity, inputs = slots.inputs.shape
+        capacity = len(slots.members)
         self._held = Recordable(
             fields=np.asarray(slots.fields),
             members=np.asarray(slots.members),
             samples=np.asarray(slots.samples),
             steps=np.asarray(slots.steps),
-            inputs=np.zeros((capacity, inputs), np.float64),
+            inputs=np.asarray(slots.inputs),
         )
         self._rows = np.full(capacity, -1, np.int64)  # of the record; -1: not in it
         self._draws = np.zeros(capacity, np.int64)
@@ -92,16 +91,6 @@ class Recorder:
     def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled."""
         return self._book.reserve(count)
-
-    def describe(
-        self,
-        rows: Rows,
-        parameters: Float64[np.ndarray, " parameter"],
-        times: Float64[np.ndarray, " row window"],
-    ) -> None:
-        """What the slots ``rows`` are filled with: samples of one member at these times."""
-        self._held.inputs[rows, : parameters.size] = parameters
-        self._held.inputs[rows, parameters.size :] = times
 
     def commit(self, slots: SlotNumbers) -> object:
         """The samples in these slots are complete."""
@@ -143,7 +132,6 @@ class Recorder:
             dropped=self._record.stats().record_dropped,
             rows=self._rows[slots],
             draws=self._draws[slots] - again[slots],
-            inputs=self._held.inputs[slots],
         )
 
     def durable(self, state: Recorded) -> Recorded:
@@ -166,7 +154,6 @@ class Recorder:
         count, rows = state.rows.size, state.rows
         rows = np.where(rows < state.position, rows, -1)  # a disk may have failed
         self._rows[:count], self._draws[:count] = rows, state.draws
-        self._held.inputs[:count] = state.inputs
         known = rows >= 0
         self._record.set_draws(rows[known], state.draws[known])
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float64, Int64
+from jaxtyping import Bool, Int64
 
 from pipeline.errors import ConfigError
 
@@ -75,14 +75,12 @@ class Recorded:
         dropped: Samples that it should have had, and had not.
         rows: Row of each held sample; -1: it is not in the record.
         draws: How often each was drawn.
-        inputs: Parameters and times of each as they were sent.
     """
 
     position: int
     dropped: int
     rows: Int64[np.ndarray, " row"]
     draws: Int64[np.ndarray, " row"]
-    inputs: Float64[np.ndarray, " row inputs"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

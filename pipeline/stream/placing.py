@@ -10,13 +10,13 @@
    it is the next, and one in parts when no other is being assembled.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool
 
 from pipeline.errors import StreamRefused
 from pipeline.slots.layout import Box, SampleLayout
@@ -42,12 +42,6 @@ class Book(Protocol):
         ...
 
 
-#: Told what slots are filled with: their numbers, the member's parameters, times of each sample.
-Describe = Callable[
-    [Rows, Float64[np.ndarray, " parameter"], Float64[np.ndarray, " row window"]], None
-]
-
-
 @dataclass(slots=True)
 class _Assembly:
     """A sample of which some parts have arrived."""
@@ -67,7 +61,6 @@ class Placing:
         book: Book,
         layout: SampleLayout,
         turn: Turn | None = None,
-        describe: Describe | None = None,
     ) -> None:
         """An empty store.
 
@@ -76,7 +69,6 @@ class Placing:
             book: Which slot is free.
             layout: What lies in a slot.
             turn: The order in which samples are stored; None: as they come.
-            describe: Told what slots are filled with, before they are committed.
         """
         # Base-class views: a subclass such as memmap pays for every index operation.
         self._fields = np.asarray(slots.fields)
@@ -90,7 +82,7 @@ class Placing:
                 f"slots of {self._fields.shape[1:]} with {self._inputs.shape[1]} inputs cannot "
                 f"hold samples of {wanted} with {layout.num_inputs} inputs"
             )
-        self._book, self._layout, self.turn, self._tell = book, layout, turn, describe
+        self._book, self._layout, self.turn = book, layout, turn
         self._points = prod(layout.grid)
         self._stored: dict[int, Bool[np.ndarray, " sample"]] = {}
         self._growing: dict[tuple[int, int], _Assembly] = {}
@@ -304,5 +296,3 @@ class Placing:
         self._members[rows] = message.stamp.member
         self._steps[rows] = message.steps[source]
         self._samples[rows] = message.samples[source]
-        if self._tell is not None:
-            self._tell(rows, message.parameters, message.times[source])
