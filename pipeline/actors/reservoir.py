@@ -277,14 +277,7 @@ class _ReservoirHost:
             return (
                 ReservoirStats(
                     rank=self._rank,
-                    capacity=counts.capacity,
-                    held=counts.held,
-                    unseen=counts.unseen,
-                    leased=counts.leased,
-                    inserted=counts.inserted,
-                    drawn=counts.drawn,
-                    unique=counts.unique,
-                    evicted=counts.evicted,
+                    **asdict(counts),
                     duplicates=intake.duplicates,
                     refused=intake.refused,
                     pending=intake.pending,
@@ -292,7 +285,6 @@ class _ReservoirHost:
                     solver_blocked_seconds=intake.blocked_seconds,
                     trainer_blocked_seconds=self._trainer_blocked,
                     validation_held=self._appended.complete,
-                    production_ended=counts.production_ended,
                     **({} if self._record is None else asdict(self._record.stats())),
                     waiting_members=self._intake.waiting_members,
                 ),
