@@ -16,7 +16,7 @@ import typer
 from rich.console import Console
 
 from deploy import launch
-from deploy.cluster import slurm
+from deploy.cluster import machine, slurm
 from deploy.commands import describe as costs
 from deploy.commands import networks, record_cli
 from deploy.speaking import FAILED, exit_codes, say, speak_anywhere, write_new
@@ -202,8 +202,8 @@ def check(
         bool,
         typer.Option(
             "--elsewhere",
-            help="The study will run on another machine: do not hold it against the GPUs and the "
-            "shared memory of this one.",
+            help="The study will run on another machine: do not hold it against the GPUs, the "
+            "shared memory and the programs of this one.",
         ),
     ] = False,
 ) -> None:
@@ -219,7 +219,7 @@ def check(
     """
     with exit_codes():
         config = load(study, overrides or [])
-        found = [] if elsewhere else launch.machine_problems(config)
+        found = [] if elsewhere else machine.problems_of(config)
         if found := found + launch.own_network_problems(config):
             raise ConfigError(found)
         Console().print(overview.table(config))

@@ -30,7 +30,6 @@ from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped, carry_on
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
-from trainers.libraries import missing_libraries
 
 if TYPE_CHECKING:
     from pipeline.actors.driver import Observer
@@ -120,21 +119,7 @@ def asks_to_go_on(out: Path) -> bool:
 def problems_here(study: StudyConfig, environment: Mapping[str, str]) -> list[str]:
     """Why this machine cannot run a study that is to run on it."""
     # In a cluster its nodes decide, and Ray knows them: pipeline.run asks it.
-    return [] if "RAY_ADDRESS" in environment else machine_problems(study)
-
-
-def machine_problems(study: StudyConfig) -> list[str]:
-    """Why this machine cannot run a study."""
-    found = machine.problems(
-        ranks=study.trainer.ranks,
-        device=study.trainer.device,
-        # Asked only when it matters: the driver may take seconds to answer.
-        gpus=machine.gpus() if study.trainer.device == "cuda" else 0,
-        capacity=study.reservoir.capacity,
-        slots_bytes=study.slots_bytes,
-        shared_memory_free=machine.shared_memory_free(),
-    )
-    return found + missing_libraries(study.trainer.loggers)
+    return [] if "RAY_ADDRESS" in environment else machine.problems_of(study)
 
 
 def own_network_problems(study: StudyConfig) -> list[str]:

@@ -195,9 +195,7 @@ def _run_in(
                 completed=len(progress.completed),
                 failed=len(progress.failed),
             )
-        # A CPU for each mpi_rank of a solver and each rank; the reservoirs live beside their ranks.
-        cpus = study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
-        with cluster(cpus=cpus, project_root=project_root()) as nodes:
+        with cluster(cpus=study.cpus, project_root=project_root()) as nodes:
             parts = _Parts(
                 study=study,
                 directory=directory,

@@ -1,4 +1,4 @@
-"""What this machine has that a study asks for: GPUs and room in shared memory.
+"""What this machine has that a study asks for: GPUs, room in shared memory, programs.
 
 Nothing is imported that a login node may lack.
 
@@ -15,9 +15,43 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from pipeline.errors import GroupFailed
+from pipeline.members.mpiexec import find_mpiexec
+from pipeline.study.config import StudyConfig
+from solvers.program.command import find_command
+from solvers.program.leashed import clean_environment
+from trainers.libraries import missing_libraries
+
 SHARED_MEMORY = Path("/dev/shm")
 DEVICES = Path("/dev")
 _ASK_SECONDS = 20.0  # nvidia-smi takes up to 10 s when it has to load the driver
+
+
+def problems_of(study: StudyConfig) -> list[str]:
+    """Why this machine cannot run a study."""
+    found = problems(
+        ranks=study.trainer.ranks,
+        device=study.trainer.device,
+        # Asked only when it matters: the driver may take seconds to answer.
+        gpus=gpus() if study.trainer.device == "cuda" else 0,
+        capacity=study.reservoir.capacity,
+        slots_bytes=study.slots_bytes,
+        shared_memory_free=shared_memory_free(),
+    )
+    return found + program_problems(study) + missing_libraries(study.trainer.loggers)
+
+
+def program_problems(study: StudyConfig) -> list[str]:
+    """Which program that simulates a member is not here."""
+    path = clean_environment(os.environ)["PATH"]
+    try:
+        if study.simulates and study.solver.kind == "program":
+            find_command(study.solver, path)
+        if study.simulates and study.ensemble.mpi_ranks > 1:
+            find_mpiexec(path)
+    except (ValueError, GroupFailed) as error:
+        return [str(error)]
+    return []
 
 
 def problems(

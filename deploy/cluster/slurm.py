@@ -95,11 +95,6 @@ class SlurmOptions:
             )
 
 
-def cpus_needed(study: StudyConfig) -> int:
-    """CPUs the study claims from Ray at the same time: its solvers' and one for each rank."""
-    return study.ensemble.concurrent * study.ensemble.mpi_ranks + study.trainer.ranks
-
-
 def cpus_per_node(study: StudyConfig, nodes: int) -> int:
     """Fewest CPUs of each of ``nodes`` nodes with which the whole study runs at once.
 
@@ -107,7 +102,7 @@ def cpus_per_node(study: StudyConfig, nodes: int) -> int:
     """
     ensemble, ranks = study.ensemble, study.trainer.ranks
     ranks_on = [len(range(node, ranks, nodes)) for node in range(nodes)]
-    cpus = math.ceil(cpus_needed(study) / nodes)
+    cpus = math.ceil(study.cpus / nodes)
     while sum((cpus - held) // ensemble.mpi_ranks for held in ranks_on) < ensemble.concurrent:
         cpus += 1
     return cpus

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from deploy import figures
+from deploy.cluster import machine
 from pipeline.errors import ConfigError
 from pipeline.members.one_member import Cost, cost_of, parameters_of, typical_parameters
 from pipeline.study.config import StudyConfig
@@ -87,6 +88,9 @@ def _study_cost_lines(study: StudyConfig) -> Iterator[str]:
     ensemble = study.ensemble
     member = ensemble.validation  # the first that is trained on
     yield f"\nCost (member {member} of the study, one core here)"
+    if missing := machine.program_problems(study):
+        yield f"  cannot be measured here: {missing[0]}"
+        return
     try:
         cost = cost_of(study.solver, parameters_of(study, member))
     except (ConfigError, SolverFailed) as error:

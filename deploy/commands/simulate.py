@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from deploy.cluster import machine
 from deploy.speaking import say
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.members.one_member import built, parameters_of
@@ -69,10 +70,13 @@ def simulate(study: StudyConfig, member: int, pictures: Pictures) -> None:
     """Run one member in this process, and show it.
 
     Raises:
-        ConfigError: There is no such member, a picture exists, or the solver cannot be built.
+        ConfigError: There is no such member, a picture exists, or the solver cannot be built
+            or has no program.
         StudyFailed: The member failed; after the figures and pictures of what there was.
     """
     values = parameters_of(study, member)
+    if found := machine.program_problems(study):
+        raise ConfigError(found)
     paths = pictures.paths(study.name, member)
     if pictures.animate and math.prod(study.solver.spec().shape) == 1:
         line = f"--animate: {study.solver.kind} has a single point, and no field. Take --plot"

@@ -201,14 +201,7 @@ def _problems(study: StudyConfig, seconds: float | None) -> list[str]:
             "many train steps there will be. Use --set 'trainer.schedule={kind: constant}', or "
             "plateau"
         )
-    return found + machine.problems(
-        ranks=study.trainer.ranks,
-        device=study.trainer.device,
-        gpus=machine.gpus() if study.trainer.device == "cuda" else 0,
-        capacity=study.reservoir.capacity,
-        slots_bytes=study.slots_bytes,
-        shared_memory_free=machine.shared_memory_free(),
-    )
+    return found + machine.problems_of(study)
 
 
 def _members_on_disk(study: StudyConfig, disk: str) -> int:

@@ -14,7 +14,6 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final, final
@@ -31,8 +30,6 @@ _END_SECONDS: Final = 3.0  # for PETSc to finish; then it is killed
 _STORY_SECONDS: Final = 1.0  # for mpiexec to end by itself and to say why
 _STORY_LINES: Final = 5
 _MAX_PATH: Final = 107  # sockaddr_un
-# With these mpiexec would start the ranks on other nodes of a job; Ray's hold a token.
-_NOT_FOR_RANKS: Final = ("SLURM_", "PBS_", "LSB_", "PE_HOSTFILE", "COBALT_", "RAY_")
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -55,9 +52,10 @@ class Processes:
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
             listener.bind(_short(folder / SOCKET))
             listener.listen(ranks)
-            environment = _environment(os.environ) | {ADDRESS: str(folder / SOCKET)}
+            environment = clean_environment(os.environ) | dict.fromkeys(_THREADS, "1")
+            environment[ADDRESS] = str(folder / SOCKET)
             self._leashed = Leashed(
-                [_launcher(environment["PATH"]), "-n", str(ranks), sys.executable,
+                [find_mpiexec(environment["PATH"]), "-n", str(ranks), sys.executable,
                  "-X", "faulthandler", "-m", "pipeline.members.mpi_rank"],
                 folder=folder, keep=False, environment=environment, cwd=project_root(),
             )  # fmt: skip
@@ -177,14 +175,7 @@ class Processes:
         self._selector.close()
 
 
-def _environment(ours: Mapping[str, str]) -> dict[str, str]:
-    """For mpiexec and its mpi_ranks."""
-    clean = clean_environment(ours)
-    kept = {name: value for name, value in clean.items() if not name.startswith(_NOT_FOR_RANKS)}
-    return kept | dict.fromkeys(_THREADS, "1")
-
-
-def _launcher(path: str) -> str:
+def find_mpiexec(path: str) -> str:
     """The mpiexec beside this Python, else the one on the path.
 
     Raises:

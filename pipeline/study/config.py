@@ -131,6 +131,11 @@ class StudyConfig(Section):
             return True
         return source.validation == "live" and self.ensemble.validation > 0
 
+    @property
+    def cpus(self) -> int:
+        """CPUs that it takes at once: one for each mpi_rank of a solver, and for each rank."""
+        return self.ensemble.concurrent * self.ensemble.mpi_ranks + self.trainer.ranks
+
     def validation_capacity(self, rank: int) -> int:
         """Validation samples that arrive at one rank: whole members, member % ranks == rank."""
         members = range(rank, self.ensemble.validation, self.trainer.ranks)

@@ -6,8 +6,10 @@
 """
 
 import math
+import os
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from string import Formatter
 from typing import Annotated, Literal
 
@@ -244,6 +246,17 @@ class ProgramConfig(BaseConfig):
     def end_time(self) -> float:
         """Time of the last vector [s]."""
         return self.steps * self.dt
+
+    def command_words(self) -> list[str]:
+        """The program and its arguments, with relative paths made absolute."""
+        return [
+            self.path(word) if word.startswith(("./", "../")) else word
+            for word in shlex.split(self.command)
+        ]
+
+    def path(self, word: str) -> str:
+        """A path as it is written in the study, made absolute."""
+        return os.path.normpath(Path(self.root).absolute() / Path(word).expanduser())
 
     def parameters(self) -> tuple[Parameter, ...]:
         """One for each option."""

@@ -2,8 +2,8 @@
 
 1. After ``stop``, and after the death of this process by any cause, nothing of the command runs.
 2. What is kept of its output is bounded; nothing is read but when its owner asks for it.
-3. The command starts as if from a shell: nothing of our own MPI, and no token of our Ray, is in its
-   environment.
+3. The command starts as if from a shell of this machine: nothing of our own MPI, of our Ray, or of
+   a batch job is in its environment, but for a launcher of the batch system itself.
 """
 
 import contextlib
@@ -26,9 +26,16 @@ _REASON_LINES = 3
 _LINE_CHARACTERS = 300
 _STOP_SECONDS = 15.0  # the leash takes 5 s at most to kill what resists
 # What MPI launchers leave in the environment of their ranks: a program that found it would take
-# itself for one of them. And the token of our Ray: who has it can run code as this user.
-_OF_OUR_MPI = ("PMI_", "PMIX_", "HYDI_", "HYDRA_", "MPI_LOCAL", "OMPI_COMM_", "OMPI_UNIVERSE")
-_NOT_ITS_OWN = ("RAY_AUTH_", *_OF_OUR_MPI)
+# itself for one of them. And what our Ray leaves: who has its token can run code as this user.
+_NOT_ITS_OWN = (
+    "RAY_", "PMI_", "PMIX_", "PRTE_", "HYDI_", "HYDRA_", "I_MPI_HYDRA_", "MPI_LOCAL", "OMPI_COMM_",
+    "OMPI_UNIVERSE",
+)  # fmt: skip
+# With these mpiexec would start its ranks on other nodes of a job, or wait for room in it.
+_OF_THE_BATCH = (
+    "SLURM_", "PBS_", "PALS_", "LSB_", "JSM_", "PE_HOSTFILE", "COBALT_", "FLUX_", "OAR_",
+)  # fmt: skip
+_BATCH_LAUNCHERS = ("srun", "jsrun", "aprun", "flux", "ibrun")  # they are nothing without these
 
 
 @final
@@ -188,11 +195,17 @@ class Leashed:
         self._leash.stdin.close()
 
 
-def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Ours without our MPI and Ray's token, and with this Python's programs on the path."""
-    clean = {
-        name: value for name, value in environment.items() if not name.startswith(_NOT_ITS_OWN)
-    }
+def clean_environment(environment: Mapping[str, str], *, starts: str = "") -> dict[str, str]:
+    """The environment of what we start: ours without what is only for us.
+
+    This Python's programs are on its path.
+
+    Args:
+        environment: Of this process.
+        starts: The program. A launcher of a batch system sees its job.
+    """
+    hidden = _NOT_ITS_OWN if Path(starts).name in _BATCH_LAUNCHERS else _NOT_ITS_OWN + _OF_THE_BATCH
+    clean = {name: value for name, value in environment.items() if not name.startswith(hidden)}
     folders = [clean.get("PATH", os.defpath), str(Path(sys.executable).parent)]
     return clean | {"PATH": os.pathsep.join(filter(None, folders))}
 

@@ -45,6 +45,7 @@ from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
 from solvers.numerics.built_once import Turns
+from solvers.program.command import find_command, launched_words
 from solvers.program.foreign import PIPE, ForeignProgram
 from solvers.program.leashed import clean_environment
 from solvers.program.petsc_binary import Record, StreamRefused, VectorReader
@@ -101,8 +102,8 @@ class Program:
                 f"solver.mpi_ranks to {size}"
             )
         self._stop()
-        environment = clean_environment(os.environ)
-        command = self._command(environment["PATH"])
+        environment = clean_environment(os.environ, starts=launched_words(self._config)[0])
+        command = find_command(self._config, environment["PATH"])
         return self._member(command, values, environment, self._turns.begin())
 
     def close(self) -> None:
@@ -179,7 +180,7 @@ class Program:
         self, command: Sequence[str], values: Mapping[str, float], environment: Mapping[str, str]
     ) -> ForeignProgram:
         config = self._config
-        within = self._path(config.folder) if config.folder else Path(tempfile.gettempdir())
+        within = Path(config.path(config.folder) if config.folder else tempfile.gettempdir())
         within.mkdir(parents=True, exist_ok=True)
         folder = Path(tempfile.mkdtemp(prefix="headrace-member-", dir=within))
         try:
@@ -206,26 +207,6 @@ class Program:
         # Both write into the same pipe, one after the other: every vector has its own time.
         monitors = ["ts_monitor", config.stream] if config.timed else [config.stream]
         return [*options, *([f"-{config.prefix}{name}", viewer] for name in monitors)]
-
-    def _command(self, path: str) -> list[str]:
-        """Launcher and program, as absolute paths.
-
-        Raises:
-            ValueError: One of them is not there.
-        """
-        config = self._config
-        words = [
-            str(self._path(word)) if word.startswith(("./", "../")) else word
-            for word in shlex.split(config.command)
-        ]
-        command = [_found(words[0], path, setting="command"), *words[1:]]
-        if config.mpi_ranks == 1:
-            return command
-        launcher = shlex.split(config.launcher.format(mpi_ranks=config.mpi_ranks))
-        return [_found(launcher[0], path, setting="launcher"), *launcher[1:], *command]
-
-    def _path(self, word: str) -> Path:
-        return Path(os.path.normpath(Path(self._config.root).absolute() / Path(word).expanduser()))
 
 
 @final
@@ -275,16 +256,6 @@ class _Series:
                 "are NaN, infinite or beyond float32"
             )
         return fields
-
-
-def _found(program: str, path: str, *, setting: str) -> str:
-    found = shutil.which(program, path=path)
-    if found is None:
-        raise ValueError(
-            f"solver.{setting}: no program {program!r} that can be run (PATH={path}). Correct the "
-            "path (./ starts at the study's folder), or build it"
-        )
-    return found
 
 
 def _story(what: str, program: ForeignProgram, series: _Series) -> str:

@@ -266,7 +266,7 @@ def test_what_keeps_a_group_from_starting_is_told(
         group(start_seconds=0.05)
     launcher = tmp_path / "mpiexec"
     launcher.touch(mode=0o755)
-    monkeypatch.setattr(mpiexec, "_launcher", lambda path: str(launcher))
+    monkeypatch.setattr(mpiexec, "find_mpiexec", lambda path: str(launcher))
     launcher.write_text('#!/bin/sh\nshift 2; "$@" & "$@" & wait\n')
     with pytest.raises(GroupFailed, match="started processes that know of 1"):
         group()
@@ -285,4 +285,4 @@ def test_what_keeps_a_group_from_starting_is_told(
 def test_a_missing_mpiexec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
     with pytest.raises(GroupFailed, match="none beside /nowhere/python or on PATH"):
-        mpiexec._launcher("/nowhere")
+        mpiexec.find_mpiexec("/nowhere")

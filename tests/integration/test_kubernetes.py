@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import pytest
 import yaml
 
-from deploy.cluster.slurm import cpus_needed
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
 from tests.ops import crd
@@ -168,7 +167,7 @@ def test_the_workers_have_the_cpus_and_the_memory_that_the_study_needs(
     cpus = int(workers["rayStartParams"]["num-cpus"])
     limits = workers["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits["cpu"] == str(cpus)
-    assert workers["replicas"] * cpus >= cpus_needed(study)
+    assert workers["replicas"] * cpus >= study.cpus
     assert cluster["headGroupSpec"]["rayStartParams"]["num-cpus"] == "0"
     assert limits["memory"].endswith("Gi")
     assert int(limits["memory"].removesuffix("Gi")) * 2**30 > 4 * study.slots_bytes

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from deploy.cluster.slurm import MAX_TEMP_DIR, SlurmOptions, cpus_needed, cpus_per_node, render
+from deploy.cluster.slurm import MAX_TEMP_DIR, SlurmOptions, cpus_per_node, render
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
 from tests.fake_study import STUDY
@@ -105,12 +105,12 @@ def test_every_way_to_write_a_time_is_accepted(time: str) -> None:
 
 
 def test_the_study_says_how_many_cpus_it_needs() -> None:
-    assert cpus_needed(study()) == 4  # two solvers at once and two ranks
+    assert study().cpus == 4  # two solvers at once and two ranks
     assert [cpus_per_node(study(), nodes) for nodes in (1, 2, 3, 8)] == [4, 2, 2, 1]
 
 
 def test_the_mpi_ranks_of_a_member_share_a_node() -> None:
     # Two solvers of three mpi_ranks and two ranks.
     large = parse(yaml.safe_load(STUDY.replace("concurrent: 2", "concurrent: 2, mpi_ranks: 3")))
-    assert cpus_needed(large) == 8
+    assert large.cpus == 8
     assert [cpus_per_node(large, nodes) for nodes in (1, 2, 3, 8)] == [8, 4, 4, 3]
