@@ -24,7 +24,7 @@ from rich.console import Console
 from deploy.cluster import machine
 from deploy.speaking import Terminated, only_shown, say
 from deploy.watch import tables as overview
-from pipeline.checkpoint import resuming
+from pipeline.checkpoint import inputs, resuming
 from pipeline.control import journal, rundir
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped, carry_on
@@ -101,7 +101,7 @@ def ready_to_resume(
         ConfigError: With everything that does.
     """
     study = resuming.changed(resuming.read_study(out), overrides)
-    found = problems_here(study, environment)
+    found = problems_here(inputs.as_begun(out, study)[0], environment)
     if found:
         raise ConfigError(found)
     return study

@@ -31,6 +31,7 @@ from pipeline.actors.driver import Driver, Observer
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import problem_of, start_training
+from pipeline.checkpoint.inputs import as_begun, keep
 from pipeline.checkpoint.resuming import Progress, check_changes, read_study, take_over
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
@@ -121,6 +122,7 @@ def run(
             _log.warning(line)
     directory = RunDirectory(Path(out).resolve())
     directory.write_study(source=source_text, resolved=study.as_json())
+    keep(directory.paths.folder, study)
     return _run_in(directory, study, None, observers, stop, production_seconds)
 
 
@@ -150,13 +152,16 @@ def resume(
     if study is None:
         study = before
     check_changes(before, study)
-    _check_surroundings(study)
+    begun, changed = as_begun(path, study)
+    for line in changed:
+        _log.warning(line)
+    _check_surroundings(begun)
     directory = RunDirectory(path, again=True)
     progress = take_over(path, study)
     # Ray would take it for a run of its own to be resumed.
     shutil.rmtree(directory.paths.ray_train, ignore_errors=True)
     directory.write_study(source=None, resolved=study.as_json())
-    return _run_in(directory, study, progress, observers, stop)
+    return _run_in(directory, begun, progress, observers, stop)
 
 
 def _check_surroundings(study: StudyConfig) -> None:

@@ -63,6 +63,11 @@ class RunPaths:
         return self.folder / "report.html"
 
     @property
+    def inputs(self) -> Path:
+        """The files that the study is made of, as they were when it began."""
+        return self.folder / "inputs"
+
+    @property
     def checkpoints(self) -> Path:
         """One folder for each checkpoint."""
         return self.folder / "checkpoints"

@@ -22,6 +22,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float64
 
+from pipeline.errors import ConfigError
 from pipeline.record.replay import RecordedMembers
 from pipeline.study.config import StudyConfig
 from pipeline.study.design_csv import read_rows
@@ -82,7 +83,7 @@ def design_of(study: StudyConfig) -> Design:
     """Make the design of a study. Reads the CSV file when it has one.
 
     Raises:
-        ValueError: The CSV file has changed since the study was checked.
+        ConfigError: The CSV file has changed since the study was checked.
     """
     if study.source is not None:
         return _beside_record(study, study.source)
@@ -161,7 +162,7 @@ def _from_csv(path: Path, study: StudyConfig) -> Design:
     members, validation = study.ensemble.members, study.ensemble.validation
     rows, problems = read_rows(path, study.parameter_names, study.parameters, members + validation)
     if problems:
-        raise ValueError("\n".join(problems))
+        raise ConfigError(problems)
     return Design(
         names=study.parameter_names,
         validation=rows[members:],

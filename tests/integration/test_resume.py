@@ -15,11 +15,16 @@ import numpy as np
 import pytest
 import yaml
 
+from pipeline import run
 from pipeline.control.journal import read
+from pipeline.control.stopping import StopRequest
+from pipeline.errors import StudyStopped
 from pipeline.record.reader import open_record
 from pipeline.slots.shared_files import remove_stale
+from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
+from tests.own_files import study_tree, written
 from tests.small_study import small_study
 from trainers.checkpoints.files import newest_valid, steps_in
 
@@ -253,3 +258,29 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
     check_the_end(study.out, 120)
     (resumed,) = [e for e in read(study.out / "journal.jsonl") if e["event"] == "resumed"]
     assert resumed["train_step"] == found.train_step
+
+
+def test_a_resumed_study_computes_with_the_files_that_it_began_with(folder: Path) -> None:
+    written(folder, "time = step", "import time; time.sleep(0.02); time = step")
+    rates = [1 + 0.01 * member for member in range(60)]
+    table = folder / "rates.csv"
+    table.write_text("\n".join(["rate", *map(str, rates)]), encoding="utf-8")
+    tree = study_tree("./decay.py:Decay", name=f"resumed-{os.getpid()}")
+    tree["ensemble"] = {"members": 58, "validation": 2, "design": {"csv": "rates.csv"}}
+    del tree["parameters"]
+    stop, trained = StopRequest(), list[int]()
+
+    def ask(stats: StudyStats) -> None:
+        trained.extend(rank.train_step for rank in stats.ranks if rank.train_step)
+        if len(trained) == 2:  # the driver has seen the first
+            assert stop.ask()
+
+    with pytest.raises(StudyStopped):
+        run.run(parse(tree, folder=folder), out=folder / "run", observers=[ask], stop=stop)
+    table.write_text("\n".join(["rate", *["2"] * 60]), encoding="utf-8")
+    (folder / "decay.py").unlink()
+    assert run.resume(folder / "run").summary.members_completed == 60
+    started = [e for e in read(folder / "run" / "journal.jsonl") if e["event"] == "start"]
+    in_order = [*rates[58:], *rates[:58]]  # validation members are the last rows
+    assert {e["member"]: e["parameters"]["rate"] for e in started} == dict(enumerate(in_order))
+    assert all(e["parameters"]["rate"] == in_order[e["member"]] for e in started)

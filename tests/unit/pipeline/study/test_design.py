@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import Design, design_of, parameters_for
 from pipeline.study.load import parse
@@ -158,5 +159,5 @@ def test_a_csv_that_changed_after_the_check_is_refused(tmp_path: Path) -> None:
     (tmp_path / "p.csv").write_text(",".join(NAMES) + "\n" + "1,2,3,4,5\n" * 7)
     checked = study(tmp_path, {}, members=6, validation=1, design={"csv": "p.csv"})
     (tmp_path / "p.csv").write_text(",".join(NAMES) + "\n" + "1,2,3,4,x\n" * 7)
-    with pytest.raises(ValueError, match="row 1, north='x' is no finite number"):
+    with pytest.raises(ConfigError, match="row 1, north='x' is no finite number"):
         design_of(checked)
