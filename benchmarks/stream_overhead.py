@@ -76,6 +76,7 @@ def _take_turns(
             downsampling=lambda snapshots: snapshots,
             window=1,
             initial_state=False,
+            time_step=config.dt,
             flush_timeout=_TIMEOUT_SECONDS,
             clock=time.monotonic,
         )

@@ -229,10 +229,9 @@ def weights_seed(study: StudyConfig) -> int:
 def problem_of(study: StudyConfig) -> Problem:
     """What the trainer is told of a study: names, units, shapes and ranges."""
     ranges = ranges_of(study)
-    spec, steps, every = study.spec, max(1, study.solver.max_snapshots - 1), study.stream.every
-    step_seconds = study.solver.end_time / steps
-    first = 0.0 if study.stream.initial_state else every * step_seconds
-    last = steps // every * every * step_seconds
+    spec, every, step = study.spec, study.stream.every, study.time_step
+    first = 0.0 if study.stream.initial_state else step
+    last = max(1, study.solver.max_snapshots - 1) // every * step
     return Problem(
         field_names=spec.names,
         field_units=spec.units,
@@ -252,7 +251,7 @@ def problem_of(study: StudyConfig) -> Problem:
         time=Input(name="time", unit="s", low=first, high=last),
         snapshots=snapshots_of(study.solver.max_snapshots, study.stream),
         window=study.window,
-        time_step=every * step_seconds,
+        time_step=step,
         step_every=every,
         input_fields=spec.inputs,
     )

@@ -153,6 +153,7 @@ def _write_members(
                     window=layout.window,
                     stride=study.trainer.task.stride,
                     initial_state=study.stream.initial_state,
+                    time_step=study.time_step,
                     flush_timeout=_FLUSH_SECONDS,
                     clock=time.monotonic,
                 )

@@ -14,7 +14,7 @@ from jaxtyping import Float, Float64
 
 from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.stream.sender import SenderStats
-from solvers.base import Snapshot, Solver
+from solvers.base import Snapshot, Solver, SolverFailed
 
 
 @runtime_checkable
@@ -119,6 +119,7 @@ def run_member(
     window: int,
     stride: int = 1,
     initial_state: bool,
+    time_step: float,
     flush_timeout: float,
     clock: Callable[[], float],
 ) -> MemberReport:
@@ -134,6 +135,7 @@ def run_member(
         window: Snapshots in a sample.
         stride: Snapshots from the start of one sample to that of the next.
         initial_state: Whether the snapshot at the initial time may be part of a sample.
+        time_step: Seconds from one snapshot of a sample to the next.
         flush_timeout: Seconds to wait for the last acknowledgements.
         clock: Monotonic seconds.
 
@@ -151,6 +153,7 @@ def run_member(
     snapshots = downsampling(meter(solver.run(parameters, comm)))
     for group in windows(snapshots, window=window, stride=stride, initial_state=initial_state):
         times = np.array([snapshot.time for snapshot in group])
+        _require_equal_steps(times, time_step)
         # A window of one needs no copy: the view is handed on as it is.
         fields = (
             group[0].fields[None]
@@ -174,6 +177,18 @@ def run_member(
         iterations=meter.iterations,
         refused=meter.refused,
     )
+
+
+def _require_equal_steps(times: Float64[np.ndarray, " window"], time_step: float) -> None:
+    """A network that steps has learnt one step, and goes by it in a rollout."""
+    wrong = np.abs(np.diff(times) - time_step) > 1e-3 * time_step + 1e-6 * np.abs(times[1:])
+    for place in np.flatnonzero(wrong)[:1]:
+        before, now = times[place : place + 2]
+        raise SolverFailed(
+            f"snapshots of {before:g} s and {now:g} s are {now - before:g} s apart, but the task "
+            f"steps by {time_step:g} s, as the solver has announced. Make its steps equal (PETSc: "
+            "-ts_adapt_type none), and solver.dt what they are, or take the task direct"
+        )
 
 
 def merged(parts: Sequence[MemberReport]) -> MemberReport:

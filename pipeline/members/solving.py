@@ -103,6 +103,7 @@ class Solving:
                 window=self._layout.window,
                 stride=self._study.trainer.task.stride,
                 initial_state=self._study.stream.initial_state,
+                time_step=self._study.time_step,
                 flush_timeout=FLUSH_TIMEOUT_SECONDS,
                 clock=time.monotonic,
             )

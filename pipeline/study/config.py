@@ -96,6 +96,11 @@ class StudyConfig(Section):
         return self.trainer.task.window
 
     @property
+    def time_step(self) -> float:
+        """Announced seconds from one snapshot that leaves the solver to the next; 0 if steady."""
+        return self.stream.every * self.solver.end_time / max(1, self.solver.max_snapshots - 1)
+
+    @property
     def spec(self) -> FieldSpec:
         """Names, units and grid of what leaves the solver."""
         return streamed_spec(self.solver.spec(), self.stream)

@@ -132,7 +132,7 @@ class Surrogate:
     def __call__(
         self,
         parameters: Mapping[str, ArrayLike] | ArrayLike,
-        time: ArrayLike,
+        time: ArrayLike | None = None,
         fields: Mapping[str, ArrayLike] | None = None,
     ) -> Prediction:
         """Predict fields, in their units.
@@ -141,7 +141,7 @@ class Surrogate:
             parameters: By name: a mapping, a data frame, a series, a named tuple, an array with a
                 labelled axis. Or an array with the parameters along its last axis, in the order of
                 ``problem.learnt``. Each may have leading axes; they are broadcast.
-            time: In seconds; broadcast against the parameters.
+            time: In seconds; broadcast against the parameters. A steady problem needs none.
             fields: Each of ``problem.input_fields`` by name, ``(*leading, *grid)``; leading axes
                 are broadcast against those of the parameters.
 
@@ -156,7 +156,12 @@ class Surrogate:
         """
         if not isinstance(self.task, Direct):
             raise TypeError("this surrogate goes from snapshots to later ones: call rollout(...)")
-        return self._predict(parameters, time, fields or {})
+        seen = self.problem.time
+        if time is None and seen.low < seen.high:
+            raise ValueError(
+                f"time is missing: give one in [{seen.low:g}, {seen.high:g}] {seen.unit}"
+            )
+        return self._predict(parameters, seen.low if time is None else time, fields or {})
 
     def rollout(
         self,

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -333,3 +334,29 @@ def test_times_are_those_that_came_not_those_that_were_announced(tmp_path: Path)
     surrogate([300, 0], 2.2)
     with pytest.raises(ValueError, match=r"time=3\.1 s is outside"):
         surrogate([300, 0], 3.1)
+
+
+def test_a_problem_without_a_time_axis_is_learnt_and_queried_without_a_time(
+    tmp_path: Path,
+) -> None:
+    good = linear_source(batches=30)
+    inputs, held = good.inputs.copy(), linear_held(np.random.default_rng(4), 20)
+    inputs[:, 2] = held.inputs[:, 2] = 0.0
+    source = ArraySource(good.fields, inputs, good._batches, held=held)
+    still = replace(linear_problem().time, low=0.0, high=0.0)
+    problem = replace(linear_problem(), time=still, time_step=0.0)
+    stats = train(source, config(), problem, world=World(), out=tmp_path)
+    assert stats.validation is not None
+    assert stats.validation.query is not None
+    assert stats.validation.query.snapshots == 1
+    surrogate = load_surrogate(tmp_path, outside="raise")
+    with_time = surrogate({"west": 300.0, "load": 0.0}, 0.0)
+    assert surrogate({"west": 300.0, "load": 0.0}).tolist() == with_time.tolist()
+
+
+def test_a_query_without_a_time_of_a_problem_that_has_some_names_their_range(
+    tmp_path: Path,
+) -> None:
+    train(linear_source(batches=5), config(), linear_problem(), world=World(), out=tmp_path)
+    with pytest.raises(ValueError, match=r"time is missing: give one in \[0\.\d+, 0\.\d+\] s"):
+        load_surrogate(tmp_path)({"west": 300.0, "load": 0.0})

@@ -83,7 +83,12 @@ class Recorder:
 
 
 def run(
-    solver: Ramp, sender: Recorder, *, window: int = 1, initial_state: bool = False
+    solver: Ramp,
+    sender: Recorder,
+    *,
+    window: int = 1,
+    initial_state: bool = False,
+    time_step: float = 0.5,
 ) -> MemberReport:
     ticks = iter(range(100))
     return run_member(
@@ -95,6 +100,7 @@ def run(
         downsampling=lambda snapshots: snapshots,
         window=window,
         initial_state=initial_state,
+        time_step=time_step,
         flush_timeout=60.0,
         clock=lambda: float(next(ticks)),
     )
@@ -156,3 +162,18 @@ def test_samples_start_stride_snapshots_apart(window: int, stride: int, starts: 
         list(range(start, start + window)) for start in starts
     ]
     assert len(cut) == (8 - window) // stride + 1
+
+
+def test_unequal_steps_are_refused_where_a_task_steps_at_the_first_that_is_seen() -> None:
+    sender = Recorder()
+    with pytest.raises(SolverFailed, match=r"of 0 s and 0\.5 s are 0\.5 s apart.* by 0\.02 s"):
+        run(Ramp(steps=3), sender, window=2, initial_state=True, time_step=0.02)
+    assert sender.sent == []
+
+
+def test_where_no_task_steps_times_are_what_they_are() -> None:
+    assert run(Ramp(steps=3), Recorder(), time_step=0.02).samples == 3
+
+
+def test_steps_may_differ_by_the_rounding_of_float32() -> None:
+    assert run(Ramp(steps=3), Recorder(), window=2, time_step=0.5 + 1e-6).samples == 2
