@@ -1,16 +1,17 @@
 """Figures as a person reads them, for the progress display and the report.
 
 1. Three significant digits at most, and always the unit beside the number.
-2. What is unknown is a dash, never a made-up zero.
+2. What is unknown is a dash, never a made-up zero; what is not finite is called infinite.
 """
 
 import math
 from collections.abc import Sequence
 
 from pipeline.stats.stats import Phase, ReservoirStats, StudyStats, Waiting
-from trainers.base import ValidationResult
+from trainers.base import Errors, FieldError, Spread, ValidationResult
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash, as typography has it
+INFINITE = "infinite"
 SPARKS = "▁▂▃▄▅▆▇█"
 
 PHASES: dict[Phase, str] = {
@@ -31,15 +32,14 @@ WAITING: dict[Waiting, str] = {
 
 def number(value: float | None, unit: str = "") -> str:
     """``1234.5`` -> ``1,230``; ``0.00123`` -> ``0.00123``; None -> a dash."""
-    if value is None:
+    if value is None or math.isnan(value):
         return UNKNOWN
-    text = _plain(value)
-    return f"{text} {unit}" if unit else text
+    if math.isinf(value):
+        return INFINITE
+    return f"{_plain(value)} {unit}" if unit else _plain(value)
 
 
 def _plain(value: float) -> str:
-    if not math.isfinite(value):
-        return str(value)
     magnitude = abs(value)
     if magnitude != 0.0 and (magnitude < 1e-3 or magnitude >= 1e7):
         return f"{value:.2e}"
@@ -48,6 +48,33 @@ def _plain(value: float) -> str:
     rounded = float(f"{value:.2e}")
     decimals = max(0, 2 - math.floor(math.log10(abs(rounded))))
     return f"{rounded:,.{decimals}f}"
+
+
+def in_unit(value: float | None, unit: str) -> str:
+    """``1234.5`` with ``K`` -> ``1,230 K``; without a unit where there is none."""
+    return number(value, "" if unit == "1" else unit)
+
+
+def field_error(one: FieldError) -> str:
+    """``0.164 m (12 % of its std)``: root mean square, and what share that is."""
+    return f"{in_unit(one.rmse, one.unit)} ({percent(one.nrmse)} of its std)"
+
+
+def errors(of: Errors) -> str:
+    """The error of each field, in one line."""
+    if len(of.fields) == 1:
+        return field_error(of.fields[0])
+    return ", ".join(f"{one.name} {field_error(one)}" for one in of.fields)
+
+
+def tail(spread: Spread) -> str:
+    """How the members' errors differ, in one line."""
+    named = (("95 %", spread.p95), ("99 %", spread.p99), ("worst", spread.max))
+    parts = [f"median {percent(spread.median)}"]
+    parts += [f"{name} {percent(value)}" for name, value in named if value is not None]
+    if spread.diverged:
+        parts.append(f"{count(spread.diverged)} diverged")
+    return f"{', '.join(parts)} (n = {count(spread.members)})"
 
 
 def squared(unit: str) -> str:
@@ -64,8 +91,8 @@ def count(value: int) -> str:
 
 def percent(share: float | None) -> str:
     """``0.0123`` -> ``1.2 %``."""
-    if share is None:
-        return UNKNOWN
+    if share is None or not math.isfinite(share):
+        return UNKNOWN if share is None or math.isnan(share) else INFINITE
     if share >= 0.0995 or share == 0.0:
         return f"{100 * share:.0f} %"
     return f"{100 * share:.2g} %"
@@ -159,4 +186,4 @@ def validation(stats: StudyStats) -> ValidationResult | None:
 def steps(stats: StudyStats) -> bool:
     """Whether the newest validation holds rollouts."""
     result = validation(stats)
-    return result is not None and bool(result.member_rollout)
+    return result is not None and result.rollout is not None

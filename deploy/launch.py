@@ -173,9 +173,8 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
 
     say(f"{study.name}: results go to {folder}")
     say(f"shared memory: {overview.memory(study)}")
-    unit = study.spec.units[0]
     try:
-        with stopped_by_signals() as stop, observers(study, unit, watching) as watch:
+        with stopped_by_signals() as stop, observers(study, watching) as watch:
             if source is None:
                 result = run.resume(folder, study=study, observers=watch, stop=stop)
             else:
@@ -195,7 +194,7 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
     with carry_on("report"):
         lines.insert(0, f"report  {write_report(folder)}\n")
     with only_shown():
-        Console().print(overview.summary(result.summary, unit=unit))
+        Console().print(overview.summary(result.summary))
         sys.stdout.writelines(lines)
 
 
@@ -215,7 +214,7 @@ def say_failures(folder: Path) -> None:
 
 
 @contextmanager
-def observers(study: StudyConfig, unit: str, watching: Watching) -> Iterator[Sequence["Observer"]]:
+def observers(study: StudyConfig, watching: Watching) -> Iterator[Sequence["Observer"]]:
     """What watches the study while the block lasts: progress display, metrics endpoint."""
     from deploy.watch.metrics import MetricsServer
     from deploy.watch.progress import ProgressDisplay
@@ -235,7 +234,7 @@ def observers(study: StudyConfig, unit: str, watching: Watching) -> Iterator[Seq
             say(f"metrics: {server.url}")
             watch.append(server)
         if watching.progress:
-            watch.append(stack.enter_context(ProgressDisplay(name=study.name, unit=unit)))
+            watch.append(stack.enter_context(ProgressDisplay(name=study.name)))
         yield watch
 
 

@@ -43,7 +43,8 @@ from pipeline.guards import check_packages, project_root
 from pipeline.record.reader import write_index
 from pipeline.record.writer import FLUSH_SECONDS
 from pipeline.slots.shared_files import PREFIX, remove_stale
-from pipeline.stats.regions import ErrorsOf, errors_by_region, member_errors, parameters_of
+from pipeline.stats.members import MemberTable
+from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.summary import study_facts, summarise
 from pipeline.stats.watch import Watch
@@ -251,8 +252,7 @@ def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) ->
     with carry_on("time of a query in the summary"):
         query = QueryTime(**card.read(directory.paths.model)["query"]) if here else None
     with carry_on("error by parameter in the summary"):
-        validation = next((r.validation for r in stats.ranks if r.validation is not None), None)
-        errors = {} if validation is None else member_errors(validation)
+        errors = MemberTable.newest(directory.paths.members).shown
         regions = errors_by_region(study, parameters_of(read(directory.paths.journal)), errors)
     summary = summarise(study.name, stats, query=query, regions=regions)
     directory.write_summary(summary)

@@ -11,7 +11,9 @@ import yaml
 from pipeline.stats.breakeven import Cost, breakeven
 from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
 from pipeline.study.load import parse
-from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
+from tests.errors import made_errors
+from trainers.base import QueryTime, TrainStats, ValidationResult
+from trainers.durable import append_line, json_text
 
 MEMBERS = 35
 VALIDATION_MEMBERS = 5
@@ -20,6 +22,7 @@ CAPACITY = 400
 SAMPLE_BYTES = 24 * 40 * 4
 RANKS = 2
 WALL_SECONDS = 36.0
+STD = 90.0  # of the temperature
 MEMBER_SECONDS = 0.8
 QUERY = QueryTime(
     device="cpu", snapshots=SAMPLES_PER_MEMBER, alone_seconds=0.002, batch=24,
@@ -32,21 +35,30 @@ def validation_at(step: int) -> ValidationResult | None:
     measured = step // 100 * 100
     if measured == 0:
         return None
-    mse = 4000.0 * math.exp(-measured / 350.0) + 60.0 + 12.0 * math.sin(measured)
-    members = {MEMBERS + index: mse * (0.4 + 0.3 * index) for index in range(VALIDATION_MEMBERS)}
-    relative = {member: math.sqrt(each) / 300.0 for member, each in members.items()}
-    spread = Spread.of(relative.values())
+    mse = mse_at(measured)
     return ValidationResult(
         train_step=measured,
         samples=VALIDATION_MEMBERS * SAMPLES_PER_MEMBER,
-        mse=mse,
-        relative_l2=math.sqrt(mse) / 300.0,
-        member_mse=members,
-        member_relative_l2=relative,
-        spread=spread,
-        one_step_spread=spread,
+        one_step=made_errors(
+            list(members_at(measured).values()),
+            mse=mse,
+            relative_l2=math.sqrt(mse) / 300.0,
+            nrmse=math.sqrt(mse) / STD,
+        ),
         query=QUERY,
     )
+
+
+def mse_at(measured: int) -> float:
+    return 4000.0 * math.exp(-measured / 350.0) + 60.0 + 12.0 * math.sin(measured)
+
+
+def members_at(measured: int) -> dict[int, float]:
+    """The error of each validation member, as a share of the field's standard deviation."""
+    return {
+        MEMBERS + index: math.sqrt(mse_at(measured) * (0.4 + 0.3 * index)) / STD
+        for index in range(VALIDATION_MEMBERS)
+    }
 
 
 def phase_at(elapsed: float) -> Phase:
@@ -176,8 +188,16 @@ def write_run(out: Path, *, until: float = WALL_SECONDS) -> Path:
     (out / "resolved.json").write_text(json.dumps(resolved))
     moments = [tick / 2 for tick in range(int(2 * until) + 1)]
     (out / "metrics.jsonl").write_text(
-        "".join(json.dumps(stats_at(moment).as_json()) + "\n" for moment in moments)
+        "".join(json_text(stats_at(moment).as_json()) + "\n" for moment in moments)
     )
+    for measured in range(100, stats_at(until).ranks[0].train_step + 1 if until > 6 else 0, 100):
+        append_line(
+            out / "validation.jsonl",
+            {
+                "train_step": measured, "fields": ["temperature"], "std": [STD], "rollout": {},
+                "one_step": {name: [error] for name, error in members_at(measured).items()},
+            },
+        )  # fmt: skip
     names = ("initial", "west", "east", "south", "north")
     events: list[dict[str, Any]] = [
         {
@@ -203,7 +223,7 @@ def write_run(out: Path, *, until: float = WALL_SECONDS) -> Path:
     ]
     (out / "journal.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
     if until >= WALL_SECONDS:
-        (out / "summary.json").write_text(json.dumps(summary().as_json()))
+        (out / "summary.json").write_text(json_text(summary().as_json()))
         for rank in range(RANKS):
             write_validation(out, rank, shape=(24, 40))
     return out
@@ -222,15 +242,13 @@ def summary() -> Summary:
         samples_unique=inserted,
         samples_drawn=sum(one.drawn for one in last.reservoirs),
         reuse_mean=last.reuse_mean,
-        validation_mse=result.mse,
-        validation_relative_l2=result.relative_l2,
         train_steps=last.ranks[0].train_step,
         wall_seconds=WALL_SECONDS,
         first_step_seconds=6.1,
         trainer_wait_seconds=3.0,
         solver_wait_seconds=last.solver_wait_seconds,
         bytes_streamed=inserted * SAMPLE_BYTES,
-        one_step_spread=result.one_step_spread,
+        one_step=result.one_step,
         query=result.query,
         cost=last.cost,
         breakeven=last.breakeven,

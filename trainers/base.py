@@ -20,13 +20,17 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
+
+# With fewer members such a quantile would be little else than the largest error.
+P95_MEMBERS: Final = 20
+P99_MEMBERS: Final = 100
 
 
 class TrainingDiverged(Exception):
@@ -217,31 +221,53 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Spread:
-    """How something differs over the members: surrogates fail in the tail."""
+    """How an error differs over the members: surrogates fail in the tail.
 
+    Attributes:
+        members: Members that were measured.
+        diverged: Those among them whose prediction is not finite; their error is infinite.
+        mean: Mean error.
+        median: Median error, interpolated as the other quantiles are.
+        p95: Error that 95 % of the members stay below; None with fewer than ``P95_MEMBERS``.
+        p99: Error that 99 % of the members stay below; None with fewer than ``P99_MEMBERS``.
+        max: Largest error.
+        std: Standard deviation of the errors.
+    """
+
+    members: int
+    diverged: int
     mean: float
     median: float
-    p95: float
-    p99: float
+    p95: float | None
+    p99: float | None
     max: float
     std: float
 
     @classmethod
     def of(cls, values: Iterable[float]) -> "Spread | None":
-        """Of one value a member; quantiles are interpolated. None where there is no value."""
-        array = np.fromiter(values, np.float64)
-        array = array[np.isfinite(array)]
-        if array.size == 0:
+        """The spread of one error a member; None where there is no member."""
+        errors = np.sort(np.fromiter(values, np.float64))  # nan last
+        if errors.size == 0:
             return None
-        median, p95, p99 = (float(np.quantile(array, share)) for share in (0.5, 0.95, 0.99))
+        diverged = int(np.count_nonzero(~np.isfinite(errors)))
+        errors[errors.size - diverged :] = math.inf
         return cls(
-            mean=float(array.mean()),
-            median=median,
-            p95=p95,
-            p99=p99,
-            max=float(array.max()),
-            std=float(array.std()),
+            members=errors.size,
+            diverged=diverged,
+            mean=float(errors.mean()),
+            median=_quantile(errors, 0.5),
+            p95=_quantile(errors, 0.95) if errors.size >= P95_MEMBERS else None,
+            p99=_quantile(errors, 0.99) if errors.size >= P99_MEMBERS else None,
+            max=float(errors[-1]),
+            std=math.inf if diverged else float(errors.std()),
         )
+
+
+def _quantile(errors: Float64[np.ndarray, " member"], share: float) -> float:
+    """Interpolate between two of the sorted errors, of which the last may be infinite."""
+    below, part = divmod(share * (errors.size - 1), 1.0)
+    low, high = errors[int(below)], errors[math.ceil(share * (errors.size - 1))]
+    return float(low) if low == high else float(low + part * (high - low))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -267,44 +293,104 @@ class QueryTime:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class FieldError:
+    """How wrong the prediction of one field is.
+
+    Attributes:
+        name: Name of the field.
+        unit: SI unit of the field.
+        mse: Mean squared error in the unit squared; infinite where a member has diverged.
+        relative_l2: Mean of ||prediction - truth|| / ||truth||, without the samples whose truth is
+            zero everywhere; nan when there are no others.
+        nrmse: Root mean squared error, as a share of the field's standard deviation over the
+            validation members; of its size where it is constant.
+    """
+
+    name: str
+    unit: str
+    mse: float
+    relative_l2: float
+    nrmse: float
+
+    @property
+    def rmse(self) -> float:
+        """Root mean squared error, in the field's unit."""
+        return math.sqrt(self.mse)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Errors:
+    """Errors of one kind: of single predictions, or of rollouts.
+
+    Attributes:
+        fields: Errors of each predicted field, over all members.
+        spread: How the members' errors differ: of each, the mean of its fields' ``nrmse``.
+    """
+
+    fields: tuple[FieldError, ...]
+    spread: Spread
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Read back strict JSON, in which null stands for what is not finite."""
+        fewest, members = {"p95": P95_MEMBERS, "p99": P99_MEMBERS}, tree["spread"]["members"]
+        fields: list[dict[str, Any]] = [
+            {name: math.inf if value is None else value for name, value in one.items()}
+            | ({"relative_l2": math.nan} if one["relative_l2"] is None is not one["mse"] else {})
+            for one in tree["fields"]
+        ]
+        spread: dict[str, Any] = {
+            name: math.inf if value is None and members >= fewest.get(name, 0) else value
+            for name, value in tree["spread"].items()
+        }
+        return cls(fields=tuple(FieldError(**one) for one in fields), spread=Spread(**spread))
+
+    @property
+    def nrmse(self) -> float:
+        """Mean over the fields, so that none drowns in another's unit."""
+        return sum(each.nrmse for each in self.fields) / len(self.fields)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ValidationResult:
-    """Errors over all validation samples of all ranks, in physical units.
+    """Errors over all validation samples of all ranks.
 
     Attributes:
         train_step: Train step after which they were measured.
         samples: Number of samples they are over.
-        mse: Mean squared error, unit of the field squared.
-        relative_l2: Mean over samples of ||prediction - truth|| / ||truth||, without the samples
-            whose truth is zero everywhere; nan when there are no others.
-        member_mse: Member number -> its mean squared error.
-        member_relative_l2: Member number -> mean relative error of its samples.
-        rollout_mse: Mean squared error of whole trajectories, each predicted from its first
-            snapshots on; None for tasks that do not step.
-        rollout_relative_l2: Mean over members of ||prediction - truth|| / ||truth|| of those.
-        member_rollout: Member number -> that relative error.
-        spread: Of the members' relative errors; of their rollouts where the task steps.
-        one_step_spread: Of the members' relative errors without rollouts; the same as ``spread``
-            for tasks that do not step.
+        one_step: Errors of single predictions, from the truth before them where the task steps.
+        rollout: Errors of whole members, predicted from their first snapshots on; None for tasks
+            that do not step.
         query: How long the network takes, on the rank that says so.
     """
 
     train_step: int
     samples: int
-    mse: float
-    relative_l2: float
-    member_mse: dict[int, float] = field(default_factory=dict)
-    member_relative_l2: dict[int, float] = field(default_factory=dict)
-    rollout_mse: float | None = None
-    rollout_relative_l2: float | None = None
-    member_rollout: dict[int, float] = field(default_factory=dict)
-    spread: Spread | None = None
-    one_step_spread: Spread | None = None
+    one_step: Errors
+    rollout: Errors | None = None
     query: QueryTime | None = field(default=None, compare=False)
+
+    @classmethod
+    def from_json(cls, tree: Mapping[str, Any]) -> Self:
+        """Read back strict JSON."""
+        rollout, query = tree["rollout"], tree["query"]
+        return cls(
+            train_step=tree["train_step"],
+            samples=tree["samples"],
+            one_step=Errors.from_json(tree["one_step"]),
+            rollout=None if rollout is None else Errors.from_json(rollout),
+            query=None if query is None else QueryTime(**query),
+        )
 
     @property
     def error(self) -> float:
-        """What trainings are judged by: ``relative_l2``, or ``mse`` where that is not a number."""
-        return self.mse if math.isnan(self.relative_l2) else self.relative_l2
+        """What trainings are judged by."""
+        return self.one_step.nrmse
+
+    @property
+    def shown(self) -> Errors:
+        """Errors as the surrogate will be used: rollouts where the task steps."""
+        return self.one_step if self.rollout is None else self.rollout
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -1,15 +1,21 @@
-"""Files that are whole or not there at all, and folders that one process writes."""
+"""Files that are whole or not there at all, JSON that every parser reads, folders of one writer.
+
+1. JSON holds no ``NaN`` and no ``Infinity``, which many parsers refuse: they become null.
+"""
 
 import fcntl
+import json
+import math
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 _LOOK_AGAIN_SECONDS: Final = 0.1
+_BLOCK: Final = 1 << 16
 LOCK_SECONDS: Final = 120.0  # longest that the ranks of a killed study live on
 
 
@@ -78,3 +84,41 @@ def synchronise(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def json_text(content: object, *, indent: int | None = None) -> str:
+    """Strict JSON of plain dicts, lists and numbers."""
+
+    def finite(value: object) -> object:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Mapping):
+            return {name: finite(each) for name, each in value.items()}
+        return [finite(each) for each in value] if isinstance(value, list | tuple) else value
+
+    return json.dumps(finite(content), indent=indent, allow_nan=False)
+
+
+def append_line(path: Path, content: object) -> None:
+    """Add one line of JSON to a file; a last line that was cut off is removed first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    drop_cut_line(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json_text(content) + "\n")
+
+
+def drop_cut_line(path: Path) -> None:
+    """Remove a last line that has no end, so that the next one begins a line of its own."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end:
+            start = max(0, end - _BLOCK)
+            file.seek(start)
+            place = file.read(end - start).rfind(b"\n")
+            if place >= 0:
+                file.truncate(start + place + 1)
+                return
+            end = start
+        file.truncate(0)

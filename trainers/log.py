@@ -91,13 +91,14 @@ class Log:
         if result is None:
             return
         self.validation = result
-        figures = {
-            "validation/mse": result.mse,
-            "validation/relative_l2": result.relative_l2,
-            "validation/rollout_relative_l2": result.rollout_relative_l2,
-        }
-        known = {name: value for name, value in figures.items() if value is not None}
-        self._tell(result.train_step, known)
+        figures = {"validation/error": result.error}
+        for kind, errors in (("validation", result.one_step), ("rollout", result.rollout)):
+            for one in () if errors is None else errors.fields:
+                figures |= {
+                    f"{kind}/{one.name}/mse": one.mse,
+                    f"{kind}/{one.name}/nrmse": one.nrmse,
+                }
+        self._tell(result.train_step, figures)
 
     def last(self, learner: Learner) -> TrainStats:
         """Report once more, and return what was reported."""

@@ -102,7 +102,8 @@ def train(
             resumed.restore_generators()
         saver = Saver(source, checkpoints, world)
         saver.begin_at(learner.train_step)
-        validation = Validation(source, task, learner.result, ranks)
+        table = out / "validation.jsonl" if out is not None and world.rank == 0 else None
+        validation = Validation(source, task, learner.result, ranks, table)
         with Staging(source, config, device) as staging:
             trained = Trained(
                 model=model,
@@ -135,7 +136,7 @@ def train(
         )
         stats = log.last(learner)
         if out is not None and stats.validation is not None:
-            validation.write(out / "validation" / f"rank{world.rank}.npz", stats.validation)
+            validation.write(out / "validation" / f"rank{world.rank}.npz")
         if out is not None and world.rank == 0:
             export(out / "model", learner.result, config, problem, normalization, stats)
         return stats

@@ -8,12 +8,11 @@
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy import figures
-from deploy.compare.outcome import Outcome, Point
+from deploy.compare.outcome import Outcome, Point, tail_of
 from deploy.compare.plan import READERS, Method, Plan
 from pipeline.errors import StudyFailed
 from pipeline.stats.stats import StudyStats
@@ -160,14 +159,12 @@ def _job(
 def _point(
     seconds: float, train_step: int, members: float, result: ValidationResult | None
 ) -> Point:
-    spread = None if result is None else result.spread
     return Point(
         seconds=seconds,
         train_step=train_step,
         members=members,
-        mse=None if result is None else result.mse,
-        relative_l2=None if result is None else result.relative_l2,
-        tail=None if spread is None else spread.p95,
+        error=None if result is None else result.error,
+        tail=None if result is None else tail_of(result.shown.spread),
     )
 
 
@@ -203,9 +200,9 @@ def _outcome(
         samples_per_second=rate * study.trainer.batch,
         bytes_written=disk[0],
         disk_bytes=disk[1],
-        mse=result.mse,
-        relative_l2=result.relative_l2,
-        spread={} if result.spread is None else asdict(result.spread),
+        error=result.error,
+        fields=result.one_step.fields,
+        spread=result.shown.spread,
         load=load,
         course=tuple(course),
     )

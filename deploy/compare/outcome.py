@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any, Final
 
 from deploy import figures
+from trainers.base import P95_MEMBERS, FieldError, Spread
 
 EVEN: Final = 0.05  # a smaller relative difference is called none
 
@@ -23,16 +24,15 @@ class Point:
         seconds: Since the method was started.
         train_step: Taken so far.
         members: That the samples seen so far come from: whole ones, at most.
-        mse: Newest validation error, field's unit squared; None before the first.
-        relative_l2: The same, relative.
-        tail: The 95 % quantile of the relative error over the validation members.
+        error: Newest validation error, as a share of the fields' standard deviations; None before
+            the first.
+        tail: The same of the member that 95 % are better than, or of the worst of a few.
     """
 
     seconds: float
     train_step: int
     members: float
-    mse: float | None
-    relative_l2: float | None
+    error: float | None
     tail: float | None
 
 
@@ -55,9 +55,10 @@ class Outcome:
         samples_per_second: Likewise.
         bytes_written: Of the data set, where there is one, and of the method's folder.
         disk_bytes: Storage that these take.
-        mse: Validation error at the end, field's unit squared.
-        relative_l2: Mean over the validation samples.
-        spread: Of the relative error over the validation members.
+        error: Validation error at the end: mean of the fields' RMS errors, each as a share of the
+            field's standard deviation.
+        fields: Errors of each predicted field at the end.
+        spread: How the errors of the validation members differ.
         load: Load averages over one minute, before and after: what else the machine did.
         course: How it went.
     """
@@ -76,9 +77,9 @@ class Outcome:
     samples_per_second: float
     bytes_written: int
     disk_bytes: int
-    mse: float
-    relative_l2: float
-    spread: dict[str, float]
+    error: float
+    fields: tuple[FieldError, ...]
+    spread: Spread
     load: tuple[float, float]
     course: tuple[Point, ...]
 
@@ -125,25 +126,26 @@ def ends(outcomes: Sequence[Outcome], method: str, of: Figure) -> tuple[float, f
     return min(values), max(values)
 
 
-def criteria(unit: str) -> list[Criterion]:
-    """What the two ways are judged by.
+def tail_of(spread: Spread) -> float:
+    """The 95 % quantile; the largest error where there are too few members for one."""
+    return spread.max if spread.p95 is None else spread.p95
 
-    Args:
-        unit: Of the fields, for the mean squared error.
-    """
+
+def criteria() -> list[Criterion]:
+    """What the two ways are judged by."""
 
     def rate(value: float) -> str:
         return f"{figures.number(value)}/s"
 
     return [
         Criterion(
-            name="validation error (mean squared)",
-            of=lambda one: one.mse,
-            text=lambda value: figures.number(value, figures.squared(unit)),
+            name="validation error (RMS, of the fields' standard deviations)",
+            of=lambda one: one.error,
+            text=figures.percent,
         ),
         Criterion(
-            name="tail (95 % quantile of the members' relative error)",
-            of=lambda one: one.spread["p95"],
+            name=f"tail (95 % quantile of the members, or the worst of fewer than {P95_MEMBERS})",
+            of=lambda one: tail_of(one.spread),
             text=figures.percent,
         ),
         Criterion(
@@ -172,7 +174,7 @@ def criteria(unit: str) -> list[Criterion]:
     ]  # fmt: skip
 
 
-def verdict(outcomes: Sequence[Outcome], unit: str) -> Iterator[str]:
+def verdict(outcomes: Sequence[Outcome]) -> Iterator[str]:
     """For each criterion, the better of the best online and the best offline method."""
     sides = {
         side: methods([one for one in outcomes if one.online is online])
@@ -180,7 +182,7 @@ def verdict(outcomes: Sequence[Outcome], unit: str) -> Iterator[str]:
     }
     if not (sides["online"] and sides["offline"]):
         return
-    for each in criteria(unit):
+    for each in criteria():
         best = {}
         for side, names in sides.items():
             pick = max if each.more else min

@@ -1,47 +1,51 @@
 """A comparison as a table, and as a page in the style of a study's report.
 
-1. The page needs nothing else: no network, no script, no other file.
-2. Of several seeds the table shows the median; the plots show each.
+1. Of several seeds the table shows the median; the plots show each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any, Final
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from deploy import figures
-from deploy.compare.outcome import Outcome, Point, ends, methods, middle
+from deploy.compare.outcome import Outcome, Point, ends, methods, middle, tail_of
+from deploy.report.page import Card, Tile, render
 from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
 from pipeline.study.config import StudyConfig
+from trainers.base import FieldError
 
 COLOURS: Final = (ORANGE, BLUE, GREEN, PURPLE, "#d64550", "#12a5b8", "#a87b2a", "#e36bb2")
+
+ERROR: Final = "error, of std"
 
 # Title of a column, and what stands in it.
 Column = tuple[str, Callable[[Outcome], float], Callable[[float], str]]
 
 
-def columns(unit: str) -> list[Column]:
+def columns(outcomes: Sequence[Outcome]) -> list[Column]:
     """What is shown of each method."""
 
     def whole(value: float) -> str:
         return figures.count(round(value))
 
-    squared = figures.squared(unit)
+    def field(index: int, one: FieldError) -> Column:
+        unit = "" if one.unit == "1" else f" / {one.unit}"
+        return f"{one.name}{unit}", lambda each: each.fields[index].rmse, figures.number
+
     return [
         ("members", lambda one: one.members, whole),
         ("samples drawn", lambda one: one.draws, whole),
         ("train steps", lambda one: one.train_steps, whole),
-        (f"MSE / {squared}" if squared else "MSE", lambda one: one.mse, figures.number),
-        ("relative", lambda one: one.relative_l2, figures.percent),
-        ("95 % of members", lambda one: one.spread["p95"], figures.percent),
-        ("worst member", lambda one: one.spread["max"], figures.percent),
+        (ERROR, lambda one: one.error, figures.percent),
+        *(field(*each) for each in enumerate(outcomes[0].fields if outcomes else ())),
+        ("tail", lambda one: tail_of(one.spread), figures.percent),
+        ("worst member", lambda one: one.spread.max, figures.percent),
         ("wall time", lambda one: one.wall_seconds, figures.seconds),
         ("first step", lambda one: one.first_step_seconds, figures.seconds),
         ("batches/s", lambda one: one.batches_per_second, figures.number),
@@ -53,26 +57,26 @@ def columns(unit: str) -> list[Column]:
     ]
 
 
-def rows(outcomes: Sequence[Outcome], unit: str) -> Iterator[list[str]]:
+def rows(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
     """A line for each method: medians, and the range of the error where there are several seeds."""
     for name in methods(outcomes):
         cells = [name]
-        for title, of, text in columns(unit):
+        for title, of, text in columns(outcomes):
             low, high = ends(outcomes, name, of)
             value = text(middle(outcomes, name, of))
-            several = title.startswith("MSE") and low < high
+            several = title == ERROR and low < high
             cells.append(f"{value} ({text(low)} to {text(high)})" if several else value)
         yield cells
 
 
-def table(outcomes: Sequence[Outcome], unit: str) -> Table:
+def table(outcomes: Sequence[Outcome]) -> Table:
     """For the terminal: a line for each figure, a column for each method."""
     shown = Table(title="online and offline", title_justify="left", box=None)
     shown.add_column(style="dim", no_wrap=True)
-    lines = list(rows(outcomes, unit))
+    lines = list(rows(outcomes))
     for line in lines:
         shown.add_column(line[0], justify="right")
-    for index, (title, _, _) in enumerate(columns(unit), 1):
+    for index, (title, _, _) in enumerate(columns(outcomes), 1):
         shown.add_row(title, *(line[index] for line in lines))
     return shown
 
@@ -100,20 +104,18 @@ def page(
     seconds: float | None,
 ) -> str:
     """The whole page."""
-    unit = study.spec.units[0]
     limit = "all members are run" if seconds is None else f"{figures.seconds(seconds)} each"
-    template = (files("deploy") / "templates" / "report.html").read_text(encoding="utf-8")
-    return Template(template).substitute(
-        title=escape(f"{study.name} · online and offline · headrace"),
-        name=escape(study.name),
+    return render(
+        title=f"{study.name} · online and offline · headrace",
+        name=study.name,
         badge="online and offline",
-        badge_class="good",
-        what=escape(
+        good=True,
+        what=(
             f"{study.solver.kind} · {' x '.join(map(str, study.spec.shape))} · "
             f"{study.trainer.model.kind} on {study.trainer.ranks} rank(s) · {limit}"
         ),
-        tiles="\n".join(_tile(outcomes, name, unit) for name in methods(outcomes)),
-        cards="\n".join(_cards(outcomes, written, sentences, unit)),
+        tiles=[_tile(outcomes, name) for name in methods(outcomes)],
+        cards=_cards(outcomes, written, sentences),
         footer=(
             "Written by headrace. Times count from the start of a method's first process. Before "
             "each pass the kernel's page cache was dropped for the files that are read; what the "
@@ -123,61 +125,34 @@ def page(
     )
 
 
-def _tile(outcomes: Sequence[Outcome], name: str, unit: str) -> str:
-    mse = figures.number(middle(outcomes, name, lambda one: one.mse), figures.squared(unit))
+def _tile(outcomes: Sequence[Outcome], name: str) -> Tile:
+    error = figures.percent(middle(outcomes, name, lambda one: one.error))
     rate = figures.number(middle(outcomes, name, lambda one: one.batches_per_second))
-    return (
-        f'<div class="tile"><div class="label">{escape(name)}</div>'
-        f'<div class="value">{escape(mse)}</div>'
-        f'<div class="more">{escape(rate)} batches/s</div></div>'
-    )
+    return Tile(name, error, f"validation error; {rate} batches/s")
 
 
 def _cards(
-    outcomes: Sequence[Outcome],
-    written: Sequence[dict[str, Any]],
-    sentences: Sequence[str],
-    unit: str,
-) -> Iterator[str]:
-    yield _card("Which way wins", _list(sentences), wide=True)
-    squared = figures.squared(unit)
-    label = f"validation mean squared error{f' / {squared}' if squared else ''}"
-    yield _card("Error against wall time", _curves(outcomes, "seconds", "mse", label))
-    yield _card("Error against members", _curves(outcomes, "members", "mse", label))
-    tail = "relative error, 95 % of the members"
-    yield _card("Tail against wall time", _curves(outcomes, "seconds", "tail", tail))
-    yield _card("Batches", _bars(outcomes))
-    yield _card(
-        "All figures", f'<div class="scroll">{_html_table(outcomes, unit)}</div>', wide=True
-    )
+    outcomes: Sequence[Outcome], written: Sequence[dict[str, Any]], sentences: Sequence[str]
+) -> Iterator[Card]:
+    yield Card(title="Which way wins", lines=[(one, "") for one in sentences], wide=True)
+    for title, drawing in (
+        ("Error against wall time", _curves(outcomes, "seconds", "error", ERROR)),
+        ("Error against members", _curves(outcomes, "members", "error", ERROR)),
+        ("Tail against wall time", _curves(outcomes, "seconds", "tail", "error, tail of members")),
+        ("Batches", _bars(outcomes)),
+    ):
+        yield Card(title=title, drawings=[drawing])
+    lines = list(rows(outcomes))
+    heads = [title for title, _, _ in columns(outcomes)]
+    table = [("", *(line[0] for line in lines))]
+    table += [(head, *(line[row] for line in lines)) for row, head in enumerate(heads, 1)]
+    yield Card(title="All figures", table=table, wide=True)
     if written:
-        told = [f"seed {one['seed']}: {writing(one)}" for one in written]
-        yield _card("Writing the data set, not counted above", _list(told), wide=True)
+        told = [(f"seed {one['seed']}: {writing(one)}", "") for one in written]
+        yield Card(title="Writing the data set, not counted above", lines=told, wide=True)
 
 
-def _card(title: str, content: str, *, wide: bool = False) -> str:
-    kind = "card wide" if wide else "card"
-    return f'<article class="{kind}"><h2>{escape(title)}</h2>{content}</article>'
-
-
-def _list(lines: Sequence[str]) -> str:
-    return f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in lines)}</ul>"
-
-
-def _html_table(outcomes: Sequence[Outcome], unit: str) -> str:
-    cell = 'style="padding: 4px 12px; text-align: right; white-space: nowrap"'
-    lines = list(rows(outcomes, unit))
-    titles = ["", *(title for title, _, _ in columns(unit))]
-    text = "".join(
-        f'<tr><th style="text-align: left; white-space: nowrap">{escape(title)}</th>'
-        + "".join(f"<td {cell}>{escape(line[index])}</td>" for line in lines)
-        + "</tr>"
-        for index, title in enumerate(titles)
-    )
-    return f'<table style="border-collapse: collapse">{text}</table>'
-
-
-def _curves(outcomes: Sequence[Outcome], against: str, what: str, label: str) -> str:
+def _curves(outcomes: Sequence[Outcome], against: str, what: str, label: str) -> Markup:
     """One line for each method and seed, on logarithmic scales."""
     with style(f"compare-{against}-{what}"):
         figure = Figure(figsize=(5.6, 4.0), layout="constrained")
@@ -218,7 +193,7 @@ def _logarithmic(axes: Axes) -> None:
     axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
-def _bars(outcomes: Sequence[Outcome]) -> str:
+def _bars(outcomes: Sequence[Outcome]) -> Markup:
     """Batches per second of each method."""
     with style("compare-batches"):
         names = methods(outcomes)

@@ -5,7 +5,6 @@
 2. The data set is removed at the end, however it ends, unless it is to be kept.
 """
 
-import json
 import os
 import shutil
 import sys
@@ -24,6 +23,7 @@ from deploy.launch import stopped_by_signals
 from deploy.speaking import say
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
+from trainers.durable import json_text
 from trainers.offline.stored import Store
 
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def compare(made: Plan, out: Path) -> None:
     finally:
         if not made.keep_data:
             shutil.rmtree(out / "data", ignore_errors=True)
-    unit = made.study.spec.units[0]
-    sentences = list(compared.verdict(outcomes, unit))
+    sentences = list(compared.verdict(outcomes))
     result = {
         "study": made.study.as_json(),
         "seconds": made.seconds,
@@ -61,11 +60,11 @@ def compare(made: Plan, out: Path) -> None:
         "outcomes": [one.as_json() for one in outcomes],
         "verdict": sentences,
     }
-    (out / "compare.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (out / "compare.json").write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
     text = page(made.study, outcomes, written, sentences, seconds=made.seconds)
     (out / "compare.html").write_text(text, encoding="utf-8")
     console = Console()
-    console.print(table(outcomes, unit))
+    console.print(table(outcomes))
     for one in written:
         sys.stdout.write(f"data set of seed {one['seed']}, not counted above: {writing(one)}\n")
     for sentence in sentences:

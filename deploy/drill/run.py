@@ -29,6 +29,7 @@ from pipeline.control import journal, rundir
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.slots.shared_files import PREFIX, SHARED_MEMORY, remove_stale
 from pipeline.study.config import StudyConfig
+from trainers.durable import json_text
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,7 +133,7 @@ def _reference(asked: Drill, seed: int, nodes: Nodes | None) -> Reference:
         child.end()
     summary = json.loads(rundir.RunPaths(asked.out / name).summary.read_text(encoding="utf-8"))
     return Reference(
-        seed=seed, error=summary["validation_mse"], wall_seconds=summary["wall_seconds"]
+        seed=seed, error=summary["validation_error"], wall_seconds=summary["wall_seconds"]
     )
 
 
@@ -169,7 +170,7 @@ def _account(asked: Drill, course: Course) -> Account:
         recorded=record.recorded if record is not None and _is_of_all(study, record) else None,
         recorded_twice=None if record is None else record.twice,
         left_behind=tuple(left),
-        error=summary.get("validation_mse"),
+        error=summary.get("validation_error"),
     )
 
 
@@ -206,7 +207,7 @@ def _write(
         "study": asked.study.as_json(),
     }
     path = asked.out / "drill.json"
-    path.write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    path.write_text(json_text(told, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -1,67 +1,88 @@
-"""The report's boxes on errors: how they are spread, where they are large, and what they cost."""
+"""The report's boxes on errors: how large and how spread they are, where, and what they cost."""
 
 import math
 from collections.abc import Iterator
-from html import escape
 
 from deploy import figures
 from deploy.report import error_plots
-from deploy.report.cards import card
+from deploy.report.page import Card
 from deploy.report.runfiles import RunFiles
-from trainers.base import Spread
+from pipeline.stats.members import mean_errors
+from trainers.base import Errors
 from trainers.surrogate.card import HEADINGS, STATISTICS
 
 
-def error_cards(run: RunFiles) -> Iterator[str]:
-    """The spread of the members' errors, and where they are large."""
-    named = {"rollouts": run.rollouts, "one step" if run.rollouts else "members": run.relative}
-    known = {
-        name: [error for error in errors.values() if math.isfinite(error)]
-        for name, errors in named.items()
-    }
-    known = {name: errors for name, errors in known.items() if errors}
-    if not known:
+def error_cards(run: RunFiles) -> Iterator[Card]:
+    """The errors of the fields, their spread over the members, and where they are large."""
+    result = run.validation
+    if result is None:
         return
-    yield card(
-        "How errors are spread over the members",
-        "A surrogate fails in the tail: relative error of each member, sorted.",
-        error_plots.spread(known) + _spread_table(known),
+    single = "members" if result.rollout is None else "one step"
+    kinds = {single: result.one_step}
+    if result.rollout is not None:
+        kinds = {"rollouts": result.rollout} | kinds
+    yield Card(
+        title="How wrong each field is",
+        note="Over all validation members; the std is the field's own, over those members.",
+        table=[
+            ("", "RMS error", "of its std", "relative L2"),
+            *(
+                (f"{one.name}, {kind}" if len(kinds) > 1 else one.name,
+                 figures.in_unit(one.rmse, one.unit), figures.percent(one.nrmse),
+                 figures.percent(one.relative_l2))
+                for kind, errors in kinds.items() for one in errors.fields
+            ),
+        ],
+    )  # fmt: skip
+    tables = {"rollouts": run.members.rollout, single: run.members.one_step}
+    known = {kind: list(mean_errors(table).values()) for kind, table in tables.items() if table}
+    yield Card(
+        title="How errors are spread over the members",
+        note="A surrogate fails in the tail. Error of each member: the mean of its fields' RMS "
+        "errors, each as a share of the field's std.",
+        drawings=[error_plots.spread(known)] if known else [],
+        table=[("", *HEADINGS, "n", "diverged"), *(_row(*each) for each in kinds.items())],
     )
-    if not run.regions:
-        return
-    errors = run.rollouts or run.relative
-    members = [m for m, e in errors.items() if math.isfinite(e) and m in run.parameters]
+    if run.regions:
+        yield _regions(run, "members" if result.rollout is None else "rollouts")
+
+
+def _row(kind: str, errors: Errors) -> tuple[str, ...]:
+    spread = errors.spread
+    shares = (figures.percent(getattr(spread, name)) for name in STATISTICS)
+    return (kind, *shares, figures.count(spread.members), figures.count(spread.diverged))
+
+
+def _regions(run: RunFiles, kind: str) -> Card:
     drawings = [error_plots.regions(run.regions)]
-    if len(run.regions) > 1:
+    more = ""
+    if len(run.regions) > 1 and run.regions[0].effect is not None:
+        first, second = run.regions[:2]
+        errors = mean_errors(run.members.shown)
+        at = [m for m, error in errors.items() if math.isfinite(error) and m in run.parameters]
         drawings.insert(
             0,
             error_plots.plane(
-                run.regions[0],
-                run.regions[1],
-                [run.parameters[member] for member in members],
-                [errors[member] for member in members],
+                first, second, [run.parameters[m] for m in at], [errors[m] for m in at]
             ),
         )
-    kind = "rollouts" if run.rollouts else "members"
-    yield card(
-        "Where errors are large",
-        f"Relative error of the {kind}, by parameter: how many lie in each range, and the effect, "
-        "which is the share of the errors' variance that a parameter explains. The two strongest "
-        "span the plane: mean of each cell, and every member.",
-        f'<div class="pair">{"".join(f"<div>{drawing}</div>" for drawing in drawings)}</div>',
+        more = (
+            " The effect is the share of the errors' variance that a parameter explains. The two "
+            "strongest span the plane: mean of each cell, and every member."
+        )
+    names = run.members.fields
+    rows = [
+        (f"{one.name}: {figures.number(part.low)} to {figures.in_unit(part.high, one.unit)}",
+         *(figures.percent(part.fields.get(name)) for name in names))
+        for one in run.regions for part in one.ranges
+    ]  # fmt: skip
+    return Card(
+        title="Where errors are large",
+        note=f"Errors of the {kind} by parameter, and how many lie in each range.{more}",
+        drawings=drawings,
+        table=[("mean error, of the field's std", *names), *rows] if len(names) > 1 else [],
         wide=True,
     )
-
-
-def _spread_table(errors: dict[str, list[float]]) -> str:
-    heads = "".join(f"<th>{escape(name)}</th>" for name in ("", *HEADINGS))
-    rows = []
-    for name, values in errors.items():
-        spread = Spread.of(values)
-        assert spread is not None
-        cells = "".join(f"<td>{figures.percent(getattr(spread, s))}</td>" for s in STATISTICS)
-        rows.append(f"<tr><th>{escape(name)}</th>{cells}</tr>")
-    return f"<table><thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
 
 
 def cost_rows(run: RunFiles) -> Iterator[tuple[str, str]]:

@@ -1,12 +1,13 @@
 """The report's errors: how they are spread over the members, where they are large, what they buy.
 
-1. Every member whose error is known is in the picture; nothing is smoothed.
+1. Every member is in the picture, those that have diverged as a gap; nothing is smoothed.
 2. A number of members too small for a statement is shown as that: with its count.
 """
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import LogNorm, Normalize
@@ -24,13 +25,14 @@ ERROR_COLOURS = "YlOrRd"
 CURVE_COLOURS = (ORANGE, BLUE)
 
 
-def spread(errors: Mapping[str, Sequence[float]]) -> str:
-    """Relative error of each member in ascending order, one curve for each kind of error."""
+def spread(errors: Mapping[str, Sequence[float]]) -> Markup:
+    """Error of each member in ascending order, one curve for each kind of error."""
     with style("spread"):
         figure = Figure(figsize=(5.6, 3.2), layout="constrained")
         axes = figure.subplots()
         for (name, values), colour in zip(errors.items(), CURVE_COLOURS, strict=False):
             heights = 100.0 * np.sort(np.asarray(values))
+            heights[~np.isfinite(heights)] = np.nan
             axes.stairs(heights, np.linspace(0.0, 100.0, heights.size + 1), color=colour,
                         fill=True, alpha=0.3)  # fmt: skip
             axes.stairs(heights, np.linspace(0.0, 100.0, heights.size + 1), color=colour,
@@ -42,13 +44,13 @@ def spread(errors: Mapping[str, Sequence[float]]) -> str:
                           alpha=0.75)  # fmt: skip
         axes.set_xlim(0.0, 100.0)
         axes.set_ylim(bottom=0.0)
-        axes.set_ylabel("relative L2 error / %")
+        axes.set_ylabel("error / % of std")
         axes.set_xlabel(f"share of the {len(next(iter(errors.values())))} validation members / %")
         figure.legend(loc="outside lower center", ncols=2)
-        return markup(figure, "relative error of the validation members, sorted")
+        return markup(figure, "error of the validation members, sorted")
 
 
-def regions(found: Sequence[ErrorsOf]) -> str:
+def regions(found: Sequence[ErrorsOf]) -> Markup:
     """Mean and largest error in each range of each parameter, the strongest effect first."""
     shown = found[:MAX_PARAMETERS]
     columns = min(COLUMNS, len(shown))
@@ -74,13 +76,15 @@ def _ranges(axes: Axes, one: ErrorsOf) -> None:
     axes.bar(places, 100.0 * mean, width=0.86, color=ORANGE, alpha=0.55, label="mean")
     axes.plot(places, 100.0 * most, ls="", marker="_", ms=13, mew=2, color=INK, label="largest")
     for place, each in zip(places, one.ranges, strict=True):
-        axes.annotate(f"{each.members}", (float(place), 0.0), xytext=(0, 2), ha="center",
+        lost = f", {each.diverged} diverged" if each.diverged else ""
+        axes.annotate(f"{each.members}{lost}", (float(place), 0.0), xytext=(0, 2), ha="center",
                       textcoords="offset points", fontsize=7.5, alpha=0.75)  # fmt: skip
     edges = [one.ranges[0].low, *(each.high for each in one.ranges)]
     axes.set_xticks(np.arange(len(edges)) - 0.5, [_short(edge) for edge in edges])
     axes.tick_params(axis="x", labelsize=8)
     axes.set_ylim(bottom=0.0)
-    axes.set_title(f"{_named(one)}: effect {figures.percent(round(one.effect, 2))}")
+    effect = "" if one.effect is None else f": effect {figures.percent(round(one.effect, 2))}"
+    axes.set_title(f"{_named(one)}{effect}")
 
 
 def plane(
@@ -88,7 +92,7 @@ def plane(
     second: ErrorsOf,
     parameters: Sequence[Mapping[str, float]],
     errors: Sequence[float],
-) -> str:
+) -> Markup:
     """Mean error in each cell of the plane of two parameters, and every member in it."""
     x, y = (np.array([one[each.name] for one in parameters]) for each in (first, second))
     values = 100.0 * np.asarray(errors)
@@ -111,7 +115,7 @@ def plane(
         axes.set_xlabel(_named(first))
         axes.set_ylabel(_named(second))
         bar = figure.colorbar(ScalarMappable(scale, ERROR_COLOURS), ax=axes, aspect=28,
-                              label="relative L2 error / %")  # fmt: skip
+                              label="error / % of std")  # fmt: skip
         bar.outline.set_visible(False)
         if isinstance(scale, LogNorm):
             bar.ax.minorticks_off()
@@ -120,7 +124,7 @@ def plane(
         return markup(figure, f"error over the plane of {first.name} and {second.name}")
 
 
-def payback(paid: Breakeven) -> str:
+def payback(paid: Breakeven) -> Markup:
     """Time that so many queries take: with the solver alone, and with the study before them."""
     cost, ends = paid.cost_seconds, [paid.queries, paid.batched_queries]
     crossing = max([count for count in ends if count is not None], default=0)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
@@ -22,7 +23,7 @@ MAX_PIXELS = 256
 FIELD_COLOURS, ERROR_COLOURS = "inferno", "RdBu_r"
 
 
-def fields(shown: Sequence[Picture], channel: int, channels: Channels) -> str:
+def fields(shown: Sequence[Picture], channel: int, channels: Channels) -> Markup:
     """Truth, prediction and error of the shown members, for one channel."""
     name = channels.names[channel] if channels.names else f"channel {channel}"
     unit = channels.units[channel] if channels.units else ""
@@ -38,9 +39,8 @@ def fields(shown: Sequence[Picture], channel: int, channels: Channels) -> str:
 def _images(shown: Sequence[Picture], channel: int, channels: Channels, titled: str) -> Figure:
     truth = [_plane(one.truth[channel]) for one in shown]
     prediction = [_plane(one.prediction[channel]) for one in shown]
-    low = min(float(field.min()) for field in (*truth, *prediction))
-    high = max(float(field.max()) for field in (*truth, *prediction))
-    worst = max(float(np.abs(p - t).max()) for t, p in zip(truth, prediction, strict=True))
+    low, high = _ends([*truth, *prediction])
+    worst = max(map(abs, _ends([p - t for t, p in zip(truth, prediction, strict=True)])))
     field_scale, error_scale = Normalize(low, high), Normalize(-worst, worst)
     height, width = _extent(shown[0], channels)
     row_inches = 2.5 * float(np.clip(height / width, 0.3, 1.6)) + 0.3
@@ -72,6 +72,12 @@ def _images(shown: Sequence[Picture], channel: int, channels: Channels, titled: 
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(5)
     return figure
+
+
+def _ends(fields: Sequence[Float[np.ndarray, " y x"]]) -> tuple[float, float]:
+    """Least and largest finite value: of a rollout that diverged others are not."""
+    values = np.concatenate([field[np.isfinite(field)] for field in fields])
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
 
 
 def _extent(one: Picture, channels: Channels) -> tuple[float, float]:
@@ -131,4 +137,5 @@ def _curves(shown: Sequence[Picture], channel: int, channels: Channels, titled: 
 
 
 def _caption(one: Picture) -> str:
-    return f"{one.place}: member {one.member}, t = {figures.number(one.time, 's')}"
+    place = f"{one.place}: " if one.place else ""
+    return f"{place}member {one.member}, t = {figures.number(one.time, 's')}"

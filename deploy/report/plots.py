@@ -1,12 +1,11 @@
-"""The report's curves: learning, reservoirs, throughput, waiting, validation members.
+"""The report's curves: learning, reservoirs, throughput, waiting.
 
 1. A line has at most ``MAX_POINTS`` points, however long the study was.
 2. What is unknown or not positive is left out of a logarithmic plot, never moved.
 """
 
-from collections.abc import Sequence
-
 import numpy as np
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -23,13 +22,12 @@ SHOWN_PHASES: tuple[Phase, ...] = ("filling", "training", "draining")
 PHASE_LABEL_SHARE = 0.1
 
 
-def learning(series: Series, *, against: str, unit: str) -> str:
+def learning(series: Series, *, against: str) -> Markup:
     """Training loss and validation error on logarithmic axes.
 
     Args:
         series: The study's course.
         against: ``"train_step"`` or ``"elapsed"``.
-        unit: Of the field; empty where unknown.
     """
     steps = against == "train_step"
     with style(f"learning-{against}"):
@@ -40,10 +38,15 @@ def learning(series: Series, *, against: str, unit: str) -> str:
         _line(upper, x, series.loss[rows], BLUE)
         rows = _fresh(series.validated_step)
         x = (series.validated_step if steps else series.elapsed)[rows]
-        _line(lower, x, series.validation_mse[rows], ORANGE, marker="o" if rows.size < 40 else "")
+        _line(
+            lower,
+            x,
+            100.0 * series.validation_error[rows],
+            ORANGE,
+            marker="o" if rows.size < 40 else "",
+        )
         upper.set_title("training loss, normalised fields")
-        squared = figures.squared(unit)
-        lower.set_title(f"validation mean squared error{f' / {squared}' if squared else ''}")
+        lower.set_title("validation error / % of the fields' standard deviations")
         for axes in (upper, lower):
             _logarithmic(axes)
             if not steps:
@@ -53,7 +56,7 @@ def learning(series: Series, *, against: str, unit: str) -> str:
         return markup(figure, f"loss and validation error against {lower.get_xlabel()}")
 
 
-def population(series: Series) -> str:
+def population(series: Series) -> Markup:
     """How many samples are held, how many of them were never drawn, and the capacity."""
     with style("population"):
         figure, axes = _single("samples")
@@ -68,7 +71,7 @@ def population(series: Series) -> str:
         return _finish(figure, axes, "reservoir population against wall time")
 
 
-def throughput(series: Series) -> str:
+def throughput(series: Series) -> Markup:
     """Samples stored and drawn per second."""
     with style("throughput"):
         figure, axes = _single("samples / s")
@@ -81,7 +84,7 @@ def throughput(series: Series) -> str:
         return _finish(figure, axes, "samples stored and drawn per second against wall time")
 
 
-def waiting(series: Series) -> str:
+def waiting(series: Series) -> Markup:
     """Share of time that each side stood still."""
     with style("waiting"):
         figure, axes = _single("share of time / %")
@@ -97,22 +100,6 @@ def waiting(series: Series) -> str:
         return _finish(figure, axes, "waiting times of trainer and solvers against wall time")
 
 
-def members(errors: Sequence[float], unit: str) -> str:
-    """Root mean squared error of each validation member, in ascending order."""
-    with style("members"):
-        figure, axes = _single(f"RMS error / {unit}" if unit not in ("", "1") else "RMS error")
-        heights = np.sqrt(np.sort(np.asarray(errors)))
-        edges = np.linspace(0.0, 100.0, heights.size + 1)
-        axes.stairs(heights, edges, color=ORANGE, fill=True, alpha=0.55, label="of each member")
-        typical = float(np.sqrt(np.mean(errors)))
-        named = f"of all: {figures.number(typical, '' if unit == '1' else unit)}"
-        axes.axhline(typical, color=INK, ls=(0, (4, 3)), lw=1.1, label=named)
-        axes.set_xlim(0.0, 100.0)
-        axes.set_ylim(bottom=0.0)
-        axes.set_xlabel(f"share of the {heights.size} validation members / %")
-        return _finish(figure, axes, "error of each validation member")
-
-
 def _single(label: str) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(5.6, 3.2), layout="constrained")
     axes = figure.subplots()
@@ -121,7 +108,7 @@ def _single(label: str) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _finish(figure: Figure, axes: Axes, label: str) -> str:
+def _finish(figure: Figure, axes: Axes, label: str) -> Markup:
     figure.legend(loc="outside lower center", ncols=3, handlelength=1.4, columnspacing=1.6)
     axes.set_xlim(left=0)
     return markup(figure, label)

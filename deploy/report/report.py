@@ -1,24 +1,20 @@
 """Writes ``report.html``: what a study did, in numbers and pictures, in one file.
 
-1. The page needs nothing else: no network, no script, no other file; it can be sent by mail.
-2. Every text that comes from the run is escaped.
-3. A part of the run that is missing leaves its card out; an aborted study has a report too.
-4. The file appears whole or not at all.
+1. A part of the run that is missing leaves its card out; an aborted study has a report too.
+2. The file appears whole or not at all.
 """
 
-import math
 from collections.abc import Callable, Iterator
-from html import escape
-from importlib.resources import files
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from deploy import figures
-from deploy.report import error_cards, error_plots, pictures, plots, runfiles
-from deploy.report.cards import card, facts
+from deploy.report import error_plots, pictures, plots, runfiles
+from deploy.report.error_cards import cost_rows, error_cards
+from deploy.report.page import Card, Tile, render
 from deploy.report.runfiles import RunFiles
 from pipeline.control import journal
 from pipeline.control.rundir import RunPaths
@@ -39,53 +35,52 @@ def write_report(out: Path) -> Path:
     return path
 
 
-def failures(out: Path) -> list[str]:
-    """What went wrong, from the journal: the study first, then the first attempts."""
+def failures(out: Path) -> list[tuple[str, str]]:
+    """What went wrong and its details, from the journal: the study first, then the attempts."""
     path = RunPaths(out).journal
     if not path.is_file():
         return []
-    found: list[str] = []
+    found: list[tuple[str, str]] = []
     for event in journal.read(path):
         if event["event"] == "end" and event["reason"] is not None:
-            found.insert(0, f"{figures.clock(event['at'])} the study: {event['reason']}")
+            found.insert(0, (f"{figures.clock(event['at'])} the study: {event['reason']}", ""))
         elif event["event"] in ("failed", "lost") and len(found) < MAX_FAILURES:
             place = f"member {event.get('member')}, attempt {event.get('attempt')}"
-            more = f"\n{event['details']}" if "details" in event else ""
-            found.append(f"{figures.clock(event['at'])} {place}: {event.get('reason')}{more}")
+            line = f"{figures.clock(event['at'])} {place}: {event.get('reason')}"
+            found.append((line, str(event.get("details", ""))))
     return found
 
 
-def page(run: RunFiles, failed: list[str]) -> str:
+def page(run: RunFiles, failed: list[tuple[str, str]]) -> str:
     """The whole page."""
     phase = str(run.last.get("phase", "failed" if not run.summary else "done"))
     done = phase == "done"
-    return Template(_template()).substitute(
-        title=escape(f"{run.name} · headrace"),
-        name=escape(run.name),
+    return render(
+        title=f"{run.name} · headrace",
+        name=run.name,
         badge="completed" if done else "failed" if phase == "failed" else f"ended while {phase}",
-        badge_class="good" if done else "bad",
-        what=escape(_what(run)),
-        tiles="\n".join(_tile(*tile) for tile in _tiles(run)),
-        cards="\n".join(_cards(run, failed)),
+        good=done,
+        what=_what(run),
+        tiles=_tiles(run),
+        cards=_cards(run, failed),
         footer=(
             "Written by headrace. Times are wall time since the start of the study; "
             "samples, draws and slots are sums over all ranks."
         ),
+        source=run.source,
     )
 
 
-def _cards(run: RunFiles, failed: list[str]) -> list[str]:
+def _cards(run: RunFiles, failed: list[tuple[str, str]]) -> list[Card]:
     """The cards that can be made; a fault in one part of the page leaves the others."""
-    found: list[str] = []
-    for part in (_plot_cards(run), _picture_cards(run), _text_cards(run, failed)):
+    found: list[Card] = []
+    for part in (_plot_cards(run), _picture_cards(run)):
         with carry_on("rest of a part of the report"):
             for each in part:
                 found.append(each)  # noqa: PERF402 - keeps those before a fault
+    if failed:
+        found.append(Card(title="What failed", lines=failed, wide=True))
     return found
-
-
-def _template() -> str:
-    return (files("deploy") / "templates" / "report.html").read_text(encoding="utf-8")
 
 
 def _what(run: RunFiles) -> str:
@@ -110,15 +105,7 @@ def _figure(run: RunFiles, name: str) -> float | None:
         return value
     if not run.last:
         return None
-    result = runfiles.newest_validation(run.last)
-    if name in _OF_VALIDATION and result is not None:
-        return result.get(name.removeprefix("validation_"))
     return _LAST[name](run.last) if name in _LAST else None
-
-
-_OF_VALIDATION = (
-    "validation_mse", "validation_relative_l2", "rollout_mse", "rollout_relative_l2",
-)  # fmt: skip
 
 
 def _total(name: str) -> Callable[[dict[str, Any]], float]:
@@ -143,26 +130,18 @@ def _count(value: float | None) -> str:
     return figures.UNKNOWN if value is None else figures.count(int(value))
 
 
-def _unit(run: RunFiles) -> str:
-    """Of the fields, when all channels share one."""
-    units = set(run.channels.units)
-    return units.pop() if len(units) == 1 else ""
-
-
-def _tiles(run: RunFiles) -> Iterator[tuple[str, str, str]]:
-    mse = _figure(run, "validation_mse")
-    if mse is not None:
-        unit = _unit(run)
-        relative = figures.percent(_figure(run, "validation_relative_l2"))
-        root = figures.number(math.sqrt(mse), "" if unit == "1" else unit)
-        rollouts = _figure(run, "rollout_relative_l2")
-        more = "" if rollouts is None else f", rollouts {figures.percent(rollouts)}"
-        yield "validation error (RMS)", root, f"relative L2 {relative}{more}"
+def _tiles(run: RunFiles) -> Iterator[Tile]:
+    result = run.validation
+    if result is not None:
+        more = figures.errors(result.one_step)
+        if result.rollout is not None:
+            more += f"; rollouts {figures.percent(result.rollout.nrmse)}"
+        yield Tile("validation error", figures.percent(result.error), more)
     if run.breakeven is not None:
         paid = run.breakeven
         alone = paid.queries is not None
         queries = paid.queries if alone else paid.batched_queries
-        yield (
+        yield Tile(
             "paid back after",
             "never" if queries is None else f"{figures.count(queries)}",
             "the solver is not slower" if queries is None
@@ -171,32 +150,24 @@ def _tiles(run: RunFiles) -> Iterator[tuple[str, str, str]]:
     inserted, unique = _figure(run, "samples_inserted"), _figure(run, "samples_unique")
     if inserted is not None:
         share = figures.percent(unique / inserted) if unique is not None and inserted else None
-        yield "samples", _count(inserted), f"{share or figures.UNKNOWN} drawn at least once"
+        yield Tile("samples", _count(inserted), f"{share or figures.UNKNOWN} drawn at least once")
     reuse = _figure(run, "reuse_mean")
     if reuse is not None:
         even = _figure(run, "effective_share")
         more = f"{_count(_figure(run, 'samples_drawn'))} draws"
         more += "" if even is None else f", {figures.percent(even)} even"
-        yield "reuse", figures.number(reuse), more
+        yield Tile("reuse", figures.number(reuse), more)
     wall = _figure(run, "wall_seconds")
     if wall is not None:
         first = figures.seconds(_figure(run, "first_step_seconds"))
-        yield "wall time", figures.seconds(wall), f"first train step after {first}"
+        yield Tile("wall time", figures.seconds(wall), f"first train step after {first}")
     steps = _figure(run, "train_steps")
     if steps is not None and wall:
         rate = float(np.max(run.series.inserted_rate, initial=0.0))
-        yield "train steps", _count(steps), f"up to {figures.number(rate)} samples/s stored"
-
-
-def _tile(label: str, value: str, more: str) -> str:
-    return (
-        f'<div class="tile"><div class="label">{escape(label)}</div>'
-        f'<div class="value">{escape(value)}</div><div class="more">{escape(more)}</div></div>'
-    )
+        yield Tile("train steps", _count(steps), f"up to {figures.number(rate)} samples/s stored")
 
 
 def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
-    unit = figures.squared(_unit(run))
     streamed = _figure(run, "bytes_streamed")
     yield "members completed", _count(_figure(run, "members_completed"))
     yield "members failed", _count(_figure(run, "members_failed"))
@@ -205,12 +176,6 @@ def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "draws", _count(_figure(run, "samples_drawn"))
     yield "mean reuse", figures.number(_figure(run, "reuse_mean"))
     yield "train steps", _count(_figure(run, "train_steps"))
-    yield "validation mean squared error", figures.number(_figure(run, "validation_mse"), unit)
-    yield "validation relative L2", figures.percent(_figure(run, "validation_relative_l2"))
-    if run.rollouts:
-        rollout = _figure(run, "rollout_mse")
-        yield "rollouts, mean squared error", figures.number(rollout, unit)
-        yield "rollouts, relative L2", figures.percent(_figure(run, "rollout_relative_l2"))
     yield "wall time", figures.seconds(_figure(run, "wall_seconds"))
     yield "first train step after", figures.seconds(_figure(run, "first_step_seconds"))
     yield "trainer waited, mean over ranks", figures.seconds(_figure(run, "trainer_wait_seconds"))
@@ -218,63 +183,42 @@ def _rows(run: RunFiles) -> Iterator[tuple[str, str]]:
     yield "fields streamed", figures.UNKNOWN if streamed is None else figures.size(streamed)
 
 
-def _plot_cards(run: RunFiles) -> Iterator[str]:
-    series, unit = run.series, _unit(run)
+def _plot_cards(run: RunFiles) -> Iterator[Card]:
+    series = run.series
     if np.isfinite(series.loss).any():
-        yield card("Learning, by train step", "Values are on logarithmic scales.",
-                    plots.learning(series, against="train_step", unit=unit))  # fmt: skip
-        yield card("Learning, by wall time", "Dotted lines: where the study's phase changed.",
-                    plots.learning(series, against="elapsed", unit=unit))  # fmt: skip
+        yield _plot("Learning, by train step", "Values are on logarithmic scales.",
+                    plots.learning(series, against="train_step"))  # fmt: skip
+        yield _plot("Learning, by wall time", "Dotted lines: where the study's phase changed.",
+                    plots.learning(series, against="elapsed"))  # fmt: skip
     if series.elapsed.size > 1:
-        yield card("Reservoirs", "What could be drawn from, and what was still unseen.",
+        yield _plot("Reservoirs", "What could be drawn from, and what was still unseen.",
                     plots.population(series))  # fmt: skip
-        yield card("Throughput", "Over the last few seconds at each moment.",
+        yield _plot("Throughput", "Over the last few seconds at each moment.",
                     plots.throughput(series))  # fmt: skip
-        yield card("Waiting", "Who stood still, mean over ranks; totals below.",
+        yield _plot("Waiting", "Who stood still, mean over ranks; totals below.",
                     plots.waiting(series))  # fmt: skip
     if run.breakeven is not None:
-        yield card("Paid back", "A query is what the solver simulates a member for.",
+        yield _plot("Paid back", "A query is what the solver simulates a member for.",
                     error_plots.payback(run.breakeven))  # fmt: skip
-    if run.member_errors:
-        yield card("Validation members", "Sorted by error, at the newest validation.",
-                    plots.members(list(run.member_errors.values()), unit))  # fmt: skip
-    yield from error_cards.error_cards(run)
-    yield card("Numbers", "", facts([*_rows(run), *error_cards.cost_rows(run)]), wide=True)
+    yield from error_cards(run)
+    yield Card(title="Numbers", facts=[*_rows(run), *cost_rows(run)], wide=True)
 
 
-def _picture_cards(run: RunFiles) -> Iterator[str]:
+def _plot(title: str, note: str, drawing: Markup) -> Card:
+    return Card(title=title, note=note, drawings=[drawing])
+
+
+def _picture_cards(run: RunFiles) -> Iterator[Card]:
     if not run.pictures:
         return
     errors = ", ".join(
-        f"{one.place} {figures.number(math.sqrt(one.mse), _unit(run))}" for one in run.pictures
+        f"{one.place or one.member} {figures.percent(one.error)}" for one in run.pictures
     )
-    note = escape(
-        f"Members that were never trained on, at their last kept time. RMS error: {errors}. "
-        "Truth and prediction share one scale, errors another."
+    note = (
+        "Members that were never trained on, at their last kept time. Error of the member, of the "
+        f"fields' std: {errors}. Truth and prediction share one scale, errors another."
     )
     for channel in range(run.pictures[0].truth.shape[0]):
         named = run.channels.names[channel] if run.channels.names else f"channel {channel}"
-        picture = pictures.fields(run.pictures, channel, run.channels)
-        yield card(
-            f"Validation members: {escape(named)}",
-            note,
-            f'<div class="scroll">{picture}</div>',
-            wide=True,
-        )
-
-
-def _failure(text: str) -> str:
-    """One line, and a traceback below it where there is one."""
-    line, _, details = text.partition("\n")
-    return f"<li>{escape(line)}{f'<pre>{escape(details)}</pre>' if details else ''}</li>"
-
-
-def _text_cards(run: RunFiles, failed: list[str]) -> Iterator[str]:
-    if failed:
-        items = "".join(_failure(text) for text in failed)
-        yield card("What failed", "", f"<ul>{items}</ul>", wide=True)
-    if run.source:
-        yield (
-            '<article class="card wide"><details><summary>study.yaml</summary>'
-            f"<pre>{escape(run.source)}</pre></details></article>"
-        )
+        drawing = pictures.fields(run.pictures, channel, run.channels)
+        yield Card(title=f"Validation members: {named}", note=note, drawings=[drawing], wide=True)

@@ -13,15 +13,17 @@ from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64
+from jaxtyping import Float, Float64
 from pydantic import ValidationError
 
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError, carry_on
 from pipeline.stats.breakeven import Breakeven
+from pipeline.stats.members import Members, MemberTable, mean_errors
 from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import Phase
 from pipeline.study.config import StudyConfig
+from trainers.base import ValidationResult
 
 Curve = Float64[np.ndarray, " time"]
 ARRAYS = ("members", "steps", "times", "truth", "prediction")
@@ -37,8 +39,7 @@ class Series:
         train_step: Furthest of any rank; 0 before the first.
         loss: Mean over ranks; nan before the first train step.
         validated_step: Train step of the newest validation; 0 before the first.
-        validation_mse: nan before the first.
-        relative_l2: nan before the first.
+        validation_error: Mean of the fields' errors, in standard deviations; nan before the first.
         capacity: Slots of all ranks.
         held: Samples of all ranks that may be drawn from.
         unseen: Of those, never drawn.
@@ -53,8 +54,7 @@ class Series:
     train_step: Curve
     loss: Curve
     validated_step: Curve
-    validation_mse: Curve
-    relative_l2: Curve
+    validation_error: Curve
     capacity: Curve
     held: Curve
     unseen: Curve
@@ -84,16 +84,17 @@ class Picture:
     """One validation sample, in physical units.
 
     Attributes:
-        place: ``"best"``, ``"median"`` or ``"worst"`` among the validation members.
+        place: ``"best"``, ``"median"`` or ``"worst"`` among the validation members; empty where
+            their errors are unknown.
         member: Its number.
         time: In seconds.
-        mse: Over the member, not only this sample.
+        error: Error of the whole member, mean over its fields; None where it is unknown.
     """
 
     place: str
     member: int
     time: float
-    mse: float
+    error: float | None
     truth: Float[np.ndarray, " channel *grid"]
     prediction: Float[np.ndarray, " channel *grid"]
 
@@ -110,9 +111,8 @@ class RunFiles:
         last: The last line of ``metrics.jsonl``.
         series: All lines of it.
         channels: What the fields are.
-        member_errors: Mean squared error of each validation member, field's unit squared.
-        relative: Their relative errors, without rollouts.
-        rollouts: Relative errors of their rollouts; empty for tasks that do not step.
+        validation: Newest errors; None before the first validation.
+        members: Errors of each validation member.
         parameters: Of each member that was started, by name.
         regions: Their errors by each parameter, the strongest effect first.
         breakeven: When the study has paid; None where that is unknown.
@@ -126,9 +126,8 @@ class RunFiles:
     last: dict[str, Any]
     series: Series
     channels: Channels
-    member_errors: dict[int, float]
-    relative: dict[int, float]
-    rollouts: dict[int, float]
+    validation: ValidationResult | None
+    members: MemberTable
     parameters: dict[int, dict[str, float]]
     regions: tuple[ErrorsOf, ...]
     breakeven: Breakeven | None
@@ -145,8 +144,7 @@ def read(out: Path) -> RunFiles:
         rows.append(_row(stats))
         phases.append(stats["phase"])
         last = stats
-    members = _newest(last, "member_mse")
-    relative, rollouts = _newest(last, "member_relative_l2"), _newest(last, "member_rollout")
+    members = MemberTable.newest(paths.members)
     study, parameters = _study(config), parameters_of(_lines(paths.journal))
     return RunFiles(
         name=str(config.get("name", summary.get("name", out.name))),
@@ -156,13 +154,12 @@ def read(out: Path) -> RunFiles:
         last=last,
         series=_series(rows, tuple(phases)),
         channels=_channels(study),
-        member_errors=members,
-        relative=relative,
-        rollouts=rollouts,
+        validation=_newest(last),
+        members=members,
         parameters=parameters,
-        regions=_regions(study, parameters, rollouts or relative),
+        regions=_regions(study, parameters, members.shown),
         breakeven=_breakeven(summary.get("breakeven") or last.get("breakeven")),
-        pictures=_pictures(paths.validation, members),
+        pictures=_pictures(paths.validation, mean_errors(members.shown)),
     )
 
 
@@ -193,14 +190,13 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 def _row(stats: dict[str, Any]) -> tuple[float, ...]:
     reservoirs, ranks = stats["reservoirs"], stats["ranks"]
     started = [rank for rank in ranks if rank["train_step"] > 0]
-    newest = newest_validation(stats)
+    newest = _newest(stats)
     return (
         stats["elapsed_seconds"],
         max((rank["train_step"] for rank in ranks), default=0),
         _mean([rank["loss"] for rank in started], empty=np.nan),
-        0 if newest is None else newest["train_step"],
-        np.nan if newest is None else newest["mse"],
-        np.nan if newest is None else newest["relative_l2"],
+        0 if newest is None else newest.train_step,
+        np.nan if newest is None else newest.error,
         *(sum(one[name] for one in reservoirs) for name in ("capacity", "held", "unseen")),
         stats["samples_inserted_per_second"],
         stats["samples_drawn_per_second"],
@@ -222,18 +218,14 @@ def _series(rows: list[tuple[float, ...]], phases: tuple[Phase, ...]) -> Series:
     return Series(phase=phases, **columns)
 
 
-def newest_validation(stats: dict[str, Any]) -> dict[str, Any] | None:
+def _newest(stats: dict[str, Any]) -> ValidationResult | None:
     """The newest validation result that a line of ``metrics.jsonl`` holds."""
     results = [rank["validation"] for rank in stats.get("ranks", ()) if rank["validation"]]
-    return max(results, key=lambda result: int(result["train_step"]), default=None)
-
-
-def _newest(last: dict[str, Any], name: str) -> dict[int, float]:
-    """Member -> one kind of error over all its samples, from the newest validation."""
-    newest = newest_validation(last)
-    if newest is None:
-        return {}
-    return {int(member): float(error) for member, error in newest.get(name, {}).items()}
+    try:
+        found = [ValidationResult.from_json(one) for one in results]
+    except (KeyError, TypeError):  # of another version
+        return None
+    return max(found, key=lambda one: one.train_step, default=None)
 
 
 def _breakeven(tree: dict[str, Any] | None) -> Breakeven | None:
@@ -254,7 +246,7 @@ def _study(config: dict[str, Any]) -> StudyConfig | None:
 def _regions(
     study: StudyConfig | None,
     parameters: dict[int, dict[str, float]],
-    errors: dict[int, float],
+    errors: Members,
 ) -> tuple[ErrorsOf, ...]:
     found: tuple[ErrorsOf, ...] = ()
     with carry_on("error by parameter in the report"):
@@ -282,14 +274,14 @@ def _pictures(folder: Path, errors: dict[int, float]) -> tuple[Picture, ...]:
     truth, prediction = (np.concatenate([part[name] for part in parts]) for name in ARRAYS[3:])
     if members.size == 0:
         return ()
-    kept = _errors_of(members, truth, prediction) | {
-        member: errors[member] for member in map(int, np.unique(members)) if member in errors
-    }
-    order = sorted(kept, key=lambda member: (kept[member], member))
-    chosen = {"worst": order[-1], "median": order[(len(order) - 1) // 2], "best": order[0]}
+    kept = [int(member) for member in np.unique(members)]
+    order = sorted(kept, key=lambda member: (errors.get(member, np.inf), member))
+    named = {"worst": order[-1], "median": order[(len(order) - 1) // 2], "best": order[0]}
+    if not errors.keys() >= set(kept):
+        named = {}
     pictures = []
-    for member in dict.fromkeys(reversed(chosen.values())):
-        place = " and ".join(name for name in reversed(chosen) if chosen[name] == member)
+    for member in dict.fromkeys(reversed(named.values())) if named else kept:
+        place = " and ".join(name for name in reversed(named) if named[name] == member)
         mine = np.flatnonzero(members == member)
         row = int(mine[np.argmax(times[mine])])
         pictures.append(
@@ -297,7 +289,7 @@ def _pictures(folder: Path, errors: dict[int, float]) -> tuple[Picture, ...]:
                 place=place,
                 member=member,
                 time=float(times[row]),
-                mse=kept[member],
+                error=errors.get(member),
                 truth=truth[row],
                 prediction=prediction[row],
             )
@@ -311,13 +303,3 @@ def _arrays(path: Path) -> dict[str, np.ndarray] | None:
             return {name: arrays[name] for name in ARRAYS}
     except (OSError, ValueError, KeyError, BadZipFile, EOFError):
         return None
-
-
-def _errors_of(
-    members: Int64[np.ndarray, " sample"],
-    truth: Float[np.ndarray, " sample channel *grid"],
-    prediction: Float[np.ndarray, " sample channel *grid"],
-) -> dict[int, float]:
-    axes = tuple(range(1, truth.ndim))
-    squared = np.mean((prediction.astype(np.float64) - truth) ** 2, axis=axes)
-    return {int(one): float(squared[members == one].mean()) for one in np.unique(members)}

@@ -8,10 +8,10 @@
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
-from html import escape
 from typing import Any
 
 import matplotlib as mpl
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 BLUE, ORANGE, GREEN, PURPLE = "#4285f4", "#f2842b", "#2ba672", "#9a63e8"
@@ -56,7 +56,7 @@ def style(name: str) -> Iterator[None]:
         yield
 
 
-def markup(figure: Figure, label: str) -> str:
+def markup(figure: Figure, label: str) -> Markup:
     """One ``<svg>`` element that scales with its place and says what it shows."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
@@ -64,4 +64,4 @@ def markup(figure: Figure, label: str) -> str:
     svg = svg[svg.index("<svg") :]
     for placeholder, colour in _PAGE_COLOURS.items():
         svg = svg.replace(placeholder, colour)
-    return svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1)
+    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))

@@ -8,7 +8,7 @@
 
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Literal, Self, final, get_args
 
 from prometheus_client import CollectorRegistry, start_http_server
@@ -17,7 +17,8 @@ from prometheus_client.registry import Collector
 
 from deploy import figures
 from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
-from trainers.base import TrainStats
+from trainers.base import Errors, TrainStats
+from trainers.surrogate.card import STATISTICS
 
 LOOPBACK = "127.0.0.1"
 
@@ -102,11 +103,25 @@ def _members(stats: StudyStats) -> Iterator[Sample]:
         yield (state,), float(getattr(counts, state))
 
 
-def _errors(stats: StudyStats, name: str) -> Iterator[Sample]:
+def _kinds(stats: StudyStats) -> Iterator[tuple[str, Errors]]:
     result = figures.validation(stats)
-    spread = None if result is None else getattr(result, name)
-    if spread is not None:
-        yield from (((statistic,), value) for statistic, value in asdict(spread).items())
+    if result is not None:
+        yield "one_step", result.one_step
+        if result.rollout is not None:
+            yield "rollout", result.rollout
+
+
+def _by_field(stats: StudyStats, name: str) -> Iterator[Sample]:
+    for kind, errors in _kinds(stats):
+        yield from (((kind, one.name), float(getattr(one, name))) for one in errors.fields)
+
+
+def _by_statistic(stats: StudyStats) -> Iterator[Sample]:
+    for kind, errors in _kinds(stats):
+        for name in STATISTICS:
+            value = getattr(errors.spread, name)
+            if value is not None:
+                yield (kind, name), value
 
 
 def _cost(stats: StudyStats) -> Iterator[Sample]:
@@ -165,20 +180,25 @@ STUDY = (
            lambda s: s.solver_wait_seconds),
     _study("loss", "gauge", "Newest training loss of the normalised fields, mean over ranks.",
            figures.loss),
-    _study("validation_mse", "gauge", "Newest validation mean squared error, field unit squared.",
-           lambda s: None if (v := figures.validation(s)) is None else v.mse),
-    _study("validation_relative_l2_ratio", "gauge",
-           "Newest validation error relative to the truth, mean over samples.",
-           lambda s: None if (v := figures.validation(s)) is None else v.relative_l2),
-    Figure(name="headrace_validation_member_error_ratio", kind="gauge", labels=("statistic",),
-           help="Newest relative errors of the validation members: mean, median, p95 and so on.",
-           read=lambda s: _errors(s, "one_step_spread")),
-    _study("validation_rollout_mse", "gauge",
-           "Newest mean squared error of whole trajectories, field unit squared.",
-           lambda s: None if (v := figures.validation(s)) is None else v.rollout_mse),
-    Figure(name="headrace_validation_rollout_error_ratio", kind="gauge", labels=("statistic",),
-           help="The same statistics of the members' rollouts; absent for tasks that do not step.",
-           read=lambda s: _errors(s, "spread") if figures.steps(s) else iter(())),
+    _study("validation_error_ratio", "gauge",
+           "Newest validation error: mean of the fields' errors, in their standard deviations.",
+           lambda s: None if (v := figures.validation(s)) is None else v.error),
+    Figure(name="headrace_validation_mse", kind="gauge", labels=("kind", "field"),
+           help="Newest mean squared error, field unit squared; of rollouts for tasks that step.",
+           read=lambda s: _by_field(s, "mse")),
+    Figure(name="headrace_validation_relative_l2_ratio", kind="gauge", labels=("kind", "field"),
+           help="Newest error relative to the truth, mean over samples or rollouts.",
+           read=lambda s: _by_field(s, "relative_l2")),
+    Figure(name="headrace_validation_nrmse_ratio", kind="gauge", labels=("kind", "field"),
+           help="Newest root mean squared error, as a share of the field's standard deviation.",
+           read=lambda s: _by_field(s, "nrmse")),
+    Figure(name="headrace_validation_member_error_ratio", kind="gauge",
+           labels=("kind", "statistic"), read=_by_statistic,
+           help="Newest errors of the validation members: mean, median, p95 (from 20 members on), "
+           "p99 (from 100) and so on."),
+    Figure(name="headrace_validation_diverged_members", kind="gauge", labels=("kind",),
+           help="Validation members whose newest prediction is not finite.",
+           read=lambda s: (((kind,), float(e.spread.diverged)) for kind, e in _kinds(s))),
     Figure(name="headrace_cost_seconds", kind="counter", labels=("side",),
            help="Time for which solvers and ranks were held, sum over processes.", read=_cost),
     _study("solver_member_seconds", "gauge",

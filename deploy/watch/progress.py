@@ -21,7 +21,6 @@ from rich.text import Text
 from deploy import figures
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.stats import Phase, StudyStats, Waiting
-from trainers.base import Spread
 
 PANEL_WIDTH = 100
 MAX_CURVE_WIDTH = 30
@@ -63,16 +62,11 @@ class History:
         result = figures.validation(stats)
         if result is not None and result.train_step > self._validated_step:
             self._validated_step = result.train_step
-            self.errors.append(result.mse)
+            self.errors.append(result.error)
 
 
-def line(stats: StudyStats, *, unit: str = "") -> str:
-    """The study in one line of plain text.
-
-    Args:
-        stats: The figures.
-        unit: The field's unit, e.g. ``"K"``.
-    """
+def line(stats: StudyStats) -> str:
+    """The study in one line of plain text."""
     inserted = figures.total(stats, "inserted")
     parts = [
         f"[{figures.clock(stats.elapsed_seconds)}] {stats.phase}",
@@ -88,8 +82,7 @@ def line(stats: StudyStats, *, unit: str = "") -> str:
     ]
     result = figures.validation(stats)
     if result is not None:
-        mse = figures.number(result.mse, figures.squared(unit))
-        parts.append(f"validation {mse} ({figures.percent(result.relative_l2)})")
+        parts.append(f"validation {figures.errors(result.one_step)}")
     if stats.phase not in OVER:
         parts.append(figures.WAITING[stats.waiting])
         parts.append(f"{figures.seconds(stats.remaining_seconds)} left")
@@ -103,7 +96,7 @@ def _members_line(stats: StudyStats) -> str:
 
 
 def panel(
-    stats: StudyStats, history: History, *, name: str, unit: str = "", width: int = PANEL_WIDTH
+    stats: StudyStats, history: History, *, name: str, width: int = PANEL_WIDTH
 ) -> RenderableType:
     """The study as a panel for a terminal of ``width`` columns; bars shrink before text wraps."""
     width = min(width, PANEL_WIDTH)
@@ -114,7 +107,7 @@ def panel(
             Text(),
             _flow(stats, history, curve),
             Text(),
-            _learning(stats, history, unit, curve),
+            _learning(stats, history, curve),
         ),
         title=Text.assemble(("headrace ", "bold"), (name, "bold cyan")),
         title_align="left",
@@ -222,7 +215,7 @@ def _flow(stats: StudyStats, history: History, curve: int) -> Table:
     return table
 
 
-def _learning(stats: StudyStats, history: History, unit: str, curve: int) -> Table:
+def _learning(stats: StudyStats, history: History, curve: int) -> Table:
     table = _rows(curve)
     table.add_row(
         "loss",
@@ -235,22 +228,15 @@ def _learning(stats: StudyStats, history: History, unit: str, curve: int) -> Tab
     result = figures.validation(stats)
     text = Text(figures.UNKNOWN, "dim")
     if result is not None:
-        text = Text.assemble(
-            (figures.number(result.mse, figures.squared(unit)), "bold"),
-            (f"  relative {figures.percent(result.relative_l2)}", "dim"),
-        )
+        text = Text(figures.errors(result.one_step))
     table.add_row("validation", _curve(history.errors, curve, "yellow"), text)
-    if result is not None and result.spread is not None:
-        kind = "rollouts" if figures.steps(stats) else "members"
-        table.add_row("", Text(), Text.assemble((f"{kind} ", "dim"), _tail(result.spread)))
+    if result is not None:
+        kind = "members" if result.rollout is None else "rollouts"
+        tail = figures.tail(result.shown.spread)
+        table.add_row("", Text(), Text.assemble((f"{kind} ", "dim"), tail))
     if stats.breakeven is not None:
         table.add_row("paid back", Text(), Text(_paid(stats.breakeven)))
     return table
-
-
-def _tail(spread: Spread) -> str:
-    shown = (("median", spread.median), ("95 %", spread.p95), ("worst", spread.max))
-    return " · ".join(f"{name} {figures.percent(value)}" for name, value in shown)
 
 
 def _paid(paid: Breakeven) -> str:
@@ -274,16 +260,12 @@ class ProgressDisplay:
 
     Args:
         name: The study's name.
-        unit: The field's unit, e.g. ``"K"``.
         console: Where to write; standard error by default, so that standard output stays free.
         every: Seconds of study time between plain lines.
     """
 
-    def __init__(
-        self, *, name: str, unit: str = "", console: Console | None = None, every: float = 5.0
-    ) -> None:
+    def __init__(self, *, name: str, console: Console | None = None, every: float = 5.0) -> None:
         self._name = name
-        self._unit = unit
         self._console = Console(stderr=True) if console is None else console
         self._every = every
         self._history = History()
@@ -312,14 +294,11 @@ class ProgressDisplay:
                 stats,
                 self._history,
                 name=self._name,
-                unit=self._unit,
                 width=self._console.width,
             )
             self._live.update(view, refresh=True)
         elif stats.phase != self._phase or stats.elapsed_seconds - self._written_at >= self._every:
             # Not wrapped: a log file's lines are read by programs too.
-            self._console.print(
-                line(stats, unit=self._unit), soft_wrap=True, markup=False, highlight=False
-            )
+            self._console.print(line(stats), soft_wrap=True, markup=False, highlight=False)
             self._phase = stats.phase
             self._written_at = stats.elapsed_seconds

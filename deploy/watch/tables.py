@@ -6,14 +6,22 @@
 from rich.table import Table
 from rich.text import Text
 
-from deploy.figures import count, duration, number, percent, seconds, squared
+from deploy.figures import (
+    count,
+    duration,
+    field_error,
+    in_unit,
+    number,
+    percent,
+    seconds,
+    tail,
+)
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf
 from pipeline.stats.stats import Summary
 from pipeline.study.config import StudyConfig
 from pipeline.study.sections import CsvDesign, SourceConfig
 from solvers.configs.own import OwnConfig
-from trainers.base import Spread
 
 
 def table(study: StudyConfig) -> Table:
@@ -70,19 +78,18 @@ def memory(study: StudyConfig) -> str:
     )
 
 
-def summary(result: Summary, *, unit: str) -> Table:
+def summary(result: Summary) -> Table:
     """What a study came to."""
     rows = _rows(f"study {result.name}: done")
-    mse = number(result.validation_mse, squared(unit))
-    rows.add_row("validation error", f"{mse} (mean squared)")
-    rows.add_row("  relative", percent(result.validation_relative_l2))
-    for name, spread in (
-        ("  members", result.one_step_spread),
-        ("  rollouts", result.rollout_spread),
-    ):
-        if spread is not None:
-            rows.add_row(name, tail(spread))
-    if result.errors_by_region:
+    if result.validation_error is not None:
+        text = f"{percent(result.validation_error)} (RMS, of the fields' standard deviations)"
+        rows.add_row("validation error", text)
+    for name, errors in (("members", result.one_step), ("rollouts", result.rollout)):
+        if errors is not None:
+            rows.add_row(f"  {name}", tail(errors.spread))
+            for one in errors.fields:
+                rows.add_row(f"    {one.name}", field_error(one))
+    if result.errors_by_region and result.errors_by_region[0].effect is not None:
         rows.add_row("  most by", strongest(result.errors_by_region[0]))
     rows.add_row(
         "members",
@@ -117,18 +124,11 @@ def summary(result: Summary, *, unit: str) -> Table:
     return rows
 
 
-def tail(spread: Spread) -> str:
-    """How the members' relative errors differ, in one line."""
-    named = (("median", spread.median), ("95 %", spread.p95), ("99 %", spread.p99))
-    parts = [f"{name} {percent(value)}" for name, value in (*named, ("worst", spread.max))]
-    return ", ".join(parts)
-
-
 def strongest(errors: ErrorsOf) -> str:
     """Where the error is largest, by the parameter that it depends on most."""
     filled = [one for one in errors.ranges if one.mean is not None]
     worst = max(filled, key=lambda one: one.mean or 0.0)
-    low, high = number(worst.low), number(worst.high, "" if errors.unit == "1" else errors.unit)
+    low, high = number(worst.low), in_unit(worst.high, errors.unit)
     return f"{errors.name}: {percent(worst.mean)} on average from {low} to {high}"
 
 

@@ -6,12 +6,11 @@
 """
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final, TextIO, final
+from typing import Any, TextIO, final
 
-_BLOCK: Final = 1 << 16
+from trainers.durable import drop_cut_line, json_text
 
 
 @final
@@ -24,30 +23,13 @@ class Journal:
 
     def write(self, event: str, *, at: float, **facts: Any) -> None:
         """Append one event with its facts; ``at`` is seconds since the study began."""
-        line = json.dumps({"event": event, "at": round(at, 3), **facts})
+        line = json_text({"event": event, "at": round(at, 3), **facts})
         self._file.write(line + "\n")
         self._file.flush()
 
     def close(self) -> None:
         """Close the file. Safe to call twice."""
         self._file.close()
-
-
-def drop_cut_line(path: Path) -> None:
-    """Remove a last line that has no end, so that the next one begins a line of its own."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end:
-            start = max(0, end - _BLOCK)
-            file.seek(start)
-            place = file.read(end - start).rfind(b"\n")
-            if place >= 0:
-                file.truncate(start + place + 1)
-                return
-            end = start
-        file.truncate(0)
 
 
 def read(path: Path) -> Iterator[dict[str, Any]]:

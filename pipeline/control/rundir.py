@@ -8,17 +8,15 @@
 4. A folder that is made here is open to its user alone; one that was there keeps its mode.
 """
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, final
 
-from pipeline.control.journal import drop_cut_line
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER as RECORD
 from pipeline.stats.stats import StudyStats, Summary
-from trainers.durable import sole_writer, write_atomically
+from trainers.durable import drop_cut_line, json_text, sole_writer, write_atomically
 
 
 @final
@@ -81,6 +79,11 @@ class RunPaths:
     def card(self) -> Path:
         """The card of the surrogate; written last."""
         return self.folder / "model/card.json"
+
+    @property
+    def members(self) -> Path:
+        """Errors of the validation members, a line for each validation."""
+        return self.folder / "validation.jsonl"
 
     @property
     def validation(self) -> Path:
@@ -162,7 +165,7 @@ class RunDirectory:
         if self._metrics is None:
             drop_cut_line(self.paths.metrics)
             self._metrics = self._open.enter_context(self.paths.metrics.open("a", encoding="utf-8"))
-        self._metrics.write(json.dumps(stats.as_json()) + "\n")
+        self._metrics.write(json_text(stats.as_json()) + "\n")
         self._metrics.flush()
 
     def write_summary(self, summary: Summary) -> None:
@@ -181,4 +184,4 @@ def drop_empty(folder: Path) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    write_atomically(path, json.dumps(content, indent=2) + "\n")
+    write_atomically(path, json_text(content, indent=2) + "\n")

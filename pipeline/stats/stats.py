@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from pipeline.stats.breakeven import Breakeven, Cost
 from pipeline.stats.regions import ErrorsOf
-from trainers.base import QueryTime, Spread, TrainStats
+from trainers.base import Errors, QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed", "stopped"]
 Waiting = Literal["nobody", "trainer", "solvers"]
@@ -150,18 +150,14 @@ class Summary:
         samples_unique: Of those, drawn at least once.
         samples_drawn: Draws.
         reuse_mean: ``samples_drawn / samples_inserted``.
-        validation_mse: In the field's unit squared; None without validation members.
-        validation_relative_l2: Mean over validation samples; None without them.
         wall_seconds: From the start of the study to its end.
         first_step_seconds: From the start of the study to the first train step.
         trainer_wait_seconds: Time ranks waited for batches after their first step, mean over ranks.
         solver_wait_seconds: Time solvers waited for room in the reservoirs, sum over members.
         bytes_streamed: Field bytes stored in slots.
         notes: What a person should know of how it was trained: that it stopped early, say.
-        one_step_spread: How the members' relative errors differ, without rollouts.
-        rollout_mse: Of whole trajectories, field unit squared; None for tasks that do not step.
-        rollout_relative_l2: Mean over members, of the same.
-        rollout_spread: How the members' rollouts differ.
+        one_step: Errors of single predictions over the validation members; None without them.
+        rollout: Errors of their rollouts; None for tasks that do not step.
         errors_by_region: The members' errors by each parameter, the strongest effect first.
         query: How long the surrogate takes for a member.
         cost: What solvers and ranks have taken.
@@ -180,8 +176,6 @@ class Summary:
     samples_unique: int
     samples_drawn: int
     reuse_mean: float
-    validation_mse: float | None
-    validation_relative_l2: float | None
     train_steps: int
     wall_seconds: float
     first_step_seconds: float | None
@@ -189,10 +183,8 @@ class Summary:
     solver_wait_seconds: float
     bytes_streamed: int
     notes: tuple[str, ...] = ()
-    one_step_spread: Spread | None = None
-    rollout_mse: float | None = None
-    rollout_relative_l2: float | None = None
-    rollout_spread: Spread | None = None
+    one_step: Errors | None = None
+    rollout: Errors | None = None
     errors_by_region: tuple[ErrorsOf, ...] = ()
     query: QueryTime | None = None
     cost: Cost | None = None
@@ -203,6 +195,52 @@ class Summary:
     draws_by_tenth: tuple[float, ...] = ()
     effective_share: float | None = None
 
+    @property
+    def validation_error(self) -> float | None:
+        """What the training was judged by: mean of the fields' errors, in standard deviations."""
+        return None if self.one_step is None else self.one_step.nrmse
+
+    @property
+    def validation_mse(self) -> float | None:
+        """Mean squared error, where there is one field."""
+        return _of_one_field(self.one_step, "mse")
+
+    @property
+    def validation_relative_l2(self) -> float | None:
+        """Mean relative error of the validation samples, where there is one field."""
+        return _of_one_field(self.one_step, "relative_l2")
+
+    @property
+    def one_step_spread(self) -> Spread | None:
+        """How the errors of the members' single predictions differ."""
+        return None if self.one_step is None else self.one_step.spread
+
+    @property
+    def rollout_mse(self) -> float | None:
+        """Mean squared error of the rollouts, where there is one field."""
+        return _of_one_field(self.rollout, "mse")
+
+    @property
+    def rollout_relative_l2(self) -> float | None:
+        """Mean relative error of the rollouts, where there is one field."""
+        return _of_one_field(self.rollout, "relative_l2")
+
+    @property
+    def rollout_spread(self) -> Spread | None:
+        """How the errors of the members' rollouts differ."""
+        return None if self.rollout is None else self.rollout.spread
+
     def as_json(self) -> dict[str, Any]:
-        """Plain dict, ready for ``json.dumps``."""
-        return asdict(self) | {"notes": list(self.notes)}
+        """Plain dicts and lists; the properties stand beside the attributes."""
+        shown = {
+            name: getattr(self, name) for name, value in vars(Summary).items()
+            if isinstance(value, property)
+        }  # fmt: skip
+        spreads = {name: asdict(each) for name, each in shown.items() if isinstance(each, Spread)}
+        return asdict(self) | {"notes": list(self.notes)} | shown | spreads
+
+
+def _of_one_field(errors: Errors | None, name: str) -> float | None:
+    if errors is None or len(errors.fields) > 1:
+        return None
+    return float(getattr(errors.fields[0], name))

@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -124,9 +125,8 @@ def run(
             {each.validation.train_step for each in fed.reports if each.validation}
         ),
         "samples": validation.samples,
-        "mse": validation.mse,
-        "relative_l2": validation.relative_l2,
-        "member_mse": validation.member_mse,
+        "error": validation.error,
+        "errors": asdict(validation.one_step),
         "learning_rate": stats.learning_rate,
         "loss": stats.loss,
         "notes": stats.notes,

@@ -40,7 +40,7 @@ def outcome(concurrent: int, folder: Path, **trainer: Any) -> tuple[Any, ...]:
         for rank in json.loads(line)["ranks"]
     }
     last = [rank.loss for rank in result.stats.ranks]
-    told = (weights, arrays, last, summary.train_steps, summary.validation_mse)
+    told = (weights, arrays, last, summary.train_steps, summary.validation_error)
     return (*told, losses)
 
 

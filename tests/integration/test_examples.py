@@ -39,8 +39,8 @@ def everything_was_trained_on(study: StudyConfig, result: StudyResult) -> None:
     )
     assert summary.samples_inserted == summary.samples_unique == study.expected_samples
     assert summary.train_steps > 0
-    assert summary.validation_mse is not None
-    assert np.isfinite(summary.validation_mse)
+    assert summary.validation_error is not None
+    assert np.isfinite(summary.validation_error)
     surrogate = result.surrogate()
     assert surrogate.problem.field_names == study.spec.names
 

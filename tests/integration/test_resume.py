@@ -126,7 +126,7 @@ def check_the_end(out: Path, members: int) -> None:
     assert summary["members_failed"] == 0
     assert summary["samples_inserted"] == members * STEPS
     assert summary["samples_unique"] == members * STEPS
-    assert math.isfinite(summary["validation_mse"])
+    assert math.isfinite(summary["validation_error"])
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     elapsed = [line["elapsed_seconds"] for line in lines]
     assert elapsed == sorted(elapsed)
@@ -215,7 +215,7 @@ def outcome(out: Path) -> tuple[bytes, list[bytes], float]:
     with np.load(out / "validation" / "rank0.npz") as kept:
         arrays = [kept[name].tobytes() for name in sorted(kept.files)]
     weights = (out / "model" / "model.safetensors").read_bytes()
-    return weights, arrays, json.loads((out / "summary.json").read_text())["validation_mse"]
+    return weights, arrays, json.loads((out / "summary.json").read_text())["validation_error"]
 
 
 def losses_of(out: Path) -> dict[tuple[int, int], float]:

@@ -30,7 +30,7 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
 def outcome(result: StudyResult) -> tuple[Any, ...]:
     weights = (result.out / "model" / "model.safetensors").read_bytes()
     losses = [rank.loss for rank in result.stats.ranks]
-    return weights, losses, result.summary.validation_mse, result.summary.train_steps
+    return weights, losses, result.summary.validation_error, result.summary.train_steps
 
 
 def test_the_same_samples_give_the_same_weights(first: StudyResult, tmp_path: Path) -> None:

@@ -29,8 +29,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainers.base import BatchSource, QueryTime, Spread, ValidationResult
+from trainers.base import BatchSource, ValidationResult
 from trainers.checkpoints import files as checkpoint_files
+from trainers.durable import json_text
 from trainers.loop.learner import Learner, LearnerState
 from trainers.loop.lockstep import LockStep, Readiness, World
 from trainers.tasks.normalization import Normalization
@@ -253,7 +254,7 @@ class Saver:
             if rank == 0:
                 save_file(model, partial / "model.safetensors")
                 save_file(_copies(state.tensors), partial / "learner.safetensors")
-                (partial / "trainer.json").write_text(json.dumps(tree) + "\n", encoding="utf-8")
+                (partial / "trainer.json").write_text(json_text(tree) + "\n", encoding="utf-8")
             names = ("model.safetensors", "learner.safetensors", "trainer.json")
             first = [partial / name for name in names] if rank == 0 else []
             paths = [own / "generators.safetensors", *first]
@@ -277,7 +278,7 @@ class Saver:
     def _sealer(self, job: _Job, trained: Trained) -> Callable[[], None]:
         plan, result = self._plan, trained.validation()
         assert plan is not None
-        error = None if result is None or not math.isfinite(result.mse) else result.mse
+        error = None if result is None or not math.isfinite(result.error) else result.error
         size = plan.journal.stat().st_size if plan.journal is not None else None
 
         def seal() -> None:
@@ -332,15 +333,8 @@ def _copies(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _validation(tree: dict[str, Any] | None) -> ValidationResult | None:
-    """Read back what ``asdict`` and JSON made of it."""
-    if tree is None:
+    """Read back what was kept; None where another version kept it: it is measured again soon."""
+    try:
+        return None if tree is None else ValidationResult.from_json(tree)
+    except (KeyError, TypeError):
         return None
-    kinds = {"spread": Spread, "one_step_spread": Spread, "query": QueryTime}
-    whole = tree | {
-        name: kinds[name](**value)
-        if name in kinds
-        else {int(member): error for member, error in value.items()}
-        for name, value in tree.items()
-        if isinstance(value, dict)
-    }
-    return ValidationResult(**whole)

@@ -5,7 +5,7 @@ alike (``LockStep.of_first``).
 
 Invariants (``tests/unit/trainers/loop/test_progress.py``):
 
-1. An error that is not a number never counts as lower.
+1. An error that is not finite decides nothing: it is neither lower nor waited for.
 2. After ``patience`` validations in a row without a lower error, once; then it is counted anew.
 3. Its state is plain JSON, and goes on where it was.
 """
@@ -32,6 +32,8 @@ class Patience:
 
     def ends(self, error: float) -> bool:
         """Take in an error; whether it is the last that is waited for."""
+        if not math.isfinite(error):
+            return False
         if error < self.lowest - self._min_delta:
             self.lowest, self._without = error, 0
             return False

@@ -11,16 +11,19 @@ Invariants (``tests/unit/trainers/surrogate/test_card.py``):
 """
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trainers.durable import write_atomically
+from trainers.base import P95_MEMBERS, P99_MEMBERS
+from trainers.durable import json_text, write_atomically
 
 Card = dict[str, Any]
 FORMAT: Final = 2
 STATISTICS: Final = ("mean", "median", "p95", "p99", "max", "std")
 HEADINGS: Final = ("mean", "median", "95 %", "99 %", "largest", "std")
+INFINITE: Final = "infinite"
 
 
 def find(path: Path | str) -> Path:
@@ -60,7 +63,8 @@ def read(folder: Path) -> Card:
 
 def write(folder: Path, card: Card) -> None:
     """Write ``card.md``, then ``card.json``; either replaces what was there."""
-    for name, text in (("card.md", render(card)), ("card.json", json.dumps(card, indent=2) + "\n")):
+    strict = json_text(card, indent=2) + "\n"
+    for name, text in (("card.md", render(json.loads(strict))), ("card.json", strict)):
         write_atomically(folder / name, text)
 
 
@@ -70,7 +74,7 @@ def complete(folder: Path, facts: Mapping[str, Any]) -> None:
 
 
 def render(card: Card) -> str:
-    """The card as a person reads it, in Markdown."""
+    """The card as a person reads it, in Markdown; a number that is not finite is None in it."""
     study = card.get("study", {})
     lines = [f"# Surrogate of {study['name']}" if "name" in study else "# Surrogate", ""]
     lines += [_in_one_sentence(card), ""]
@@ -148,42 +152,67 @@ def _errors(card: Card) -> Iterator[str]:
     if result is None:
         yield "There were no validation members: nobody knows how wrong it is."
         return
-    members = len(result["member_mse"])
+    kinds = {"every snapshot": result["one_step"]}
+    if result["rollout"] is not None:
+        kinds = {"one step": result["one_step"], "rollout of the whole member": result["rollout"]}
     yield (
-        f"Over {members} member(s) that were never trained on, {result['samples']} samples: "
-        f"relative L2 error of each member, in per cent."
+        f"Over {result['one_step']['spread']['members']} member(s) that were never trained on, "
+        f"{result['samples']} samples."
     )
     yield ""
-    rows = []
-    steps = bool(result.get("member_rollout"))
-    for name, spread in (
-        ("one step" if steps else "every snapshot", result.get("one_step_spread")),
-        ("rollout of the whole member", result.get("spread") if steps else None),
-    ):
-        if spread is not None:
-            rows.append([name, *(f"{100 * spread[key]:.3g}" for key in STATISTICS)])
-    yield from _table(["", *HEADINGS], rows)
+    rows = [
+        [one["name"], name, _root(one), _infinite(one["nrmse"]),
+         _percent(one["relative_l2"]) if one["mse"] is not None else INFINITE]
+        for name, errors in kinds.items()
+        for one in errors["fields"]
+    ]  # fmt: skip
+    yield from _table(["field", "", "RMS error", "of its std / %", "relative L2 / %"], rows)
     yield ""
-    yield f"Mean squared error: {_number(result['mse'])} (field units squared)."
-    if result.get("rollout_mse") is not None:
-        yield f"Of the rollouts: {_number(result['rollout_mse'])}."
+    yield (
+        "Error of each member in per cent: the mean of its fields' RMS errors, each as a share of "
+        "the field's standard deviation. A member whose prediction is not finite has diverged."
+    )
+    yield ""
+    rows = [[name, *_statistics(errors["spread"])] for name, errors in kinds.items()]
+    yield from _table(["", *HEADINGS, "members", "diverged"], rows)
+
+
+def _root(one: Mapping[str, Any]) -> str:
+    if one["mse"] is None:
+        return INFINITE
+    return f"{_number(math.sqrt(one['mse']))} {_unit(one['unit'])}".rstrip()
+
+
+def _statistics(spread: Mapping[str, Any]) -> Iterator[str]:
+    fewest = {"p95": P95_MEMBERS, "p99": P99_MEMBERS}
+    for name in STATISTICS:
+        too_few = spread["members"] < fewest.get(name, 1)
+        yield "" if too_few else _infinite(spread[name])
+    yield from (str(spread[name]) for name in ("members", "diverged"))
 
 
 def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if not regions:
         return
+    names = [name for part in regions[0]["ranges"] for name in part["fields"]]
+    names = list(dict.fromkeys(names)) if len(set(names)) > 1 else []
     rows = [
         [
             one["name"],
             f"{part['low']:.4g} to {part['high']:.4g} {_unit(one['unit'])}".rstrip(),
             str(part["members"]),
+            str(part["diverged"]),
             _percent(part["mean"]),
             _percent(part["max"]),
+            *(_percent(part["fields"].get(name)) for name in names),
         ]
         for one in regions
         for part in one["ranges"]
     ]
-    yield from _table(["parameter", "range", "members", "mean error / %", "largest / %"], rows)
+    yield "Errors of the members that have not diverged."
+    yield ""
+    heads = ["parameter", "range", "members", "diverged", "mean error / %", "largest / %"]
+    yield from _table([*heads, *(f"{name} / %" for name in names)], rows)
 
 
 def _training(card: Card) -> Iterator[str]:
@@ -255,6 +284,10 @@ def _number(value: float) -> str:
 
 def _unit(unit: str) -> str:
     return "" if unit == "1" else unit
+
+
+def _infinite(share: float | None) -> str:
+    return INFINITE if share is None else _percent(share)
 
 
 def _percent(share: float | None) -> str:

@@ -1,6 +1,7 @@
-"""Validation: errors in physical units over members that are never trained on.
+"""Validation: errors of each field over members that are never trained on.
 
-Each rank holds a share of every member's samples; the errors are summed over the ranks.
+Each rank holds a share of every member's samples; the errors are summed over the ranks. Those of
+each member go into a table, ``validation.jsonl``: a line for each validation, and nowhere else.
 
 Invariants (``tests/unit/trainers/validation/test_evaluate.py``, ``tests/integration/test_ddp.py``):
 
@@ -10,50 +11,56 @@ Invariants (``tests/unit/trainers/validation/test_evaluate.py``, ``tests/integra
 4. No training batch is drawn, and the network is left in training mode.
 """
 
-import math
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, final
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
-from torch import Tensor, nn
+from torch import nn
 
-from trainers.base import BatchSource, Held, QueryTime, Spread, ValidationResult
+from trainers.base import BatchSource, Held, QueryTime, ValidationResult
+from trainers.durable import append_line
 from trainers.loop.lockstep import LockStep
 from trainers.loop.staging import tensor_over
 from trainers.tasks.base import Compared, Task
 from trainers.tasks.stepping import Stepping
+from trainers.validation.members import add_up, compare_rows, sum_by_member
 from trainers.validation.speed import query_time
 from trainers.validation.trajectories import Trajectory, trajectories
 
 CHUNK_BYTES: Final = 64 * 2**20
 KEPT_BYTES: Final = 256 * 2**20
-COLUMNS: Final = 7  # of the rows that ranks exchange
 
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SampleErrors:
-    """Of each sample held by a rank.
-
-    Attributes:
-        squared: Mean squared error, unit of the field squared.
-        relative: ||prediction - truth|| / ||truth||; nan where the truth is zero everywhere.
-    """
-
-    squared: Float64[np.ndarray, " sample"]
-    relative: Float64[np.ndarray, " sample"]
+_log = logging.getLogger(__name__)
 
 
 @final
 class Validation:
-    """Measures one network against what a source holds for validation."""
+    """Measures one network against what a source holds for validation.
 
-    def __init__(self, source: BatchSource, task: Task, model: nn.Module, ranks: LockStep) -> None:
+    Args:
+        source: Holds this rank's share of the samples.
+        task: How the network is used.
+        model: The network.
+        ranks: The collectives of the training.
+        table: File that the members' errors are appended to; None: they are not kept.
+    """
+
+    def __init__(
+        self,
+        source: BatchSource,
+        task: Task,
+        model: nn.Module,
+        ranks: LockStep,
+        table: Path | None = None,
+    ) -> None:
         self._source, self._task, self._model, self._ranks = source, task, model, ranks
+        self._table = table
+        self._newest: dict[int, list[float]] = {}  # errors of each member, one a field
         self._held: Held | None = None
         self._query: QueryTime | None = None
 
@@ -68,13 +75,13 @@ class Validation:
         """The same over what has arrived; None when nothing has. Called by all ranks."""
         return self._measure(self._hold(), train_step)
 
-    def write(self, path: Path, result: ValidationResult) -> None:
+    def write(self, path: Path) -> None:
         """Write this rank's snapshots of the best, the median and the worst member, as ``.npz``.
 
         Tasks that step are shown as rollouts. Snapshots of large members are thinned out evenly.
         """
         held = self._hold()
-        wanted = [member for member in telling_members(result) if member in held.members]
+        wanted = [member for member in telling_members(self._newest) if member in held.members]
         kept = max(1, KEPT_BYTES // (2 * held.fields[:1, :1].nbytes or 1))
         rows = []
         if isinstance(self._task, Stepping):
@@ -114,12 +121,37 @@ class Validation:
         return self._held
 
     def _measure(self, held: Held, train_step: int) -> ValidationResult | None:
-        rows = _per_member(held.members, self._errors(held), self._rollout_errors(held))
-        padded = np.full((self._ranks.most(len(rows)), COLUMNS), -1.0)
-        padded[: len(rows)] = rows
-        everyone = self._ranks.gather(padded).reshape(-1, COLUMNS)
-        result = _result(everyone[everyone[:, 0] >= 0], train_step)
-        return None if result is None else replace(result, query=self._query_time())
+        mine = sum_by_member(held.members, self._errors(held), self._rollout_errors(held))
+        padded = np.full((self._ranks.most(len(mine)), mine.shape[1]), -1.0)
+        padded[: len(mine)] = mine
+        everyone = self._ranks.gather(padded).reshape(-1, mine.shape[1])
+        rows = everyone[everyone[:, 0] >= 0]
+        if len(rows) == 0:
+            return None
+        one_step, rollout = add_up(rows)
+        self._newest = rollout.nrmse or one_step.nrmse
+        problem = self._task.problem
+        if self._table is not None:
+            line = {
+                "train_step": train_step,
+                "fields": problem.field_names[: problem.num_predicted],
+                "std": one_step.std.tolist(),
+                "one_step": one_step.nrmse,
+                "rollout": rollout.nrmse,
+            }
+            try:
+                append_line(self._table, line)
+            except OSError as error:  # a full disk must not end the training
+                _log.warning("the errors of the validation members are not kept: %s", error)
+        errors = one_step.errors(problem)
+        assert errors is not None
+        return ValidationResult(
+            train_step=train_step,
+            samples=int(one_step.samples.sum()),
+            one_step=errors,
+            rollout=rollout.errors(problem),
+            query=self._query_time(),
+        )
 
     def _query_time(self) -> QueryTime:
         """Measured once: training does not change how long a network takes."""
@@ -128,15 +160,13 @@ class Validation:
                 self._query = query_time(self._task, self._model)
         return self._query
 
-    def _errors(self, held: Held) -> SampleErrors:
-        count = len(held.members)
-        squared, relative = np.empty(count), np.empty(count)
-        for part in _parts(count, held.fields[:1].nbytes):
-            compared = self._compare(held, part)
-            squared[part], relative[part] = _of_rows(compared.prediction, compared.truth)
-        return SampleErrors(squared=squared, relative=relative)
+    def _errors(self, held: Held) -> Float64[np.ndarray, " 4 sample channel"]:
+        found = np.empty((4, len(held.members), self._task.problem.num_predicted))
+        for part in _parts(len(held.members), held.fields[:1].nbytes):
+            found[:, part] = compare_rows(*self._compare(held, part))
+        return found
 
-    def _rollout_errors(self, held: Held) -> dict[int, tuple[float, float]]:
+    def _rollout_errors(self, held: Held) -> dict[int, Float64[np.ndarray, " 2 channel"]]:
         """Member -> mean square and relative error of its trajectory; empty where nothing steps."""
         if not isinstance(self._task, Stepping):
             return {}
@@ -148,11 +178,10 @@ class Validation:
                 known = trajectory.known[self._task.history :]
                 truth = trajectory.fields[self._task.history :, : prediction.shape[1]]
                 pair = (
-                    torch.from_numpy(each[known].astype(np.float32)).flatten()[None]
+                    torch.from_numpy(each[known].astype(np.float32))[None]
                     for each in (prediction, truth)
                 )
-                (squared,), (relative,) = _of_rows(*pair)
-                errors[trajectory.member] = float(squared), float(relative)
+                errors[trajectory.member] = compare_rows(*pair)[:2, 0]
         return errors
 
     def _rollouts(
@@ -201,19 +230,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         model.train()
 
 
-def _of_rows(
-    prediction: Float32[Tensor, " row *rest"], truth: Float32[Tensor, " row *rest"]
-) -> tuple[Float64[np.ndarray, " row"], Float64[np.ndarray, " row"]]:
-    """Mean squared and relative error of each row; nan where the truth is zero everywhere."""
-    error = (prediction - truth).square().flatten(1).mean(1, dtype=torch.float64)
-    size = truth.square().flatten(1).mean(1, dtype=torch.float64)
-    ratio = torch.where(size > 0, torch.sqrt(error / size), torch.nan)
-    return error.numpy(), ratio.numpy()
-
-
-def telling_members(result: ValidationResult) -> list[int]:
+def telling_members(errors: Mapping[int, Sequence[float]]) -> list[int]:
     """The best, the median and the worst member; fewer when there are fewer."""
-    ordered = sorted(result.member_mse, key=lambda member: (result.member_mse[member], member))
+    ordered = sorted(errors, key=lambda member: (sum(errors[member]), member))
     telling = (ordered[0], ordered[(len(ordered) - 1) // 2], ordered[-1])
     return list(dict.fromkeys(telling))
 
@@ -221,62 +240,3 @@ def telling_members(result: ValidationResult) -> list[int]:
 def _parts(count: int, sample_bytes: int) -> list[slice]:
     step = max(1, CHUNK_BYTES // max(1, sample_bytes))
     return [slice(start, min(start + step, count)) for start in range(0, count, step)]
-
-
-def _per_member(
-    members: Int64[np.ndarray, " sample"],
-    errors: SampleErrors,
-    rollouts: Mapping[int, tuple[float, float]],
-) -> Float64[np.ndarray, " member columns"]:
-    """Rows of member, samples, sum of squared errors, number and sum of relative ones, ...
-
-    ... and of the rollout's mean square and relative error, nan where there is none.
-    """
-    numbers, places = np.unique(members, return_inverse=True)
-    known = ~np.isnan(errors.relative)
-
-    def total(weights: Float64[np.ndarray, " sample"]) -> Float64[np.ndarray, " member"]:
-        sums = np.bincount(places, weights=weights, minlength=len(numbers))
-        return sums.astype(np.float64)  # bincount of nothing is of integers
-
-    none = (math.nan, math.nan)
-    columns = (
-        numbers.astype(np.float64),
-        total(np.ones(len(members))),
-        total(errors.squared),
-        total(known.astype(np.float64)),
-        total(np.where(known, errors.relative, 0.0)),
-        np.array([rollouts.get(int(number), none)[0] for number in numbers], np.float64),
-        np.array([rollouts.get(int(number), none)[1] for number in numbers], np.float64),
-    )
-    return np.stack(columns, axis=1)
-
-
-def _result(rows: Float64[np.ndarray, " row columns"], train_step: int) -> ValidationResult | None:
-    """Add up the rows of all ranks."""
-    if len(rows) == 0:
-        return None
-    members, places = np.unique(rows[:, 0], return_inverse=True)
-    names = [int(member) for member in members]
-
-    def total(column: int) -> Float64[np.ndarray, " member"]:
-        return np.bincount(places, weights=rows[:, column])
-
-    samples, squared, known, relative = (total(column) for column in (1, 2, 3, 4))
-    with np.errstate(invalid="ignore"):
-        of_member = relative / known  # nan for a member whose truth is zero everywhere
-    rolled = rows[~np.isnan(rows[:, 5])]
-    rollout = {int(row[0]): float(row[6]) for row in rolled}
-    return ValidationResult(
-        train_step=train_step,
-        samples=int(samples.sum()),
-        mse=float(squared.sum() / samples.sum()),
-        relative_l2=float(relative.sum() / known.sum()) if known.sum() else math.nan,
-        member_mse=dict(zip(names, (squared / samples).tolist(), strict=True)),
-        member_relative_l2=dict(zip(names, of_member.tolist(), strict=True)),
-        rollout_mse=float(rolled[:, 5].mean()) if len(rolled) else None,
-        rollout_relative_l2=float(np.nanmean(rolled[:, 6])) if len(rolled) else None,
-        member_rollout=rollout,
-        spread=Spread.of(rollout.values() if rollout else of_member.tolist()),
-        one_step_spread=Spread.of(of_member.tolist()),
-    )

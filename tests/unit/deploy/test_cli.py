@@ -1,5 +1,6 @@
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -30,13 +31,13 @@ from pipeline.study.load import load
 from pipeline.study.sections import RecordConfig
 from solvers.registry import SOLVERS
 from tests import decay_study
-from trainers.base import Spread
+from tests.errors import made_errors
 from trainers.models.registry import MODELS
 
 SUMMARY = Summary(
     name="heat-2d", members_completed=60, members_failed=1, samples_inserted=2950,
-    samples_unique=2950, samples_drawn=23_600, reuse_mean=8.0, validation_mse=41.5,
-    validation_relative_l2=0.0213, train_steps=1180, wall_seconds=75.2, first_step_seconds=9.04,
+    samples_unique=2950, samples_drawn=23_600, reuse_mean=8.0,
+    one_step=made_errors(mse=41.5), train_steps=1180, wall_seconds=75.2, first_step_seconds=9.04,
     trainer_wait_seconds=3.5, solver_wait_seconds=0.25, bytes_streamed=48_332_800,
 )  # fmt: skip
 
@@ -312,7 +313,8 @@ def test_run_hands_over_the_study_and_shows_the_result(study: Path, fake: FakeRu
     assert list(fake.observers) == []
     assert fake.reported == [fake.out]
     for words in (
-        "41.5 K²", "2.1 %", "60 completed, 1 failed", "2,950 stored, 2,950 of them drawn",
+        "6.44 K (20 % of its std)", "n = 2", "60 completed, 1 failed",
+        "2,950 stored, 2,950 of them drawn",
         "23,600, 8.00 for each sample", "1,180", "1 min 15 s", "46.1 MiB",
         f"report  {fake.out / 'report.html'}", f"model   {fake.out / 'model'}",
     ):  # fmt: skip
@@ -599,7 +601,7 @@ def test_slurm_refuses_a_bad_study_and_a_bad_option(study: Path) -> None:
 
 def result_table(result: Summary) -> str:
     text = io.StringIO()
-    Console(file=text, width=120).print(overview.summary(result, unit="K"))
+    Console(file=text, width=120).print(overview.summary(result))
     return text.getvalue()
 
 
@@ -617,14 +619,17 @@ def test_the_result_has_the_tail_of_the_errors_and_when_the_study_has_paid() -> 
     text = result_table(
         replace(
             SUMMARY,
-            one_step_spread=Spread.of([0.01, 0.02, 0.05]),
-            rollout_spread=Spread.of([0.1, 0.2, 0.5]),
+            one_step=made_errors([0.01, 0.02, 0.05] * 7),
+            rollout=made_errors([0.1, 0.2, math.inf], fields=[("depth", "m"), ("flow", "m^2/s")]),
             errors_by_region=(ErrorsOf(name="west", unit="K", effect=0.4, ranges=ranges),),
             breakeven=paid,
         )
     )
-    assert "median 2 %, 95 % 4.7 %, 99 % 4.9 %, worst 5 %" in text
-    assert "median 20 %" in text
+    assert "median 2 %, 95 % 5 %, worst 5 % (n = 21)" in text
+    assert "median 20 %, worst infinite, 1 diverged (n = 3)" in text
+    text = " ".join(text.split())
+    assert "temperature 2.00 K (20 % of its std)" in text
+    assert "flow 2.00 m^2/s (20 % of its std)" in text
     assert "west: 6 % on average from 300 to 500 K" in text
     assert "after 202 queries (4.00 ms instead of 500 ms each)" in text
     batched = replace(paid, queries=None)

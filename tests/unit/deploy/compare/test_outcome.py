@@ -8,23 +8,25 @@ import pytest
 from deploy.compare.methods import steps_per_second
 from deploy.compare.outcome import Outcome, Point, ends, middle, verdict
 from deploy.compare.page import page, rows, writing
+from tests.errors import made_errors
 from tests.small_study import small_study
 
 ONLINE = Outcome(
     method="reservoir", online=True, seed=3, members=250, samples=25_000, draws=90_000,
     train_steps=9_000, wall_seconds=61.0, first_step_seconds=21.0, wait_seconds=0.5,
     batches_per_second=230.0, samples_per_second=2300.0, bytes_written=9_000, disk_bytes=12_000,
-    mse=20.0, relative_l2=0.01, spread={"p95": 0.03, "max": 0.05}, load=(1.0, 2.0),
+    error=0.2, fields=made_errors().fields, spread=made_errors([0.03] * 19 + [0.05]).spread,
+    load=(1.0, 2.0),
     course=(
-        Point(seconds=30.0, train_step=2000, members=100, mse=None, relative_l2=None, tail=None),
-        Point(seconds=40.0, train_step=4000, members=180, mse=90.0, relative_l2=0.03, tail=0.09),
-        Point(seconds=60.0, train_step=9000, members=250, mse=20.0, relative_l2=0.01, tail=0.03),
+        Point(seconds=30.0, train_step=2000, members=100, error=None, tail=None),
+        Point(seconds=40.0, train_step=4000, members=180, error=0.9, tail=0.09),
+        Point(seconds=60.0, train_step=9000, members=250, error=0.2, tail=0.03),
     ),
 )  # fmt: skip
 OFFLINE = replace(
-    ONLINE, method="npy:10", online=False, mse=40.0, batches_per_second=460.0, wait_seconds=0.5,
+    ONLINE, method="npy:10", online=False, error=0.4, batches_per_second=460.0, wait_seconds=0.5,
     bytes_written=410_000_000, disk_bytes=411_000_000, first_step_seconds=7.0,
-    spread={"p95": 0.02, "max": 0.04},
+    spread=made_errors([0.02] * 19 + [0.04]).spread,
 )  # fmt: skip
 WRITTEN: dict[str, Any] = {
     "seed": 3, "members": 250, "failed": 2, "wall_seconds": 33.0, "solve_seconds": 51.0,
@@ -33,13 +35,13 @@ WRITTEN: dict[str, Any] = {
 
 
 def sentence(about: str, *outcomes: Outcome) -> str:
-    (found,) = [line for line in verdict(outcomes, "K") if line.startswith(about)]
+    (found,) = [line for line in verdict(outcomes) if line.startswith(about)]
     return found
 
 
 def test_a_sentence_says_plainly_who_wins() -> None:
     error = sentence("validation error", ONLINE, OFFLINE)
-    assert ": online wins; 20.0 K² online (reservoir), 40.0 K² offline (npy:10), 50 % less" in error
+    assert ": online wins; 20 % online (reservoir), 40 % offline (npy:10), 50 % less" in error
     assert ": offline wins; " in sentence("tail", ONLINE, OFFLINE)
     assert "2.00 times as much" in sentence("batches per second", ONLINE, OFFLINE)
     assert ": offline wins; 230/s online" in sentence("batches per second", ONLINE, OFFLINE)
@@ -49,16 +51,16 @@ def test_a_sentence_says_plainly_who_wins() -> None:
 
 def test_the_best_of_each_side_is_compared_by_its_median() -> None:
     outcomes = [
-        *(replace(ONLINE, seed=seed, mse=mse) for seed, mse in enumerate((10.0, 50.0, 30.0))),
-        *(replace(ONLINE, method="fifo", seed=seed, mse=45.0) for seed in range(3)),
+        *(replace(ONLINE, seed=seed, error=error) for seed, error in enumerate((0.1, 0.5, 0.3))),
+        *(replace(ONLINE, method="fifo", seed=seed, error=0.45) for seed in range(3)),
         OFFLINE,
     ]
-    assert middle(outcomes, "reservoir", lambda one: one.mse) == 30.0
-    assert ends(outcomes, "reservoir", lambda one: one.mse) == (10.0, 50.0)
+    assert middle(outcomes, "reservoir", lambda one: one.error) == 0.3
+    assert ends(outcomes, "reservoir", lambda one: one.error) == (0.1, 0.5)
     error = sentence("validation error", *outcomes)
-    assert "30.0 K² online (reservoir), 40.0 K² offline" in error
+    assert "30 % online (reservoir), 40 % offline" in error
     assert error.endswith("25 % less (the ranges over the seeds overlap)")
-    agreeing = [replace(ONLINE, seed=4, mse=25.0), *outcomes[:1], OFFLINE]
+    agreeing = [replace(ONLINE, seed=4, error=0.25), *outcomes[:1], OFFLINE]
     assert "overlap" not in sentence("validation error", *agreeing)
 
 
@@ -71,17 +73,17 @@ def test_a_second_of_waiting_is_no_victory() -> None:
 
 
 def test_with_one_side_alone_nobody_wins() -> None:
-    assert list(verdict([ONLINE], "K")) == []
+    assert list(verdict([ONLINE])) == []
 
 
 def test_rows_have_the_range_over_the_seeds() -> None:
     alone, several = (
-        next(iter(rows(outcomes, "K")))
-        for outcomes in ([ONLINE], [ONLINE, replace(ONLINE, seed=4, mse=30.0)])
+        next(iter(rows(outcomes)))
+        for outcomes in ([ONLINE], [ONLINE, replace(ONLINE, seed=4, error=0.3)])
     )
     assert alone[0] == several[0] == "reservoir"
-    assert "20.0" in alone
-    assert "25.0 (20.0 to 30.0)" in several
+    assert "20 %" in alone
+    assert "25 % (20 % to 30 %)" in several
 
 
 def test_steps_per_second_are_of_the_time_in_which_they_were_taken() -> None:

@@ -1,7 +1,9 @@
 """deploy/report: one page from whatever a run left."""
 
 import json
+import math
 import re
+from dataclasses import asdict
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -14,15 +16,20 @@ from deploy.report import error_plots, pictures, plots, runfiles, svg
 from deploy.report.report import write_report
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorRange, ErrorsOf
+from tests.errors import made_errors
 from tests.fake_study import (
     MEMBERS,
     RANKS,
     SAMPLES_PER_MEMBER,
+    STD,
     WALL_SECONDS,
+    members_at,
     stats_at,
     write_run,
     write_validation,
 )
+from tests.strict import strict_json
+from trainers.durable import append_line, json_text
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -90,14 +97,14 @@ def test_a_finished_study_has_every_card_and_number(tmp_run: Path) -> None:
         "Throughput",
         "Waiting",
         "Paid back",
-        "Validation members",
+        "How wrong each field is",
         "How errors are spread over the members",
         "Where errors are large",
         "Numbers",
         "Validation members: temperature",
         "What failed",
     ]
-    assert len(page.plots) == 11
+    assert len(page.plots) == 9
     assert facts(text) == {
         "members completed": "39",
         "members failed": "1",
@@ -106,8 +113,6 @@ def test_a_finished_study_has_every_card_and_number(tmp_run: Path) -> None:
         "draws": "11,020",
         "mean reuse": "7.68",
         "train steps": "1,102",
-        "validation mean squared error": "238 K²",
-        "validation relative L2": "5.1 %",
         "wall time": "36 s",
         "first train step after": "6.1 s",
         "trainer waited, mean over ranks": "3.0 s",
@@ -155,7 +160,7 @@ def test_every_text_of_the_run_is_escaped(tmp_run: Path) -> None:
         (0.0, "starting", ["Numbers"]),
         (4.0, "filling", ["Reservoirs", "Throughput", "Waiting", "Numbers"]),
         (20.0, "training", ["Learning, by train step", "Learning, by wall time", "Reservoirs",
-                            "Throughput", "Waiting", "Paid back", "Validation members",
+                            "Throughput", "Waiting", "Paid back", "How wrong each field is",
                             "How errors are spread over the members", "Where errors are large",
                             "Numbers"]),
     ],
@@ -191,7 +196,7 @@ def test_a_missing_part_leaves_its_card_out(tmp_run: Path, missing: str) -> None
     assert any("temperature" in one for one in page.headings) == (
         missing not in ("validation", "resolved.json")
     )
-    assert ("K²" in text) == (missing != "resolved.json")
+    assert ("15.4 K" in text) == (missing != "metrics.jsonl")
 
 
 def test_an_empty_directory_has_a_report(tmp_path: Path) -> None:
@@ -219,7 +224,7 @@ def test_damaged_files_are_left_out(tmp_run: Path) -> None:
 def test_a_failed_study_says_why(tmp_run: Path) -> None:
     out = write_run(tmp_run, until=20.0)
     with (out / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(stats_at(20.5, phase="failed").as_json()) + "\n")
+        file.write(json_text(stats_at(20.5, phase="failed").as_json()) + "\n")
     with (out / "journal.jsonl").open("a") as file:
         file.write(json.dumps({"event": "end", "at": 20.5, "reason": "too many <members>"}) + "\n")
     text, _ = report(out)
@@ -230,7 +235,7 @@ def test_a_failed_study_says_why(tmp_run: Path) -> None:
 def test_a_study_that_fails_while_it_starts_has_a_report(tmp_run: Path) -> None:
     out = write_run(tmp_run, until=0.0)
     lines = [stats_at(0.5, phase="starting"), stats_at(1.0, phase="failed")]
-    text = "".join(json.dumps(stats.as_json()) + "\n" for stats in lines)
+    text = "".join(json_text(stats.as_json()) + "\n" for stats in lines)
     (out / "metrics.jsonl").write_text(text, encoding="utf-8")
     assert "Reservoirs" in report(out)[0]
 
@@ -261,15 +266,39 @@ def test_the_pictures_are_the_best_the_median_and_the_worst_member(tmp_run: Path
     ]
     last = 0.01 * (SAMPLES_PER_MEMBER - 1)
     assert [one.time for one in shown] == pytest.approx([last] * 3)
-    assert [one.mse for one in shown] == sorted(one.mse for one in shown)
+    errors = [one.error for one in shown]
+    assert errors == sorted(members_at(1100)[one.member] for one in shown)
 
 
-def test_without_validation_results_the_pictures_are_ranked_by_themselves(tmp_run: Path) -> None:
+def test_without_validation_results_the_pictures_have_no_rank(tmp_run: Path) -> None:
     out = write_run(tmp_run)
-    (out / "metrics.jsonl").unlink()
+    (out / "validation.jsonl").unlink()
     shown = runfiles.read(out).pictures
-    assert [one.member - MEMBERS for one in shown] == [0, 2, 4]
-    assert shown[0].mse < shown[1].mse < shown[2].mse
+    assert [(one.place, one.member - MEMBERS, one.error) for one in shown] == [
+        ("", member, None) for member in (0, 2, 4)
+    ]
+    report(out)
+
+
+@pytest.mark.parametrize("shape", [(96,), (24, 40)])
+def test_a_prediction_that_diverged_is_shown_with_the_others(
+    tmp_run: Path, shape: tuple[int, ...]
+) -> None:
+    out = write_run(tmp_run)
+    for rank in range(RANKS):
+        write_validation(out, rank, shape=shape)
+        path = out / "validation" / f"rank{rank}.npz"
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays["prediction"][arrays["members"] == MEMBERS + 4] = np.nan
+        np.savez(path, **arrays)
+    members = {str(member): [error] for member, error in members_at(1100).items()}
+    members[str(MEMBERS + 4)] = [math.inf]
+    line = {"train_step": 1100, "fields": ["temperature"], "std": [STD], "one_step": members}
+    append_line(out / "validation.jsonl", line | {"rollout": {}})
+    shown = runfiles.read(out).pictures
+    assert (shown[-1].place, shown[-1].error) == ("worst", math.inf)
+    assert "worst infinite" in report(out)[0]
 
 
 @pytest.mark.usefixtures("empty_plots")
@@ -322,7 +351,7 @@ def test_plots_of_a_long_study_are_thinned(tmp_run: Path) -> None:
     long = runfiles.Series(phase=series.phase * repeat, **columns)
     assert long.elapsed.size > 29_000
     assert len(plots.throughput(long)) < 200_000
-    assert len(plots.learning(long, against="train_step", unit="K")) < 200_000
+    assert len(plots.learning(long, against="train_step")) < 200_000
 
 
 def test_shares_of_waiting_add_up(tmp_run: Path) -> None:
@@ -333,37 +362,49 @@ def test_shares_of_waiting_add_up(tmp_run: Path) -> None:
     assert share.max() == pytest.approx(30.0)
 
 
+def cells(text: str) -> list[list[str]]:
+    """The rows of all tables."""
+    rows = re.findall(r"<tr>(.*?)</tr>", text)
+    return [re.findall(r"<t[hd]>([^<]*)</t[hd]>", row) for row in rows]
+
+
 @pytest.mark.usefixtures("empty_plots")
-def test_the_tail_of_the_errors_is_in_numbers(tmp_run: Path) -> None:
+def test_the_errors_of_fields_and_their_tail_are_in_numbers(tmp_run: Path) -> None:
     text, _ = report(write_run(tmp_run))
-    heads = re.findall(r"<th>([^<]*)</th>", text)
-    assert heads[:7] == ["", "mean", "median", "95 %", "99 %", "largest", "std"]
+    found = cells(text)
+    assert ["", "mean", "median", "95 %", "99 %", "largest", "std", "n", "diverged"] in found
     last = stats_at(WALL_SECONDS).ranks[0].validation
     assert last is not None
-    assert last.spread is not None
-    cells = re.findall(r"<td>([^<]*)</td>", text)
-    assert cells == [figures.percent(getattr(last.spread, name)) for name in (
-        "mean", "median", "p95", "p99", "max", "std")]  # fmt: skip
+    spread = last.one_step.spread
+    shares = [figures.percent(getattr(spread, name)) for name in ("mean", "median")]
+    of_few = [figures.UNKNOWN] * 2
+    assert ["members", *shares, *of_few, figures.percent(spread.max), figures.percent(spread.std),
+            "5", "0"] in found  # fmt: skip
+    assert ["temperature", "15.4 K", "17 %", "5.1 %"] in found
 
 
 @pytest.mark.usefixtures("empty_plots")
-def test_rollouts_stand_beside_single_steps(tmp_run: Path) -> None:
+def test_several_fields_and_rollouts_have_a_row_each(tmp_run: Path) -> None:
     out = write_run(tmp_run)
     lines = (out / "metrics.jsonl").read_text().splitlines()
-    stats = json.loads(lines[-1])
+    stats = strict_json(lines[-1])
+    fields = [("depth", "m"), ("flow<b>", "m^2/s")]
     for rank in stats["ranks"]:
-        single = rank["validation"]["member_relative_l2"]
-        rank["validation"]["member_rollout"] = {one: 3 * error for one, error in single.items()}
-        rank["validation"] |= {"rollout_mse": 900.0, "rollout_relative_l2": 0.4}
-    (out / "metrics.jsonl").write_text("\n".join([*lines[:-1], json.dumps(stats)]) + "\n")
-    (out / "summary.json").unlink()
-    text, _ = report(out)
-    assert re.findall(r"<tbody><tr><th>([^<]*)</th>.*<tr><th>([^<]*)</th>", text) == [
-        ("rollouts", "one step")
-    ]
-    assert facts(text)["rollouts, mean squared error"] == "900 K²"
-    assert facts(text)["rollouts, relative L2"] == "40 %"
-    assert "relative L2 5.1 %, rollouts 40 %" in text
+        for kind, mse in (("one_step", 4.0), ("rollout", math.inf)):
+            errors = made_errors([0.1, math.inf], mse=mse, nrmse=0.2, fields=fields)
+            rank["validation"][kind] = asdict(errors)
+    (out / "metrics.jsonl").write_text("\n".join([*lines[:-1], json_text(stats)]) + "\n")
+    line = {"train_step": 1200, "fields": ["depth", "flow<b>"], "std": [1.0, 2.0]}
+    for kind in ("one_step", "rollout"):
+        line[kind] = {member: [error, 0.25] for member, error in members_at(1100).items()}
+    append_line(out / "validation.jsonl", line)
+    text, page = report(out)
+    assert "<b>" not in text
+    assert ["depth, one step", "2.00 m", "20 %", "5 %"] in cells(text)
+    assert ["flow&lt;b&gt;, rollouts", "infinite", "20 %", "5 %"] in cells(text)
+    assert "rollouts 20 %" in text
+    assert ["mean error, of the field&#39;s std", "depth", "flow&lt;b&gt;"] in cells(text)
+    assert "Where errors are large" in page.headings
 
 
 @pytest.mark.parametrize(

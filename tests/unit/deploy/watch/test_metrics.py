@@ -1,5 +1,6 @@
 """deploy/watch/metrics.py: scraped over real HTTP and parsed as Prometheus would."""
 
+import math
 import re
 import socket
 import urllib.request
@@ -11,6 +12,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from deploy.watch.metrics import FIGURES, MetricsServer, markdown_table
+from tests.errors import made_errors
 from tests.fake_study import CAPACITY, MEMBERS, stats_at
 
 Scrape = dict[str, dict[tuple[tuple[str, str], ...], float]]
@@ -53,7 +55,11 @@ def test_a_scrape_reads_the_newest_figures(server: MetricsServer) -> None:
         assert found["headrace_trainer_loss"][key] == pytest.approx(newest.ranks[rank].loss)
     result = newest.ranks[0].validation
     assert result is not None
-    assert found["headrace_validation_mse"][()] == pytest.approx(result.mse)
+    (one,) = result.one_step.fields
+    of_field = (("field", "temperature"), ("kind", "one_step"))
+    assert found["headrace_validation_mse"][of_field] == pytest.approx(one.mse)
+    assert found["headrace_validation_nrmse_ratio"][of_field] == pytest.approx(one.nrmse)
+    assert found["headrace_validation_error_ratio"][()] == pytest.approx(result.error)
     assert found["headrace_remaining_seconds"][()] == pytest.approx(11.0)
 
 
@@ -63,23 +69,25 @@ def test_errors_have_their_tail_and_the_study_its_price(server: MetricsServer) -
     found = scrape(server)
     result, paid = stats.ranks[0].validation, stats.breakeven
     assert result is not None
-    assert result.spread is not None
     assert paid is not None
     errors = found["headrace_validation_member_error_ratio"]
-    assert {labels[0][1] for labels in errors} == {"mean", "median", "p95", "p99", "max", "std"}
-    assert errors[(("statistic", "p95"),)] == pytest.approx(result.spread.p95)
+    assert {labels[1][1] for labels in errors} == {"mean", "median", "max", "std"}  # of 5 members
+    spread = result.one_step.spread
+    assert errors[(("kind", "one_step"), ("statistic", "max"))] == pytest.approx(spread.max)
     assert found["headrace_cost_seconds_total"][(("side", "solver"),)] == 44.0
     assert found["headrace_solver_member_seconds"][()] == 0.8
     assert found["headrace_surrogate_query_seconds"][(("batch", "batched"),)] == 0.0004
     assert found["headrace_breakeven_queries"][(("batch", "alone"),)] == paid.queries
-    assert "headrace_validation_rollout_error_ratio" not in found
     never = replace(paid, queries=None)
-    rolled = replace(result, member_rollout={1: 0.5}, rollout_mse=9.0)
+    rolled = replace(result, rollout=made_errors([0.5, math.inf] * 50, mse=math.inf))
     server(stats_at(25.0, breakeven=never, ranks=(replace(stats.ranks[0], validation=rolled),)))
     found = scrape(server)
     assert list(found["headrace_breakeven_queries"]) == [(("batch", "batched"),)]
-    assert found["headrace_validation_rollout_mse"][()] == 9.0
-    assert len(found["headrace_validation_rollout_error_ratio"]) == 6
+    of_rollouts = (("kind", "rollout"),)
+    assert found["headrace_validation_diverged_members"][of_rollouts] == 50.0
+    assert found["headrace_validation_mse"][(("field", "temperature"), *of_rollouts)] == math.inf
+    errors = found["headrace_validation_member_error_ratio"]
+    assert errors[(*of_rollouts, ("statistic", "p99"))] == math.inf
 
 
 def test_states_are_one_for_the_current_one_and_zero_for_the_others(server: MetricsServer) -> None:

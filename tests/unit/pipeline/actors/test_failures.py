@@ -139,6 +139,8 @@ def test_many_stories_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]
 
 def test_the_report_shows_the_story_and_escapes_it(tmp_path: Path) -> None:
     journal(tmp_path, 'File "<a>", line 3\n  here')
-    assert failures(tmp_path) == ['0:01 member 0, attempt 1: it broke\nFile "<a>", line 3\n  here']
+    assert failures(tmp_path) == [
+        ("0:01 member 0, attempt 1: it broke", 'File "<a>", line 3\n  here')
+    ]
     page = write_report(tmp_path).read_text(encoding="utf-8")
-    assert "it broke<pre>File &quot;&lt;a&gt;&quot;, line 3\n  here</pre></li>" in page
+    assert "it broke<pre>File &#34;&lt;a&gt;&#34;, line 3\n  here</pre></li>" in page

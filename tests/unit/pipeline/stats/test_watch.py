@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -7,7 +8,10 @@ from pipeline.stats.breakeven import Cost
 from pipeline.stats.stats import MemberCounts, ReservoirStats, StudyStats
 from pipeline.stats.summary import summarise
 from pipeline.stats.watch import Effort, Watch
-from trainers.base import QueryTime, Spread, TrainStats, ValidationResult
+from tests.errors import made_errors
+from tests.strict import strict_json
+from trainers.base import QueryTime, TrainStats, ValidationResult
+from trainers.durable import json_text
 
 COUNTS = MemberCounts(total=12, waiting=3, running=2, completed=7, failed=0, retries=0)
 EMPTY = ReservoirStats(
@@ -81,7 +85,7 @@ def test_phases_follow_the_study() -> None:
 
 def test_the_cost_is_of_all_attempts_and_all_ranks() -> None:
     query = QueryTime(device="cpu", snapshots=4, alone_seconds=0.5, batch=8, batched_seconds=0.125)
-    measured = ValidationResult(train_step=5, samples=4, mse=1.0, relative_l2=0.1, query=query)
+    measured = ValidationResult(train_step=5, samples=4, one_step=made_errors(), query=query)
     watch, effort = Watch(samples_expected=300), Effort(
         attempt_seconds=70.0, solve_seconds=40.0, completed=16
     )  # fmt: skip
@@ -108,19 +112,32 @@ def test_the_cost_is_of_all_attempts_and_all_ranks() -> None:
 
 
 def test_the_summary_has_errors_of_single_steps_and_of_rollouts() -> None:
-    one_step, rollouts = Spread.of([0.1, 0.2]), Spread.of([0.3, 0.6])
-    result = ValidationResult(
-        train_step=5, samples=4, mse=1.0, relative_l2=0.15, rollout_mse=4.0,
-        rollout_relative_l2=0.45, member_rollout={0: 0.3, 1: 0.6}, spread=rollouts,
-        one_step_spread=one_step,
-    )  # fmt: skip
+    one_step, rollouts = made_errors([0.1, 0.2]), made_errors([0.3, 0.6], relative_l2=0.45)
+    result = ValidationResult(train_step=5, samples=4, one_step=one_step, rollout=rollouts)
     stats = observe(Watch(samples_expected=300), 1.0, EMPTY)
     summary = summarise("heat", replace(stats, ranks=(replace(RANK, validation=result),)))
-    assert (summary.one_step_spread, summary.rollout_spread) == (one_step, rollouts)
+    assert (summary.one_step_spread, summary.rollout_spread) == (one_step.spread, rollouts.spread)
     assert (summary.rollout_mse, summary.rollout_relative_l2) == (4.0, 0.45)
-    maps = replace(result, member_rollout={}, rollout_mse=None, rollout_relative_l2=None)
+    maps = replace(result, rollout=None)
     summary = summarise("heat", replace(stats, ranks=(replace(RANK, validation=maps),)))
     assert (summary.rollout_spread, summary.rollout_mse) == (None, None)
+
+
+@pytest.mark.parametrize(("fields", "known"), [(1, True), (2, False)])
+def test_the_summary_has_one_mean_squared_error_where_there_is_one_field(
+    fields: int, known: bool
+) -> None:
+    lost = made_errors([math.inf, 0.2], fields=[("u", "m"), ("v", "K")][:fields], mse=math.inf)
+    result = ValidationResult(train_step=5, samples=4, one_step=lost, rollout=lost)
+    stats = observe(Watch(samples_expected=300), 1.0, EMPTY)
+    summary = summarise("heat", replace(stats, ranks=(replace(RANK, validation=result),)))
+    assert summary.validation_relative_l2 == (0.05 if known else None)
+    assert (summary.validation_mse is not None) == known
+    tree = strict_json(json_text(summary.as_json()))
+    assert tree["validation_error"] == pytest.approx(0.2)
+    assert tree["validation_mse"] is None  # infinite, or of fields of two units
+    assert tree["rollout_spread"]["diverged"] == 1
+    assert [one["unit"] for one in tree["one_step"]["fields"]] == ["m", "K"][:fields]
 
 
 def test_time_left_is_production_then_drain() -> None:

@@ -1,7 +1,7 @@
-import json
 import math
 import threading
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 from tests.array_source import ArraySource, linear_held, linear_problem, linear_samples
-from trainers.base import Lease, Spread, TrainStats, ValidationResult
+from tests.errors import made_errors
+from tests.strict import strict_json
+from trainers.base import Errors, Lease, TrainStats, ValidationResult
 from trainers.checkpoints.files import final_folder, newest_valid, steps_in
 from trainers.checkpoints.saver import Checkpoints, Resumed, _validation
 from trainers.config import TrainerConfig
+from trainers.durable import json_text
 from trainers.loop.lockstep import World
 from trainers.trainer import train
 
@@ -176,22 +179,23 @@ def test_one_that_cannot_be_written_is_counted_and_the_last_one_stays(tmp_path: 
     assert not list((tmp_path / "checkpoints").glob(".*"))
 
 
-def test_a_result_survives_json() -> None:
-    result = ValidationResult(
-        train_step=40,
-        samples=12,
-        mse=0.25,
-        relative_l2=math.pi,
-        member_mse={0: 0.1, 3: 0.4},
-        member_relative_l2={0: 1.0, 3: 2.0},
-        rollout_mse=0.5,
-        member_rollout={0: 0.7},
-        spread=Spread.of([0.7, 1.0]),
-    )
-    from dataclasses import asdict
-
-    assert _validation(json.loads(json.dumps(asdict(result)))) == result
+@pytest.mark.parametrize(
+    "rollout",
+    [None, made_errors(), made_errors([0.1, math.inf], mse=math.inf, nrmse=math.inf),
+     made_errors([math.inf] * 99), made_errors([math.nan] + [0.1] * 99)],
+)  # fmt: skip
+def test_a_result_survives_strict_json(rollout: Errors | None) -> None:
+    result = ValidationResult(train_step=40, samples=12, one_step=made_errors(), rollout=rollout)
+    assert _validation(strict_json(json_text(asdict(result)))) == result
     assert _validation(None) is None
+    assert _validation({"train_step": 40, "mse": 0.25}) is None  # of an earlier version
+
+
+def test_a_field_that_is_zero_everywhere_has_no_relative_error_after_json_either() -> None:
+    result = ValidationResult(train_step=1, samples=1, one_step=made_errors(relative_l2=math.nan))
+    back = _validation(strict_json(json_text(asdict(result))))
+    assert back is not None
+    assert math.isnan(back.one_step.fields[0].relative_l2)
 
 
 def test_a_new_rank_has_no_generators_of_its_own(tmp_path: Path) -> None:

@@ -20,8 +20,11 @@ FIGURES = {
     "learning_rate",
     "samples_per_second",
     "wait_seconds",
-    "validation/mse",
-    "validation/relative_l2",
+    "validation/error",
+    "validation/temperature/mse",
+    "validation/temperature/nrmse",
+    "validation/pressure/mse",
+    "validation/pressure/nrmse",
 }
 
 
@@ -60,9 +63,9 @@ def test_tensorboard_files_hold_every_figure(tmp_path: Path) -> None:
     assert found["loss"][-1][1] == pytest.approx(stats.loss)
     assert found["learning_rate"][0][1] == pytest.approx(1e-3)
     assert all(rate > 0 for _, rate in found["samples_per_second"])
-    assert [step for step, _ in found["validation/mse"]] == [40, 80, 90]
+    assert [step for step, _ in found["validation/error"]] == [40, 80, 90]
     assert stats.validation is not None
-    assert found["validation/relative_l2"][-1][1] == pytest.approx(stats.validation.relative_l2)
+    assert found["validation/error"][-1][1] == pytest.approx(stats.validation.error)
 
 
 def test_a_run_of_wandb_is_kept_offline(tmp_path: Path, project: Path) -> None:

@@ -27,10 +27,12 @@ def test_an_error_that_is_hardly_lower_does_not_count() -> None:
     assert ends(Patience(2, min_delta=0.06), ERRORS) == [3, 5, 8]
 
 
-def test_an_error_that_is_not_a_number_never_counts_as_lower() -> None:
+@pytest.mark.parametrize("odd", [math.nan, math.inf, -math.inf])
+def test_an_error_that_is_not_finite_decides_nothing(odd: float) -> None:
     patience = Patience(2)
-    assert ends(patience, (math.nan, 0.5, math.nan, math.nan, 0.4)) == [3]
+    assert ends(patience, (odd, 0.5, odd, odd, odd, 0.6, odd, 0.4)) == []
     assert patience.lowest == 0.4
+    assert ends(Patience(2), (0.5, odd, 0.6, odd, 0.7)) == [4]
 
 
 def test_the_learning_rate_drops_on_a_plateau() -> None:

@@ -8,7 +8,12 @@ import pytest
 
 from trainers.surrogate import card
 
-SPREAD = {"mean": 0.02, "median": 0.015, "p95": 0.05, "p99": 0.0625, "max": 0.08, "std": 0.011}
+SPREAD = {
+    "members": 20, "diverged": 0, "mean": 0.02, "median": 0.015, "p95": 0.05, "p99": None,
+    "max": 0.08, "std": 0.011,
+}  # fmt: skip
+LOST = {"diverged": 1, "mean": None, "p95": None, "max": None, "std": None}
+FIELD = {"name": "temperature", "unit": "K", "mse": 42.25, "relative_l2": 0.02, "nrmse": 0.0737}
 CARD: dict[str, Any] = {
     "format": card.FORMAT,
     "trainer": {
@@ -33,9 +38,12 @@ CARD: dict[str, Any] = {
     "weights_seed": 3_920_099_773,
     "train_steps": 1180,
     "validation": {
-        "samples": 205, "mse": 41.5, "relative_l2": 0.02, "member_mse": {"0": 41.0, "1": 42.0},
-        "member_rollout": {"0": 0.02, "1": 0.08}, "one_step_spread": SPREAD, "rollout_mse": 60.0,
-        "spread": {name: 2 * value for name, value in SPREAD.items()},
+        "samples": 205,
+        "one_step": {"fields": [FIELD], "spread": SPREAD},
+        "rollout": {
+            "fields": [FIELD | {"mse": None, "relative_l2": None, "nrmse": None}],
+            "spread": SPREAD | LOST,
+        },
     },
     "query": {
         "device": "cpu", "snapshots": 41, "alone_seconds": 0.00125, "batch": 64,
@@ -50,8 +58,10 @@ STUDY: dict[str, Any] = {
         {
             "name": "west", "unit": "K", "effect": 0.4,
             "ranges": [
-                {"low": 100.0, "high": 300.0, "members": 2, "mean": 0.03, "max": 0.08},
-                {"low": 300.0, "high": 500.0, "members": 0, "mean": None, "max": None},
+                {"low": 100.0, "high": 300.0, "members": 2, "diverged": 1, "mean": 0.03,
+                 "max": 0.08, "fields": {"temperature": 0.03}},
+                {"low": 300.0, "high": 500.0, "members": 0, "diverged": 0, "mean": None,
+                 "max": None, "fields": {}},
             ],
         }
     ],

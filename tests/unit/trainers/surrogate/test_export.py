@@ -1,4 +1,5 @@
 import json
+import math
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.array_source import (
     nothing_given,
 )
 from tests.decay_study import SNAPSHOTS, study, trajectory
+from tests.errors import made_errors
+from tests.strict import strict_json
 from trainers.base import Input, TrainStats, ValidationResult
 from trainers.config import TrainerConfig
 from trainers.surrogate.export import export, load_surrogate
@@ -38,9 +41,8 @@ def folder(tmp_path: Path) -> Path:
     task = build_task(config, problem, normalization, CPU)
     assert isinstance(task, Direct)
     model = task.network(config.model)
-    result = ValidationResult(
-        train_step=9, samples=4, mse=2.5, relative_l2=0.01, member_mse={40: 2.5}
-    )
+    errors = made_errors([0.1, math.inf], mse=math.inf, relative_l2=math.nan, nrmse=math.inf)
+    result = ValidationResult(train_step=9, samples=4, one_step=errors)
     stats = TrainStats(
         rank=0,
         train_step=9,
@@ -71,7 +73,7 @@ def test_a_surrogate_that_was_read_back_predicts_the_same_to_the_last_bit(
 
 
 def test_the_card_says_what_it_is_for(folder: Path) -> None:
-    card = json.loads((folder / "model" / "card.json").read_text())
+    card = strict_json((folder / "model" / "card.json").read_text())
     assert card["problem"]["parameters"][1] == {
         "name": "load",
         "unit": "Pa",
@@ -82,7 +84,8 @@ def test_the_card_says_what_it_is_for(folder: Path) -> None:
     }
     assert card["problem"]["field_units"] == ["K", "Pa"]
     assert card["trainer"]["model"]["kind"] == "mlp"
-    assert card["validation"]["mse"] == 2.5
+    assert card["validation"]["one_step"]["fields"][0]["mse"] is None
+    assert card["validation"]["one_step"]["spread"]["diverged"] == 1
     assert card["versions"]["torch"] == torch.__version__
     assert card["network"]["parameters"] == 84_806
     assert card["query"]["device"] == "cpu"
