@@ -11,10 +11,13 @@ floating type; ONNX wants parameters and time in float64, and all else in float3
 and ``(batch, channel, *grid)`` comes out; for tasks that step ``(batch, ahead, channel, *grid)``:
 append it to the history, drop as many from the front, add to the time, and call again.
 
+In a ``.pt2`` program one set of parameters with one time, without a batch axis, is a batch of one.
+
 Invariants (``tests/unit/trainers/surrogate/test_program.py``):
 
 1. A fresh process that has nothing but torch loads the program and predicts the same.
-2. A network that cannot be exported is an error that says which of its layers is in the way.
+2. A program refuses other shapes of parameters and time with the names and shapes that it expects.
+3. A network that cannot be exported is an error that says which of its layers is in the way.
 """
 
 import importlib.util
@@ -24,7 +27,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from trainers.durable import replacing
 from trainers.surrogate.surrogate import Physical, Surrogate
@@ -39,6 +42,41 @@ class NotExportable(ValueError):
     """The surrogate cannot be written in this form; the message says why, and what to do."""
 
 
+class _Checked(nn.Module):
+    """Checks the shapes of parameters and time; torch's own checks name neither."""
+
+    def __init__(self, surrogate: Surrogate) -> None:
+        super().__init__()
+        self._physical = Physical(surrogate.network, surrogate.task)
+        names = [each.name for each in surrogate.problem.learnt]
+        self._columns: Tensor
+        self.register_buffer("_columns", torch.arange(len(names)))
+        self._expected = (
+            f"expected parameters of shape (batch, {len(names)}), {', '.join(names)}, and time of "
+            "shape (batch,)"
+        )
+
+    def forward(
+        self,
+        parameters: Tensor,
+        time: Tensor,
+        history: Tensor | None = None,
+        fields: Tensor | None = None,
+    ) -> Tensor:
+        """Fields in their units."""
+        # No size is read here, and every index is a tensor: what reads a size is checked by torch
+        # before anything that stands here.
+        count, each = len(self._columns), torch.ones_like(parameters).sum(-1)
+        right = (each == count).all() & (torch.ones_like(each).sum() == torch.ones_like(time).sum())
+        torch._assert_async(right, self._expected)
+        rows = (torch.ones_like(each).cumsum(0) - 1).long().reshape(-1)
+        columns = parameters.index_select(-1, self._columns)
+        columns = columns.reshape(-1, count) if count else columns
+        times = time.reshape(-1).index_select(0, rows)
+        predicted: Tensor = self._physical(columns, times, history, fields)
+        return predicted
+
+
 def write_program(surrogate: Surrogate, path: Path) -> None:
     """Write a ``torch.export`` program; ``torch.export.load(path).module()`` runs it.
 
@@ -46,7 +84,7 @@ def write_program(surrogate: Surrogate, path: Path) -> None:
         NotExportable: torch cannot follow what the network computes.
     """
     with replacing(path) as part:
-        torch.export.save(_program(surrogate), part)
+        torch.export.save(_program(surrogate, checked=True), part)
 
 
 def check_onnx() -> None:
@@ -114,15 +152,22 @@ def complex_layers(program: torch.export.ExportedProgram) -> list[str]:
     return list(found)
 
 
-def _program(surrogate: Surrogate) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1)
-    arguments = _example(surrogate)
+def _program(surrogate: Surrogate, *, checked: bool = False) -> torch.export.ExportedProgram:
+    arguments, batch = _example(surrogate), torch.export.Dim("batch", min=1)
+    module: nn.Module = Physical(surrogate.network, surrogate.task)
+    shapes = {name: {0: batch} for name in arguments}
+    if checked:  # sizes that torch neither takes for fixed nor for each other
+        module = _Checked(surrogate)
+        arguments["parameters"] = torch.zeros(EXAMPLE_ROWS, len(surrogate.problem.learnt) + 2)
+        arguments["time"] = torch.zeros(EXAMPLE_ROWS + 1)
+        shapes["parameters"][1] = torch.export.Dim("parameter")
+        shapes["time"] = {0: torch.export.Dim("time")}
     try:
         program = torch.export.export(
-            Physical(surrogate.network, surrogate.task).eval(),
+            module.eval(),
             (arguments.pop("parameters"), arguments.pop("time")),
             arguments,
-            dynamic_shapes={name: {0: batch} for name in ("parameters", "time", *arguments)},
+            dynamic_shapes=shapes,
         )
         for node in list(program.graph.nodes):
             # Written where the type of an input is changed: it would refuse every other type.

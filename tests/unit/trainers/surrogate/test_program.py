@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,10 @@ import pytest
 import torch
 from torch import nn
 
-from tests.array_source import GRID
+from tests.array_source import GRID, linear_problem
 from tests.decay_study import HELD_OUT, SNAPSHOTS, TIME_STEP, rate_of, study, trajectory
+from trainers.base import Input
+from trainers.config import TrainerConfig
 from trainers.surrogate import program
 from trainers.surrogate.export import load_surrogate
 from trainers.surrogate.program import (
@@ -24,7 +27,13 @@ from trainers.surrogate.program import (
     write_program,
 )
 from trainers.surrogate.surrogate import Surrogate
+from trainers.tasks.build import build_task
+from trainers.tasks.normalization import Normalization
 
+UNIT = Normalization(
+    field_offset=np.zeros(2), field_scale=np.ones(2), input_offset=np.zeros(4),
+    input_scale=np.ones(4), step_scale=np.ones(2),
+)  # fmt: skip
 TASKS: dict[str, dict[str, Any]] = {
     "direct": {"kind": "direct"},
     "next": {"kind": "next", "history": 2, "ahead": 2},
@@ -140,13 +149,42 @@ def test_a_program_takes_any_type_and_wants_no_gradient(tmp_path: Path, task: st
     assert (gradient != 0).all()
 
 
-def test_a_program_says_what_shape_it_expects(surrogate: Surrogate, tmp_path: Path) -> None:
+WRONG = [((3, 2), (3,)), ((3, 1), (2,)), ((3, 1), (4,)), ((2,), ()), ((3, 0), (3,))]
+
+
+def test_a_program_says_what_it_expects(surrogate: Surrogate, tmp_path: Path) -> None:
     write_program(surrogate, tmp_path / "surrogate.pt2")
     run = torch.export.load(tmp_path / "surrogate.pt2").module()
-    with pytest.raises(AssertionError, match=r"parameters.size\(\)\[1\] == 1"):
-        run(torch.ones(3, 2), torch.ones(3))
-    with pytest.raises(AssertionError, match=r"time.size\(\)\[0\] == parameters.size\(\)\[0\]"):
-        run(torch.ones(3, 1), torch.ones(2))
+    expected = r"expected parameters of shape \(batch, 1\), rate, and time of shape \(batch,\)"
+    for parameters, time in WRONG:
+        with pytest.raises(RuntimeError, match=expected):
+            run(torch.ones(parameters), torch.ones(time))
+
+
+def test_a_program_takes_one_sample_as_a_batch_of_one(tmp_path: Path) -> None:
+    load = Input(name="load", unit="Pa", low=-2.0, high=3.0)
+    others = (replace(load, name="west"), replace(load, name="east"))
+    problem = replace(linear_problem(), parameters=(load, *others))
+    task = build_task(TrainerConfig(), problem, UNIT, torch.device("cpu"))
+    made = Surrogate(task.network(TrainerConfig().model), task, problem=problem, card={})
+    write_program(made, tmp_path / "surrogate.pt2")
+    run = torch.export.load(tmp_path / "surrogate.pt2").module()
+    one = torch.tensor([0.5, 1.5, -1.0])
+    assert torch.equal(run(one, torch.tensor(0.25)), run(one[None], torch.tensor([0.25])))
+    assert run(one, torch.tensor([0.25])).shape == (1, 2, *GRID)
+    with pytest.raises(RuntimeError, match=r"shape \(batch, 3\), load, west, east"):
+        run(one[:2], torch.tensor(0.25))
+
+
+def test_a_program_may_have_no_parameter_at_all(tmp_path: Path) -> None:
+    problem = replace(linear_problem(), parameters=())
+    unit = replace(UNIT, input_offset=np.zeros(1), input_scale=np.ones(1))
+    task = build_task(TrainerConfig(), problem, unit, torch.device("cpu"))
+    made = Surrogate(task.network(TrainerConfig().model), task, problem=problem, card={})
+    write_program(made, tmp_path / "surrogate.pt2")
+    run = torch.export.load(tmp_path / "surrogate.pt2").module()
+    said = run(torch.empty(4, 0), torch.linspace(0, 0.5, 4))
+    torch.testing.assert_close(said, made(np.empty((4, 0)), torch.linspace(0, 0.5, 4)))
 
 
 class Fourier(nn.Module):
