@@ -197,7 +197,9 @@ class FilesCase(Case):
             ),
         )
 
-        while self.live.read_ahead < 2 * SAMPLES // BATCH:  # as what was produced is there at once
+        while (
+            self.live._arrived.qsize() < 2 * SAMPLES // BATCH
+        ):  # as what was produced is there at once
             time.sleep(0.001)
 
     def produce(self, count: int) -> int:

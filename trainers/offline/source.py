@@ -111,11 +111,6 @@ class FileSource:
         """Parameters and times of each slot."""
         return self._inputs
 
-    @property
-    def read_ahead(self) -> int:
-        """Batches that were read and not leased yet."""
-        return self._arrived.qsize()
-
     def wait_for_watermark(self, timeout: float) -> bool:
         """Everything is there."""
         return True

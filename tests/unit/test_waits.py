@@ -1,0 +1,88 @@
+"""Every wait has an end: a time limit of its own, or a reason why the other side always comes."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+PACKAGES = ("pipeline", "trainers", "solvers", "deploy")
+# Method -> arguments from which on one of them is the time limit.
+LIMITED_BY = {
+    "wait": 1, "join": 1, "acquire": 1, "result": 1, "poll": 1, "wait_for": 2, "communicate": 2,
+    "recv": 9, "recv_multipart": 9, "select": 1,
+}  # fmt: skip
+DEAD_ACTOR = "Ray raises when the actor dies; its method has a limit of its own"
+DEAD_POOL = "a process that dies breaks the pool, which raises"
+KILLED = "the process was killed the moment before, or has ended"
+OWN_THREAD = "the thread looks at ``_closing``, and each of its waits has a limit"
+STAGING = "notified by the other of two threads, which says so when it ends, an error included"
+# A wait without a time limit -> why it ends all the same.
+ENDS = {
+    "ray.get(future)": "called for futures that ray.wait has found done",
+    "ray.get(self._training)": "called when ray.wait has found it done",
+    "ray.get(handle.describe.remote())": DEAD_ACTOR,
+    "ray.get(self._handle.begin_checkpoint.remote(str(folder), batches))": DEAD_ACTOR,
+    "ray.get(self._handle.checkpoint_done.remote())": DEAD_ACTOR,
+    "ray.get(self._handle.held.remote())": DEAD_ACTOR,
+    "ray.get(self._handle.lease.remote(returned, batches, batch, timeout))": DEAD_ACTOR,
+    "ray.get(self._handle.replay.remote(batches, batch))": DEAD_ACTOR,
+    "ray.get(self._handle.wait_for_watermark.remote(timeout))": DEAD_ACTOR,
+    "ray.get(self._report(stats))": DEAD_ACTOR,
+    "future.result()": DEAD_POOL,
+    "self._changed.wait_for(lambda: bool(self._free) or self._closing or self._returned)": STAGING,
+    "self._changed.wait_for(self._anything_but_the_end)": STAGING,
+    "self._changed.wait_for(self._asked)": STAGING,
+    "self._changed.wait_for(self._room_or_end)": STAGING,
+    "self._connection.recv(_CHUNK)": "the connection ends with the process at its other end",
+    "self._lock.acquire()": "nobody waits while he holds the turnstile",
+    "self._leash.wait()": KILLED,
+    "self._process.wait()": KILLED,
+    "self._thread.join()": OWN_THREAD,
+    "self._ticker.join()": OWN_THREAD,
+    "child.wait()": "a person at a terminal waits for the study, which Ctrl-C ends",
+    "router.recv(copy=False)": "parts of a message arrive together",
+}
+
+
+def waits(tree: ast.AST) -> Iterator[ast.Call]:
+    """Calls that may wait for ever, by their names and arguments."""
+    for node in ast.walk(tree):
+        if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+            continue
+        name, owner = node.func.attr, ast.unparse(node.func.value)
+        if any(key.arg is not None and key.arg.startswith("timeout") for key in node.keywords):
+            continue
+        text = ast.unparse(node)
+        if (
+            "NOBLOCK" in text
+            or "blocking=False" in text
+            or isinstance(node.func.value, ast.Constant)
+        ):
+            continue
+        asks = name == "poll" and ("process" in owner or owner == "select")
+        limited = len(node.args) >= LIMITED_BY.get(name, 0) or asks
+        if (owner, name) == ("ray", "get") or not limited:
+            yield node
+
+
+def test_every_wait_has_an_end(project: Path) -> None:
+    found = {
+        ast.unparse(call): f"{path.relative_to(project)}:{call.lineno}"
+        for package in PACKAGES
+        for path in (project / package).rglob("*.py")
+        for call in waits(ast.parse(path.read_text("utf-8")))
+    }
+    endless = {f"{where}: {call}" for call, where in found.items() if call not in ENDS}
+    assert not endless, "give it a timeout, or say in ENDS why it ends"
+
+
+def test_no_loop_that_sleeps_is_without_a_condition(project: Path) -> None:
+    """``while True`` with a sleep ends by nothing but a return: it needs a deadline in sight."""
+    for package in PACKAGES:
+        for path in (project / package).rglob("*.py"):
+            for loop in ast.walk(ast.parse(path.read_text("utf-8"))):
+                if not (isinstance(loop, ast.While) and "time.sleep(" in ast.unparse(loop)):
+                    continue
+                text = ast.unparse(loop)
+                bound = any(word in text for word in ("deadline", "timeout", "monotonic", "clock"))
+                where = f"{path.relative_to(project)}:{loop.lineno}"
+                assert bound or "while True" not in text, where
