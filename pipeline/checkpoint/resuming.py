@@ -23,8 +23,9 @@ from pipeline.control.journal import read
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
+from pipeline.study.load import as_tuples
 from pipeline.study.problems import from_validation
-from pipeline.study.yaml_values import YamlProblem, set_value
+from pipeline.study.yaml_values import set_values
 from trainers.checkpoints.files import Checkpoint, newest_valid, remove_partial, set_aside
 from trainers.durable import LOCK_SECONDS, sole_writer
 
@@ -96,16 +97,10 @@ def changed(study: StudyConfig, overrides: Sequence[str]) -> StudyConfig:
     Raises:
         ConfigError: With everything that is wrong with it now.
     """
-    tree, found = study.as_json(), []
-    for override in overrides:
-        try:
-            set_value(tree, override)
-        except YamlProblem as error:
-            found.append(f"--set {override}: {error}")
-    if found:
-        raise ConfigError(found)
+    tree = study.as_json()
+    set_values(tree, overrides)
     try:
-        return StudyConfig.model_validate(tree)
+        return StudyConfig.model_validate(as_tuples(tree), strict=True)
     except ValidationError as error:
         raise ConfigError(from_validation(error, tree, StudyConfig)) from None
 

@@ -11,6 +11,7 @@ Invariants (``tests/unit/pipeline/study/test_design_csv.py``):
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from jaxtyping import Float64
 
 from pipeline.study.distributions import AnyDistribution, Constant
 from pipeline.study.problems import nearest
+from pipeline.study.yaml_values import NUMBER
 
 MAX_CELL_PROBLEMS = 5
+_OTHER_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars", " ": "blanks"}
 
 
 def read_rows(
@@ -47,6 +50,10 @@ def read_rows(
         return values, [_problem(path, f"is no CSV text: {error}. Save it as UTF-8 CSV")]
     header = [name.strip() for name in table[0]] if table else []
     constants = [name for name in names if isinstance(distributions.get(name), Constant)]
+    for mark, what in _OTHER_SEPARATORS.items():
+        if len(header) == 1 and set(map(str.strip, header[0].split(mark))) & set(names) - {*header}:
+            text = f"its columns are separated by {what}. Separate them by commas"
+            return values, [_problem(path, f"{text}, and write numbers with points")]
     found = _header_problems(path, header, names, constants)
     if len(table) - 1 < rows:
         found.append(
@@ -137,8 +144,5 @@ def _read_row(
 
 
 def _number(cell: str) -> float | None:
-    try:
-        value = float(cell)
-    except ValueError:
-        return None
+    value = float(cell) if re.fullmatch(NUMBER, cell) else math.nan
     return value if math.isfinite(value) else None

@@ -22,7 +22,7 @@ from pipeline.study.sections import (
     StreamConfig,
 )
 from pipeline.study.source import taken, with_sections
-from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_value
+from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_values
 from solvers.config import SolverConfig
 from solvers.own.announce import with_announcement
 from solvers.own.load import Unusable
@@ -41,14 +41,8 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
         ConfigError: With every error of the file.
     """
     path = Path(path)
-    tree, found = _read(path), []
-    for override in overrides:
-        try:
-            set_value(tree, override)
-        except YamlProblem as error:
-            found.append(f"--set {override}: {error}")
-    if found:
-        raise ConfigError(found)
+    tree = _read(path)
+    set_values(tree, overrides)
     return parse(tree, folder=path.parent)
 
 
@@ -108,7 +102,7 @@ def _with_source(tree: dict[str, Any]) -> dict[str, Any]:
     record = source.get("record") if isinstance(source, dict) else None
     if not isinstance(record, str | Path):
         return tree
-    return {name: _tuples(section) for name, section in with_sections(tree, Path(record)).items()}
+    return {name: as_tuples(section) for name, section in with_sections(tree, Path(record)).items()}
 
 
 def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -124,7 +118,7 @@ def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         return tree
     if solver.get("kind", "own" if "path" in solver else "") != "own":
         return tree
-    return {**tree, "solver": _tuples(with_announcement(solver, folder))}
+    return {**tree, "solver": as_tuples(with_announcement(solver, folder))}
 
 
 def _problems_of(rest: Mapping[str, Any]) -> list[str]:
@@ -159,7 +153,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The same study with absolute paths: Ray's workers have another working directory."""
-    changed = {key: _tuples(value) for key, value in tree.items()}
+    changed = {key: as_tuples(value) for key, value in tree.items()}
     ensemble = changed.get("ensemble")
     design = ensemble.get("design") if isinstance(ensemble, dict) else None
     if isinstance(ensemble, dict) and isinstance(design, dict):
@@ -184,12 +178,12 @@ def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any
     return changed
 
 
-def _tuples(value: object) -> object:
+def as_tuples(value: object) -> object:
     """Lists as tuples: strict validation takes no list for the tuples of a frozen model."""
     if isinstance(value, dict):
-        return {key: _tuples(inner) for key, inner in value.items()}
+        return {key: as_tuples(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return tuple(_tuples(inner) for inner in value)
+        return tuple(as_tuples(inner) for inner in value)
     return value
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from pipeline import flow
 from pipeline.study import streamed
 from pipeline.study.checks import SECTIONS, Check, limits_of, run_checks
+from pipeline.study.design_csv import read_rows
 from pipeline.study.distributions import AnyDistribution, Constant
 from pipeline.study.problems import problem
 from pipeline.study.sections import (
@@ -22,6 +23,7 @@ from solvers.config import SolverConfig
 from trainers.config import TrainerConfig
 
 _PLACES: Final = 1025  # of a range that a network should tell apart
+_ROWS: Final = 3  # that a message names at most
 
 
 def warnings(sections: Mapping[str, Any]) -> list[str]:
@@ -31,6 +33,7 @@ def warnings(sections: Mapping[str, Any]) -> list[str]:
         (("solver", "parameters", "trainer"), _resolution_warnings),
         (("solver", "parameters", "stream", "trainer"), _seed_warnings),
         (("parameters", "ensemble", "source"), _same_members_warnings),
+        (("solver", "parameters", "ensemble", "source"), _csv_warnings),
         (SECTIONS, _reservoir_warnings),
         (("ensemble",), _validation_warnings),
         (("deterministic", "trainer"), _deterministic_warnings),
@@ -49,6 +52,41 @@ def _deterministic_warnings(deterministic: bool, trainer: TrainerConfig) -> list
             "GPUs do not add up in a fixed order. Set it to cpu for equal losses",
         )
     ]
+
+
+def _csv_warnings(
+    solver: SolverConfig,
+    parameters: Mapping[str, AnyDistribution],
+    ensemble: EnsembleConfig,
+    source: SourceConfig | None,
+) -> list[str]:
+    if not isinstance(ensemble.design, CsvDesign) or source is not None:
+        return []
+    path, announced = ensemble.design.csv, solver.parameters()
+    names = [each.name for each in announced]
+    rows, wrong = read_rows(path, names, parameters, ensemble.members + ensemble.validation)
+    if wrong:
+        return []  # an error, which is said where the study is read
+    ranges = zip(announced, rows.min(axis=0), rows.max(axis=0), strict=True)
+    found = [
+        f"column {each.name!r} has {low:g} to {high:g} and goes beyond what solver "
+        f"{solver.kind!r} is meant for, {each.low:g} to {each.high:g} {each.unit}"
+        for each, low, high in ranges
+        if each.name not in parameters and not (each.low <= low and high <= each.high)
+    ]
+    training = {tuple(row): place for place, row in enumerate(rows[: ensemble.members], 1)}
+    same = [
+        f"{place} as {training[tuple(row)]}"
+        for place, row in enumerate(rows[ensemble.members :], ensemble.members + 1)
+        if tuple(row) in training
+    ]
+    if same and names:
+        found.append(
+            f"{len(same)} of {ensemble.validation} validation members have the parameters of a "
+            f"training member (row {', '.join(same[:_ROWS])}), so that the validation error looks "
+            "better than it is. Give them others"
+        )
+    return [f"ensemble.design.csv={path}: {text}" for text in found]
 
 
 def _range_warnings(solver: SolverConfig, parameters: Mapping[str, AnyDistribution]) -> list[str]:

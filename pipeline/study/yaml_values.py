@@ -11,10 +11,12 @@ Invariants (``tests/unit/pipeline/study/test_yaml_values.py``):
 """
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import yaml
+
+from pipeline.errors import ConfigError
 
 
 class YamlProblem(ValueError):
@@ -41,12 +43,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+# What is read as a number here and in CSV files; Python's own float takes 0_5 for 5 as well.
+NUMBER = r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?"
+
 _PLAIN = {
     "null": (r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     "bool": (r"true|True|TRUE|false|False|FALSE", list("tTfF")),
     "int": (r"[-+]?[0-9]+", list("-+0123456789")),
     "float": (
-        r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        rf"{NUMBER}|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         list("-+0123456789."),
     ),
     "merge": (r"<<", ["<"]),
@@ -84,6 +89,22 @@ def parse_yaml(text: str) -> object:
     except yaml.YAMLError as error:
         raise YamlProblem(f"{error}. Correct the YAML") from None
     return value
+
+
+def set_values(tree: dict[str, Any], overrides: Sequence[str]) -> None:
+    """Apply overrides to a study in place, one after the other.
+
+    Raises:
+        ConfigError: With every one that cannot be applied.
+    """
+    found = []
+    for override in overrides:
+        try:
+            set_value(tree, override)
+        except YamlProblem as error:
+            found.append(f"--set {override}: {error}")
+    if found:
+        raise ConfigError(found)
 
 
 def set_value(tree: dict[str, Any], override: str) -> None:

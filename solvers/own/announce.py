@@ -6,7 +6,9 @@
 3. It says the same wherever it is asked: nothing but the file and the settings goes in.
 """
 
+import contextlib
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -19,7 +21,10 @@ from solvers.configs.own import OWN_KEYS, Announced
 from solvers.own.ask import announced
 from solvers.own.load import Unusable, load_class, make
 
+_log = logging.getLogger(__name__)
+
 LIMIT_SECONDS = 120.0
+PROGRESS_SECONDS = 5.0
 _SHOWN_LINES = 5
 
 
@@ -34,40 +39,60 @@ def announce(file: Path, name: str, settings: Mapping[str, Any]) -> dict[str, An
     Raises:
         Unusable: With everything that is wrong with the file, the class or the settings.
     """
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     question = json.dumps([str(file), name, dict(settings)], default=str)
+    what = f"solver.path={file}: {name}"
     with tempfile.TemporaryDirectory(prefix="headrace-announce-") as folder:
-        answer = Path(folder) / "answer.json"
-        try:
-            done = subprocess.run(
+        answer, output = Path(folder) / "answer.json", Path(folder) / "output"
+        (Path(folder) / "question.json").write_text(question, encoding="utf-8")
+        # Into a file: what the user's file leaves running would hold a pipe open.
+        with output.open("wb") as printed:
+            process = subprocess.Popen(
                 # -P: the folder that a study is started in may have packages of our names.
-                [sys.executable, "-P", "-m", "solvers.own.announce", str(answer)],
-                input=question,
+                [sys.executable, "-P", "-m", "solvers.own.announce", folder],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-                capture_output=True,
-                text=True,
-                errors="replace",
-                timeout=LIMIT_SECONDS,
-                check=False,
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=subprocess.STDOUT,
             )
-        except subprocess.TimeoutExpired:
-            line = (
-                f"solver.path={file}: {name} took longer than {LIMIT_SECONDS:g} s to be loaded "
-                "and made. Leave long work to run()"
-            )
-            raise Unusable([line]) from None
+        _wait(process, what)
         if not answer.exists():
-            said = " | ".join((done.stdout + done.stderr).strip().splitlines()[-_SHOWN_LINES:])
+            text = output.read_text(encoding="utf-8", errors="replace")
+            said = " | ".join(text.strip().splitlines()[-_SHOWN_LINES:])
             line = (
                 f"solver.path={file}: the process that loaded it ended with status "
-                f"{done.returncode}: {said or 'it said nothing'}. Run the file by itself"
+                f"{process.returncode}: {said or 'it said nothing'}. Run the file by itself"
             )
             raise Unusable([line])
         found = json.loads(answer.read_text(encoding="utf-8"))
     if "problems" in found:
         raise Unusable(found["problems"])
     return dict(found["announced"])
+
+
+def _wait(process: subprocess.Popen[bytes], what: str) -> None:
+    """Wait for an answer, and say so while that takes long.
+
+    Raises:
+        Unusable: It took too long; the process is ended.
+    """
+    waited = 0.0
+    try:
+        while waited < LIMIT_SECONDS:
+            if waited:
+                late = "%s is not loaded and made after %g s; it is given up after %g s"
+                _log.warning(late, what, waited, LIMIT_SECONDS)
+            step = min(PROGRESS_SECONDS, LIMIT_SECONDS - waited)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(step)
+                return
+            waited += step
+    finally:
+        process.kill()
+        process.wait()
+    line = f"{what} took longer than {LIMIT_SECONDS:g} s to be loaded and made"
+    raise Unusable([f"{line}. Leave long work to run()"])
 
 
 def with_announcement(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -108,16 +133,16 @@ def ask(file: Path, name: str, settings: Mapping[str, Any]) -> Announced:
     return announced(make(load_class(file, name), settings, file), settings, file)
 
 
-def _main(answer: Path) -> None:
-    """Read the question from standard input, and write the answer into a file."""
-    path, name, settings = json.load(sys.stdin)
+def _main(folder: Path) -> None:
+    """Read the question from a file in the folder, and write the answer into another."""
+    path, name, settings = json.loads((folder / "question.json").read_text(encoding="utf-8"))
     try:
         found: dict[str, Any] = {"announced": ask(Path(path), name, settings).model_dump()}
     except Unusable as error:
         found = {"problems": error.problems}
-    part = answer.with_suffix(".part")
+    part = folder / "answer.part"
     part.write_text(json.dumps(found), encoding="utf-8")
-    part.replace(answer)
+    part.replace(folder / "answer.json")
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ def announced(made: object, settings: Mapping[str, Any], file: Path) -> Announce
     Raises:
         Unusable: An attribute is missing or wrong.
     """
-    asked = _Asked(made, f"{file}:{_line_of(type(made), file)}")
+    asked = _Asked(made, file)
     parameters, spec = asked.parameters(), asked.spec()
     most, end = asked.most(), asked.end()
     asked.run()
@@ -58,8 +58,10 @@ def announced(made: object, settings: Mapping[str, Any], file: Path) -> Announce
 class _Asked:
     """Reads attributes, and keeps what is wrong with them."""
 
-    def __init__(self, made: object, where: str) -> None:
-        self._made, self._where, self._name = made, where, type(made).__name__
+    def __init__(self, made: object, file: Path) -> None:
+        self._made, self._file, self._name = made, file, type(made).__name__
+        found = _class_in(type(made), file)
+        self._where = f"{file}:{1 if found is None else found.lineno}"
         self.problems: list[str] = []
 
     def parameters(self) -> tuple[AnnouncedParameter, ...]:
@@ -117,6 +119,12 @@ class _Asked:
             inspect.signature(run).bind({}, None)  # type: ignore[arg-type]  # None raises as well
         except TypeError:
             self._wrong("run", run, "a method that takes (parameters, comm) and yields snapshots")
+            return
+        if _gives_nothing(type(self._made), self._file):
+            self.problems.append(
+                f"{self._where}: {self._name}.run has no 'yield', so no snapshot ever comes. Write "
+                "'yield from stream(ts)', or 'yield' before each snapshot"
+            )
 
     def _get(self, name: str, types: tuple[type, ...], what: str) -> Any:  # noqa: ANN401 - theirs
         if not hasattr(self._made, name):
@@ -141,12 +149,25 @@ class _Asked:
 _FIELDS = tuple(AnnouncedParameter.model_fields)
 
 
-def _line_of(cls: type, file: Path) -> int:
-    """Where the class begins; 1 where another file defines it."""
+def _class_in(cls: type, file: Path) -> ast.ClassDef | None:
+    """The text of a class; None where another file defines it."""
     for node in ast.walk(ast.parse(file.read_bytes())):
         if isinstance(node, ast.ClassDef) and node.name == cls.__name__:
-            return node.lineno
-    return 1
+            return node
+    return None
+
+
+def _gives_nothing(cls: type, file: Path) -> bool:
+    """Whether the method ``run`` of a class neither yields nor returns anything."""
+    found = _class_in(cls, file)
+    for method in found.body if found is not None else ():
+        if isinstance(method, ast.FunctionDef) and method.name == "run":
+            inner = list(ast.walk(method))
+            returns = any(isinstance(node, ast.Return) and node.value for node in inner)
+            return not returns and not any(
+                isinstance(node, ast.Yield | ast.YieldFrom) for node in inner
+            )
+    return False
 
 
 def _effective(cls: type, settings: Mapping[str, Any]) -> dict[str, str]:

@@ -11,14 +11,15 @@ Loading:     when a study is checked, the file runs once in a process of its own
              solver process. PETSc may be imported at its top, or inside run() so that a study can
              be checked where there is no PETSc. Files beside it can be imported.
 Order:       yours. What is added is one rounding to float32.
-Behaviour:   a snapshot of another shape, out of order or not finite ends the member. So does an
-             exception, which is shown with its line in your file; the same parameters would raise
-             it again, so there is no second attempt, but for OSError and MemoryError.
+Behaviour:   a snapshot of another shape, out of order or not finite ends the member, and so does
+             one that does not come, unless the class says max_snapshots, which is the most. So
+             does an exception, which is shown with its line in your file; the same parameters would
+             raise it again, so there is no second attempt, but for OSError and MemoryError.
 Good values: steps so that snapshots differ by more than a rounding.
 Source:      docs/own_solver.md.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, final
 
 import numpy as np
@@ -92,7 +93,7 @@ class Own:
         theirs: Iterator[Any] | None = None
         expected, before = 0, -np.inf
         try:
-            theirs = iter(self._made.run(values, comm))
+            theirs = self._begun(self._made.run(values, comm))
             for given in theirs:
                 snapshot = self._checked(given, expected, before)
                 expected, before = snapshot.step + 1, snapshot.time
@@ -107,11 +108,23 @@ class Own:
             # What is left of a member that is given up half way goes now, not some time.
             if theirs is not None and hasattr(theirs, "close"):
                 theirs.close()
-        if expected == 0:
+        # Of max_snapshots fewer may come: that is what the class says at most.
+        least = 1 if hasattr(self._made, "max_snapshots") else self.max_snapshots
+        if expected < least:
             raise SolverBug(
-                f"{self._config.class_}.run yielded nothing. The initial state comes first, then "
-                "a snapshot for each step"
+                f"{self._config.class_}.run yielded only {expected} of the {self.max_snapshots} "
+                "snapshots that it announced. The initial state comes first, then a snapshot for "
+                "each step. Yield the others, lower steps, or say max_snapshots instead of steps"
             )
+
+    def _begun(self, returned: object) -> Iterator[Any]:
+        """What ``run`` gave, when it is something that yields."""
+        if isinstance(returned, Iterable) and not isinstance(returned, tuple):
+            return iter(returned)
+        raise SolverBug(
+            f"{self._config.class_}.run returned a {type(returned).__name__}, but must yield "
+            "snapshots. Write 'yield from stream(ts)', or 'yield' before each snapshot"
+        )
 
     def _checked(self, given: object, step: int, before: float) -> Snapshot:
         """What the class yielded, when it is what it announced."""

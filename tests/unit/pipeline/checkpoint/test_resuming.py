@@ -109,6 +109,11 @@ def test_ranks_simulations_slots_and_checkpoints_may_change() -> None:
     assert (after.trainer.ranks, after.reservoir.capacity) == (1, 70)
 
 
+def test_a_number_is_read_as_in_a_study() -> None:
+    with pytest.raises(ConfigError, match=r'trainer\.ranks="1_0": wrong type, must be a'):
+        changed(small_study(), ["trainer.ranks=1_0"])
+
+
 def test_nothing_else_may_change_and_both_values_are_told() -> None:
     before = small_study()
     after = changed(before, ["trainer.batch=5", "solver.dt=0.005", "trainer.ranks=1"])

@@ -55,6 +55,8 @@ def test_a_constant_needs_no_column(tmp_path: Path) -> None:
             ["row 1, north=9 is outside parameters.north = [0, 8]", "Widen"],
         ),
         (b"west\xff,east\n", {}, ["is no CSV text", "UTF-8"]),
+        ("west,east,north\n0_5,2,3\n", {}, ["row 1, west='0_5' is no finite number"]),
+        ("west,east,north\n1,\u0662,3\n", {}, ["row 1, east='\u0662' is no finite number"]),
         ('west,east,north\n1,"2,3\n', {}, ["is no CSV text"]),
     ],
     ids=lambda value: repr(value)[:40] if isinstance(value, str | bytes) else None,
@@ -82,3 +84,17 @@ def test_the_list_of_reasons_is_bounded(tmp_path: Path) -> None:
     problems = read_rows(path, NAMES, {}, 1000)[1]
     assert len(problems) == MAX_CELL_PROBLEMS + 1
     assert problems[-1].endswith("and 2995 more of this kind")
+
+
+@pytest.mark.parametrize(
+    ("mark", "what"), [(";", "semicolons"), ("\t", "tabs"), ("|", "bars"), (" ", "blanks")]
+)
+def test_another_separator_is_named_in_one_line(tmp_path: Path, mark: str, what: str) -> None:
+    path = written(tmp_path, f"{mark.join(NAMES)}\n{mark.join(['0,5', '2', '3'])}\n")
+    (line,) = read_rows(path, NAMES, {}, 1)[1]
+    assert f"its columns are separated by {what}. Separate them by commas, and write" in line
+
+
+def test_a_single_column_needs_no_separator(tmp_path: Path) -> None:
+    rows, problems = read_rows(written(tmp_path, "a b\n1\n"), ["a b"], {}, 1)
+    assert (rows.tolist(), problems) == ([[1.0]], [])

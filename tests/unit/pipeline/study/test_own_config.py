@@ -248,13 +248,28 @@ def test_a_name_must_be_given_once(tmp_path: Path) -> None:
     assert "must be a list in which no name stands twice" in line
 
 
+@pytest.mark.parametrize("body", ["stream = []", "self.last = 1\n            return"])
+def test_a_run_without_yield_is_refused_with_what_to_write(tmp_path: Path, body: str) -> None:
+    line = refusal(tmp_path, "yield Snapshot(step, time, ", f"{body}  # (")
+    assert line.startswith(f"{tmp_path / 'decay.py'}:5: Decay.run has no 'yield', so no snapshot")
+
+
+def test_a_run_may_return_what_yields(tmp_path: Path) -> None:
+    path = written(tmp_path, "for step in range", "return iter([])\n        for step in range")
+    text = path.read_text(encoding="utf-8").replace("yield Snapshot", "Snapshot")
+    path.write_text(text, encoding="utf-8")
+    assert ask(path, "Decay", {}).max_snapshots == 8
+
+
 def test_a_file_that_takes_for_ever_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(announce, "LIMIT_SECONDS", 1.0)
+    monkeypatch.setattr(announce, "LIMIT_SECONDS", 0.6)
+    monkeypatch.setattr(announce, "PROGRESS_SECONDS", 0.2)
     written(tmp_path, "import numpy as np", "import time; time.sleep(60)")
     (line,) = problems(tmp_path)
-    assert "Decay took longer than 1 s to be loaded" in line
+    assert "Decay took longer than 0.6 s to be loaded" in line
+    assert "Decay is not loaded and made after 0.2 s; it is given up after 0.6 s" in caplog.text
 
 
 def test_what_else_is_wrong_is_said_at_the_same_time(tmp_path: Path) -> None:

@@ -779,3 +779,24 @@ def test_a_seed_shows_in_the_snapshots_that_a_stepping_network_is_given(kind: st
     study["parameters"] = {"amplitude": {"constant": 1}, "seed": {"uniform": [0, 1000]}}
     study["trainer"]["task"] = {"kind": kind}
     assert not any("seed" in each for each in parse(study).warnings())
+
+
+def test_a_csv_is_warned_of_where_it_repeats_members_or_leaves_the_solver(tmp_path: Path) -> None:
+    rows = [f"{100 + place},200,200,200,200" for place in range(16)]
+    study = changed("ensemble.design", {"csv": "p.csv"})
+    study["ensemble"] |= {"members": 14, "validation": 2}
+    study = {name: section for name, section in study.items() if name != "parameters"}
+    header = "initial,west,east,south,north"
+
+    def said() -> list[str]:
+        (tmp_path / "p.csv").write_text("\n".join([header, *rows]), encoding="utf-8")
+        return [w for w in parse(study, folder=tmp_path).warnings() if "csv" in w]
+
+    assert said() == []
+    rows[15] = rows[3]
+    (line,) = said()
+    assert line.startswith(f"ensemble.design.csv={tmp_path / 'p.csv'}: 1 of 2 validation members")
+    assert "(row 16 as 4)" in line
+    rows[15] = "1e5,200,200,200,200"
+    (line,) = said()
+    assert "column 'initial' has 100 to 100000 and goes beyond what solver 'heat' is" in line
