@@ -338,7 +338,8 @@ def compare(
         typer.Option(
             metavar="A,B,...",
             help="Online: reservoir, firo, fifo. From files: npy (shuffles all samples, one read "
-            "for each), npy-member and zarr (whole members, shuffled in a pool); each may say "
+            "for each), npy-member and zarr (whole members, shuffled in a pool), ram (npy, held in "
+            "memory); each may say "
             "NAME:PASSES, and NAME@disk for the data set that --disk allows.",
         ),
     ] = None,

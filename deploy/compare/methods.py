@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deploy import figures
-from deploy.compare.outcome import Outcome, Point, tail_of
+from deploy.compare.outcome import Data, Load, Outcome, Point, tail_of
 from deploy.compare.plan import READERS, Method, Plan
 from pipeline.errors import StudyFailed
 from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig
 from trainers.base import TrainStats, ValidationResult
-from trainers.offline.stored import sizes
+from trainers.offline.stored import Sizes, sizes
 
 if TYPE_CHECKING:
     from pipeline.members.dataset import Dataset
@@ -54,13 +54,13 @@ def online(made: Plan, method: Method, seed: int, folder: Path) -> Outcome:
         wall=summary.wall_seconds,
         first=summary.first_step_seconds or 0.0,
         waited=summary.trainer_wait_seconds,
-        data=(
-            summary.members_completed - study.ensemble.validation,
-            summary.samples_unique,
-            summary.samples_drawn,
+        data=Data(
+            members=summary.members_completed - study.ensemble.validation,
+            samples=summary.samples_unique,
+            draws=summary.samples_drawn,
         ),
-        disk=sizes(folder),
-        load=(before, _load()),
+        files=sizes(folder),
+        load=Load(before, _load()),
     )
 
 
@@ -84,7 +84,7 @@ def offline(
     """
     from trainers.offline.ranks import train_offline
 
-    training, study, store = data[0], made.of_seed(seed), READERS[method.name][0]
+    training, study, store = data[0], made.of_seed(seed), READERS[method.name].store
     count = made.members_on_disk if method.small else len(training.members)
     job = _job(made, method, study, data, count, seconds, out)
     before, began = _load(), time.monotonic()
@@ -111,12 +111,12 @@ def offline(
         wall=wall,
         first=last.first_step_seconds or 0.0,
         waited=last.wait_seconds,
-        data=(members, min(samples, draws), draws),
-        disk=(
-            own[0] + round(share * training.bytes_written[store]),
-            own[1] + round(share * training.disk_bytes[store]),
+        data=Data(members=members, samples=min(samples, draws), draws=draws),
+        files=Sizes(
+            written=own.written + round(share * training.bytes_written[store]),
+            disk=own.disk + round(share * training.disk_bytes[store]),
         ),
-        load=(before, _load()),
+        load=Load(before, _load()),
     )
 
 
@@ -132,13 +132,14 @@ def _job(
     from pipeline.actors.trainer import problem_of, weights_seed
     from trainers.offline.ranks import OfflineJob
 
-    (training, validation), (store, read) = data, READERS[method.name]
+    (training, validation), reader = data, READERS[method.name]
     moments = training.moments[:count]
     draws = sum(each.count for each in moments) * (method.passes or 0)
     return OfflineJob(
-        folder=training.folder / store,
-        store=store,
-        read=read,
+        folder=training.folder / reader.store,
+        store=reader.store,
+        read=reader.read,
+        in_memory=reader.in_memory,
         members=training.members[:count],
         validation_folder=validation.folder / "npy",
         validation=validation.members,
@@ -177,9 +178,9 @@ def _outcome(
     wall: float,
     first: float,
     waited: float,
-    data: tuple[int, int, int],
-    disk: tuple[int, int],
-    load: tuple[float, float],
+    data: Data,
+    files: Sizes,
+    load: Load,
 ) -> Outcome:
     result, ranks = last.validation, study.trainer.ranks
     if result is None:
@@ -189,17 +190,17 @@ def _outcome(
         method=method.label,
         online=method.online,
         seed=study.seed,
-        members=data[0],
-        samples=data[1],
-        draws=data[2],
+        members=data.members,
+        samples=data.samples,
+        draws=data.draws,
         train_steps=last.train_step,
         wall_seconds=wall,
         first_step_seconds=first,
         wait_seconds=waited,
         batches_per_second=rate,
         samples_per_second=rate * study.trainer.batch,
-        bytes_written=disk[0],
-        disk_bytes=disk[1],
+        bytes_written=files.written,
+        disk_bytes=files.disk,
         error=result.error,
         fields=result.one_step.fields,
         spread=result.shown.spread,

@@ -2,15 +2,18 @@
 
 1. Every figure is measured; what was not is None.
 2. A sentence names the better side of one criterion, whichever it is, and both figures.
-3. Of several seeds the median counts; the range stands beside it.
+3. The error is judged by the last weights, by the best on the way, and after equally many train
+   steps; a sentence says when that changes the verdict, or when it rests on data held in memory.
+4. Of several seeds the median counts; the range stands beside it.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from deploy import figures
+from deploy.compare.plan import RAM
 from trainers.base import P95_MEMBERS, FieldError, Spread
 
 EVEN: Final = 0.05  # a smaller relative difference is called none
@@ -34,6 +37,21 @@ class Point:
     members: float
     error: float | None
     tail: float | None
+
+
+class Data(NamedTuple):
+    """What a method had to train on; ``draws`` with repetition."""
+
+    members: int
+    samples: int
+    draws: int
+
+
+class Load(NamedTuple):
+    """Load averages over one minute."""
+
+    before: float
+    after: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -80,8 +98,21 @@ class Outcome:
     error: float
     fields: tuple[FieldError, ...]
     spread: Spread
-    load: tuple[float, float]
+    load: Load
     course: tuple[Point, ...]
+
+    @property
+    def best(self) -> float:
+        """Least validation error that was measured on the way or at the end."""
+        return min(self.error, *(p.error for p in self.course if p.error is not None))
+
+    def error_after(self, train_steps: int) -> float:
+        """Validation error after so many train steps: the newest one then, or the first of all."""
+        if train_steps >= self.train_steps:
+            return self.error
+        known = [(p.train_step, p.error) for p in self.course if p.error is not None]
+        before = [error for step, error in known if step <= train_steps]
+        return before[-1] if before else known[0][1] if known else self.error
 
     def as_json(self) -> dict[str, Any]:
         """Plain dicts and lists."""
@@ -131,16 +162,30 @@ def tail_of(spread: Spread) -> float:
     return spread.max if spread.p95 is None else spread.p95
 
 
-def criteria() -> list[Criterion]:
-    """What the two ways are judged by."""
+def common_steps(outcomes: Sequence[Outcome]) -> int:
+    """Train steps that every method has taken."""
+    return min((one.train_steps for one in outcomes), default=0)
+
+
+def criteria(outcomes: Sequence[Outcome]) -> list[Criterion]:
+    """What the two ways are judged by; first the error with the last weights, then its variants."""
+    steps = common_steps(outcomes)
 
     def rate(value: float) -> str:
         return f"{figures.number(value)}/s"
 
     return [
         Criterion(
-            name="validation error (RMS, of the fields' standard deviations)",
+            name="validation error with the last weights (RMS, of the fields' standard deviations)",
             of=lambda one: one.error,
+            text=figures.percent,
+        ),
+        Criterion(
+            name="validation error, best on the way", of=lambda one: one.best, text=figures.percent
+        ),
+        Criterion(
+            name=f"validation error after {figures.count(steps)} train steps",
+            of=lambda one: one.error_after(steps),
             text=figures.percent,
         ),
         Criterion(
@@ -182,14 +227,39 @@ def verdict(outcomes: Sequence[Outcome]) -> Iterator[str]:
     }
     if not (sides["online"] and sides["offline"]):
         return
-    for each in criteria():
-        best = {}
-        for side, names in sides.items():
-            pick = max if each.more else min
-            values = {name: middle(outcomes, name, each.of) for name in names}
-            method = pick(values, key=values.__getitem__)
-            best[side] = (values[method], method)
-        yield _sentence(each, best) + _doubt(outcomes, each, best)
+    judged = criteria(outcomes)
+    last_weights = _winner(judged[0], _best(outcomes, judged[0], sides))
+    stored = [name for name in sides["offline"] if not name.startswith(RAM)]
+    for each in judged:
+        best = _best(outcomes, each, sides)
+        text, wins = _sentence(each, best) + _doubt(outcomes, each, best), _winner(each, best)
+        if each.name.startswith("validation error") and wins != last_weights:
+            text += f" (by the last weights: {last_weights or 'no difference'})"
+        if stored and stored != sides["offline"]:
+            without = _winner(each, _best(outcomes, each, sides | {"offline": stored}))
+            if without != wins:
+                text += f" (without data held in memory: {without or 'no difference'})"
+        yield text
+
+
+def _best(
+    outcomes: Sequence[Outcome], each: Criterion, sides: Mapping[str, Sequence[str]]
+) -> dict[str, tuple[float, str]]:
+    """Of each side, the best figure and its method."""
+    pick, best = max if each.more else min, {}
+    for side, names in sides.items():
+        values = {name: middle(outcomes, name, each.of) for name in names}
+        method = pick(values, key=values.__getitem__)
+        best[side] = (values[method], method)
+    return best
+
+
+def _winner(each: Criterion, best: Mapping[str, tuple[float, str]]) -> str | None:
+    """The better side; None where the difference is too small."""
+    online, offline = best["online"][0], best["offline"][0]
+    if abs(online - offline) <= max(each.least, EVEN * max(abs(online), abs(offline))):
+        return None
+    return "online" if (online > offline) is each.more else "offline"
 
 
 def _doubt(outcomes: Sequence[Outcome], each: Criterion, best: dict[str, tuple[float, str]]) -> str:
@@ -207,9 +277,9 @@ def _sentence(each: Criterion, best: dict[str, tuple[float, str]]) -> str:
         f"{each.text(online)} online ({online_method}), {each.text(offline)} offline "
         f"({offline_method})"
     )
-    if abs(online - offline) <= max(each.least, EVEN * max(abs(online), abs(offline))):
+    wins = _winner(each, best)
+    if wins is None:
         return f"{each.name}: no difference to speak of; {pair}"
-    wins = "online" if (online > offline) is each.more else "offline"
     better, worse = (online, offline) if wins == "online" else (offline, online)
     return f"{each.name}: {wins} wins; {pair}{_by(better, worse, more=each.more)}"
 

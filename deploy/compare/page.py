@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from rich.table import Table
 
 from deploy import figures
-from deploy.compare.outcome import Outcome, Point, ends, methods, middle, tail_of
+from deploy.compare.outcome import Outcome, Point, common_steps, ends, methods, middle, tail_of
 from deploy.report.page import Card, Tile, render
 from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
 from pipeline.study.config import StudyConfig
@@ -38,11 +38,14 @@ def columns(outcomes: Sequence[Outcome]) -> list[Column]:
         unit = "" if one.unit == "1" else f" / {one.unit}"
         return f"{one.name}{unit}", lambda each: each.fields[index].rmse, figures.number
 
+    steps = common_steps(outcomes)
     return [
         ("members", lambda one: one.members, whole),
         ("samples drawn", lambda one: one.draws, whole),
         ("train steps", lambda one: one.train_steps, whole),
         (ERROR, lambda one: one.error, figures.percent),
+        ("best on the way", lambda one: one.best, figures.percent),
+        (f"after {whole(steps)} steps", lambda one: one.error_after(steps), figures.percent),
         *(field(*each) for each in enumerate(outcomes[0].fields if outcomes else ())),
         ("tail", lambda one: tail_of(one.spread), figures.percent),
         ("worst member", lambda one: one.spread.max, figures.percent),
@@ -53,7 +56,7 @@ def columns(outcomes: Sequence[Outcome]) -> list[Column]:
         ("waited", lambda one: one.wait_seconds, figures.seconds),
         ("written", lambda one: float(one.bytes_written), figures.size),
         ("on disk", lambda one: float(one.disk_bytes), figures.size),
-        ("load", lambda one: one.load[1], figures.number),
+        ("load", lambda one: one.load.after, figures.number),
     ]
 
 
@@ -119,8 +122,8 @@ def page(
         footer=(
             "Written by headrace. Times count from the start of a method's first process. Before "
             "each pass the kernel's page cache was dropped for the files that are read; what the "
-            "storage below caches is not known. Load: average over one minute at the end of a "
-            "method, its own processes included."
+            "storage below caches is not known. ram reads its files once and draws from memory. "
+            "Load: average over one minute at the end of a method, its own processes included."
         ),
     )
 

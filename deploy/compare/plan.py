@@ -8,6 +8,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, get_args
 
+import psutil
+
 from deploy import figures
 from deploy.cluster import machine
 from pipeline.errors import ConfigError
@@ -16,14 +18,32 @@ from pipeline.study.config import StudyConfig
 from trainers.offline.stored import Store
 
 POLICIES: Final = get_args(PolicyName)
-# Name -> where the members lie, and how they are read.
-READERS: Final[dict[str, tuple[Store, Literal["sample", "member"]]]] = {
-    "npy": ("npy", "sample"),
-    "npy-member": ("npy", "member"),
-    "zarr": ("zarr", "member"),
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Reader:
+    """How members are read from a data set.
+
+    Attributes:
+        store: What they lie in.
+        read: Whether single samples are read, or whole members.
+        in_memory: Whether that is done once, before the training.
+    """
+
+    store: Store
+    read: Literal["sample", "member"]
+    in_memory: bool = False
+
+
+RAM: Final = "ram"
+READERS: Final = {
+    "npy": Reader(store="npy", read="sample"),
+    "npy-member": Reader(store="npy", read="member"),
+    "zarr": Reader(store="zarr", read="member"),
+    RAM: Reader(store="npy", read="sample", in_memory=True),
 }
-FOR_SECONDS: Final = "reservoir,firo,fifo,npy,npy-member,zarr"
-FOR_MEMBERS: Final = "reservoir,firo,fifo,npy:1,npy:10,npy-member:10,zarr:10"
+FOR_SECONDS: Final = "reservoir,firo,fifo,npy,npy-member,zarr,ram"
+FOR_MEMBERS: Final = "reservoir,firo,fifo,npy:1,npy:10,npy-member:10,zarr:10,ram:10"
 PASSES: Final = 10
 NO_END: Final = 200_000  # members of a study that only time ends
 ENDLESS_DESIGNS: Final = ("uniform", "halton", "sobol")
@@ -159,6 +179,10 @@ def plan(
             else Method(name=each.name, passes=PASSES, small=each.small)
             for each in chosen
         ]
+    if methods is None and _too_much_for_memory(study):
+        chosen = [each for each in chosen if each.name != RAM]
+    elif any(each.name == RAM for each in chosen):
+        found += _too_much_for_memory(study)
     if found:
         raise ConfigError(found)
     made = Plan(
@@ -204,13 +228,30 @@ def _problems(study: StudyConfig, seconds: float | None) -> list[str]:
     return found + machine.problems_of(study)
 
 
+def _member_bytes(study: StudyConfig) -> int:
+    row = study.sample_bytes + 8 * study.sample_layout().num_inputs + 8
+    return study.samples_per_member * row + _PER_MEMBER
+
+
+def _too_much_for_memory(study: StudyConfig) -> list[str]:
+    """Why not every rank can hold the data set in memory."""
+    ranks, free = study.trainer.ranks, psutil.virtual_memory().available
+    needed = study.ensemble.members * _member_bytes(study)
+    if ranks * needed <= free:
+        return []
+    line = (
+        f"--methods: ram holds the data set, {figures.size(needed)}, in each of {ranks} rank(s), "
+        f"but {figures.size(free)} of memory are free. Leave ram out, or lower --members"
+    )
+    return [line]
+
+
 def _members_on_disk(study: StudyConfig, disk: str) -> int:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|k|M|G|T)B?", disk.strip())
     if found is None:
         raise ConfigError([f"--disk={disk}: is no size. Write it as 500MB or 2.5GB"])
     budget = float(found[1]) * 1000 ** " kMGT".index(found[2] or " ")
-    row = study.sample_bytes + 4 * study.sample_layout().num_inputs + 8
-    each = study.samples_per_member * row + _PER_MEMBER
+    each = _member_bytes(study)
     members = min(study.ensemble.members, int(budget // each))
     if members < 1:
         line = (

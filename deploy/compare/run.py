@@ -23,7 +23,7 @@ from deploy.launch import stopped_by_signals
 from deploy.speaking import say
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
-from trainers.durable import json_text
+from trainers.durable import json_text, write_atomically
 from trainers.offline.stored import Store
 
 if TYPE_CHECKING:
@@ -60,9 +60,9 @@ def compare(made: Plan, out: Path) -> None:
         "outcomes": [one.as_json() for one in outcomes],
         "verdict": sentences,
     }
-    (out / "compare.json").write_text(json_text(result, indent=1) + "\n", encoding="utf-8")
+    write_atomically(out / "compare.json", json_text(result, indent=1) + "\n")
     text = page(made.study, outcomes, written, sentences, seconds=made.seconds)
-    (out / "compare.html").write_text(text, encoding="utf-8")
+    write_atomically(out / "compare.html", text)
     console = Console()
     console.print(table(outcomes))
     for one in written:
@@ -98,7 +98,7 @@ def _from_files(
     outcomes: list[Outcome],
     written: list[dict[str, Any]],
 ) -> None:
-    stores = sorted({READERS[method.name][0] for method in methods})
+    stores = sorted({READERS[method.name].store for method in methods})
     training, validation = _write(made, seed, out / "data" / str(seed), stores)
     written.append(_told(training, seed))
     for method in methods:

@@ -25,8 +25,8 @@ from pipeline.study.design import design_of
 from solvers.base import SolverFailed
 from trainers.base import Moments
 from trainers.offline.stored import (
-    MemberFiles,
     MemberSamples,
+    NpyFiles,
     Store,
     ZarrFiles,
     files_of,
@@ -121,8 +121,8 @@ def write_dataset(
         wall_seconds=time.monotonic() - began,
         solve_seconds=sum(one.solve_seconds for one in written),
         write_seconds={store: sum(one.write_seconds[store] for one in written) for store in stores},
-        bytes_written={store: sizes(folder / store)[0] for store in stores},
-        disk_bytes={store: sizes(folder / store)[1] for store in stores},
+        bytes_written={store: sizes(folder / store).written for store in stores},
+        disk_bytes={store: sizes(folder / store).disk for store in stores},
     )
 
 
@@ -184,7 +184,7 @@ class FileSender:
         dtype: Of the fields.
     """
 
-    def __init__(self, files: dict[Store, MemberFiles], dtype: str) -> None:
+    def __init__(self, files: dict[Store, NpyFiles | ZarrFiles], dtype: str) -> None:
         self._files, self._dtype = files, dtype
         self._member = 0
         self._parameters = np.empty(0)

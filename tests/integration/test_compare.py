@@ -46,11 +46,12 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 
 @pytest.mark.studies
 def test_the_same_members_online_and_from_files(tmp_path: Path) -> None:
-    result = compared(tmp_path, "--methods", "firo,npy:6,zarr@disk:1", "--disk", "50kB")
+    result = compared(tmp_path, "--methods", "firo,npy:6,ram:6,zarr@disk:1", "--disk", "50kB")
     assert result.returncode == 0, result.stdout
     found = outcomes(tmp_path)
-    assert list(found) == ["firo", "npy:6", "zarr@disk:1"]
-    firo, often, small = found.values()
+    assert list(found) == ["firo", "npy:6", "ram:6", "zarr@disk:1"]
+    firo, often, resident, small = found.values()
+    assert (resident["train_steps"], resident["samples"]) == (143, 9 * 21)
     assert firo["members"] == often["members"] == 9
     assert firo["samples"] == 9 * 21
     assert often["train_steps"] == 143  # rank 0 has 95 of 189 samples in a pass: 570 / 4

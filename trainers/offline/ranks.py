@@ -19,7 +19,7 @@ import numpy as np
 
 from trainers.base import Held, Moments, Problem, TrainStats
 from trainers.config import TrainerConfig
-from trainers.offline.stored import NpyFiles, Store, files_of
+from trainers.offline.stored import InMemory, MemberFiles, NpyFiles, Store, files_of
 from trainers.processes import processes
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ class OfflineJob:
         folder: Of the members to train on.
         store: What they lie in.
         read: ``"sample"`` or ``"member"``, see ``trainers.offline.reading``.
+        in_memory: Whether every rank reads all members before it trains, and no file afterwards.
         members: Numbers of those to train on.
         validation_folder: Of the validation members, ``.npy``.
         validation: Their numbers.
@@ -55,6 +56,7 @@ class OfflineJob:
     folder: Path
     store: Store
     read: Literal["sample", "member"]
+    in_memory: bool
     members: tuple[int, ...]
     validation_folder: Path
     validation: tuple[int, ...]
@@ -114,7 +116,9 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
             stats = replace(stats, first_step_seconds=stats.first_step_seconds + loop_began)
         said.append(Said(at=time.monotonic() - started, stats=stats))
 
-    files = files_of(job.store, job.folder)
+    files: MemberFiles = files_of(job.store, job.folder)
+    if job.in_memory:
+        files = InMemory(files, job.members)
     source = FileSource(
         files=files,
         table=Table.of(files, job.members),

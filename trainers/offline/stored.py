@@ -7,8 +7,9 @@ Invariants (``tests/unit/trainers/offline/test_stored.py``):
 1. What is read back equals what was written, bit for bit, in whatever order members were written.
 2. A member is written by one process at a time; several processes may write different members.
 3. Of an ``.npy`` one sample can be read alone; a chunk of Zarr is read whole.
-4. ``forget`` takes files out of the kernel's page cache: what is read next comes from storage.
-5. Nothing is pickled.
+4. ``InMemory`` reads members once; there is nothing of them to forget.
+5. ``forget`` takes files out of the kernel's page cache: what is read next comes from storage.
+6. Nothing is pickled.
 """
 
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, final, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, Protocol, final, runtime_checkable
 
 import numpy as np
 import zarr
@@ -46,11 +47,7 @@ class MemberSamples:
 
 @runtime_checkable
 class MemberFiles(Protocol):
-    """One kind of files, for writing and for reading."""
-
-    def write(self, member: int, samples: MemberSamples) -> None:
-        """Keep a member."""
-        ...
+    """Where members are read from."""
 
     def index(self, member: int) -> MemberSamples:
         """A member's inputs and steps; its fields are not read and have no values."""
@@ -233,6 +230,31 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
     return found
 
 
+@final
+class InMemory:
+    """Members of other files, whose fields are read whole, once."""
+
+    def __init__(self, files: MemberFiles, members: Sequence[int]) -> None:
+        self._files = files
+        self._fields = {member: files.read(member) for member in members}
+
+    def index(self, member: int) -> MemberSamples:
+        """A member's inputs and steps."""
+        return self._files.index(member)
+
+    def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
+        """All fields of a member."""
+        return self._fields[member]
+
+    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
+        """The fields of one sample."""
+        return np.asarray(self._fields[member][sample])
+
+    def paths(self, members: Sequence[int]) -> list[Path]:
+        """None: no pass reads a file."""
+        return []
+
+
 def files_of(store: Store, folder: Path) -> NpyFiles | ZarrFiles:
     """The files of one kind in a folder."""
     return NpyFiles(folder) if store == "npy" else ZarrFiles(folder)
@@ -253,7 +275,14 @@ def forget(paths: Iterable[Path]) -> None:
             os.close(file)
 
 
-def sizes(folder: Path) -> tuple[int, int]:
-    """Bytes in all files below a folder, and bytes of storage that they take."""
+class Sizes(NamedTuple):
+    """Bytes in files, and bytes of storage that they take."""
+
+    written: int
+    disk: int
+
+
+def sizes(folder: Path) -> Sizes:
+    """Sizes of all files below a folder together."""
     found = [path.stat() for path in folder.rglob("*") if path.is_file()]
-    return sum(each.st_size for each in found), 512 * sum(each.st_blocks for each in found)
+    return Sizes(sum(each.st_size for each in found), 512 * sum(each.st_blocks for each in found))

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from deploy.compare.methods import steps_per_second
-from deploy.compare.outcome import Outcome, Point, ends, middle, verdict
+from deploy.compare.outcome import Load, Outcome, Point, ends, middle, verdict
 from deploy.compare.page import page, rows, writing
 from tests.errors import made_errors
 from tests.small_study import small_study
@@ -16,7 +16,7 @@ ONLINE = Outcome(
     train_steps=9_000, wall_seconds=61.0, first_step_seconds=21.0, wait_seconds=0.5,
     batches_per_second=230.0, samples_per_second=2300.0, bytes_written=9_000, disk_bytes=12_000,
     error=0.2, fields=made_errors().fields, spread=made_errors([0.03] * 19 + [0.05]).spread,
-    load=(1.0, 2.0),
+    load=Load(1.0, 2.0),
     course=(
         Point(seconds=30.0, train_step=2000, members=100, error=None, tail=None),
         Point(seconds=40.0, train_step=4000, members=180, error=0.9, tail=0.09),
@@ -34,13 +34,16 @@ WRITTEN: dict[str, Any] = {
 }  # fmt: skip
 
 
+LAST = "validation error with the last weights"
+
+
 def sentence(about: str, *outcomes: Outcome) -> str:
     (found,) = [line for line in verdict(outcomes) if line.startswith(about)]
     return found
 
 
 def test_a_sentence_says_plainly_who_wins() -> None:
-    error = sentence("validation error", ONLINE, OFFLINE)
+    error = sentence(LAST, ONLINE, OFFLINE)
     assert ": online wins; 20 % online (reservoir), 40 % offline (npy:10), 50 % less" in error
     assert ": offline wins; " in sentence("tail", ONLINE, OFFLINE)
     assert "2.00 times as much" in sentence("batches per second", ONLINE, OFFLINE)
@@ -57,11 +60,49 @@ def test_the_best_of_each_side_is_compared_by_its_median() -> None:
     ]
     assert middle(outcomes, "reservoir", lambda one: one.error) == 0.3
     assert ends(outcomes, "reservoir", lambda one: one.error) == (0.1, 0.5)
-    error = sentence("validation error", *outcomes)
+    error = sentence(LAST, *outcomes)
     assert "30 % online (reservoir), 40 % offline" in error
     assert error.endswith("25 % less (the ranges over the seeds overlap)")
     agreeing = [replace(ONLINE, seed=4, error=0.25), *outcomes[:1], OFFLINE]
-    assert "overlap" not in sentence("validation error", *agreeing)
+    assert "overlap" not in sentence(LAST, *agreeing)
+
+
+def through(*errors: tuple[int, float]) -> tuple[Point, ...]:
+    return tuple(
+        Point(seconds=step / 100, train_step=step, members=9, error=error, tail=error)
+        for step, error in errors
+    )
+
+
+def test_a_training_that_got_worse_is_judged_by_its_best_as_well() -> None:
+    worse = replace(OFFLINE, error=0.4, course=through((4000, 0.1), (9000, 0.4)))
+    assert worse.best == 0.1
+    assert ": online wins; 20 % online" in sentence(LAST, ONLINE, worse)
+    best = sentence("validation error, best on the way", ONLINE, worse)
+    assert ": offline wins; 20 % online (reservoir), 10 % offline (npy:10)" in best
+    assert best.endswith("(by the last weights: online)")
+
+
+def test_errors_are_compared_after_equally_many_train_steps() -> None:
+    longer = replace(
+        OFFLINE, error=0.1, train_steps=90_000,
+        course=through((4000, 0.9), (8900, 0.5), (9100, 0.15), (90_000, 0.1)),
+    )  # fmt: skip
+    assert ": offline wins; 20 % online" in sentence(LAST, ONLINE, longer)
+    equal = sentence("validation error after 9,000 train steps", ONLINE, longer)
+    assert ": online wins; 20 % online (reservoir), 50 % offline" in equal
+    assert equal.endswith("(by the last weights: offline)")
+    assert longer.error_after(10) == 0.9  # nothing was measured before
+
+
+def test_a_verdict_that_rests_on_memory_says_so() -> None:
+    slow = replace(OFFLINE, batches_per_second=100.0)
+    ram = replace(OFFLINE, method="ram:10", batches_per_second=900.0)
+    rate = sentence("batches per second", ONLINE, slow, ram)
+    assert ": offline wins; 230/s online (reservoir), 900/s offline (ram:10)" in rate
+    assert rate.endswith("(without data held in memory: online)")
+    assert "memory" not in sentence("batches per second", ONLINE, ram)
+    assert "memory" not in sentence("batches per second", ONLINE, slow)
 
 
 def test_a_second_of_waiting_is_no_victory() -> None:

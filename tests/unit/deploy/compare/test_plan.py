@@ -1,7 +1,9 @@
 """What is compared is checked before anything starts."""
 
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 
 from deploy.compare.plan import Method, Plan, plan
@@ -66,12 +68,23 @@ def test_members_and_seeds_are_those_asked_for() -> None:
 
 
 def test_a_disk_budget_adds_a_smaller_data_set() -> None:
-    row = 10 * 14 * 4 + 6 * 4 + 8
+    row = 10 * 14 * 4 + 6 * 8 + 8
     made = planned(methods="npy:2", disk=f"{3.5 * (21 * row + 8192):.0f}")
     assert labels(made) == ["npy:2", "npy@disk:10"]
     assert made.members_on_disk == 3
     assert planned(disk="1GB").members_on_disk == 9
     assert labels(planned(methods="zarr@disk:3", disk="200kB")) == ["zarr@disk:3"]
+
+
+def test_data_that_memory_cannot_hold_are_not_held_in_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert labels(planned())[-1] == "ram:10"
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000))
+    assert "ram:10" not in labels(planned())
+    (line,) = problems(methods="reservoir,ram")
+    assert line.startswith("--methods: ram holds the data set, ")
+    assert "100 kB of memory are free" in line
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from trainers.offline.stored import (
+    InMemory,
     MemberSamples,
     NpyFiles,
     Store,
@@ -133,6 +134,16 @@ def cached_pages(path: Path) -> int:
             assert libc.mincore(address, ctypes.c_size_t(size), pages) == 0
             del anchor
     return sum(page & 1 for page in pages)
+
+
+def test_what_is_held_in_memory_is_read_once(files: NpyFiles | ZarrFiles) -> None:
+    held = InMemory(files, MEMBERS)
+    for path in files.paths(MEMBERS):
+        path.unlink()
+    for number in MEMBERS:
+        np.testing.assert_array_equal(held.read(number), member(number).fields)
+        np.testing.assert_array_equal(held.read_sample(number, 2), member(number).fields[2])
+    assert held.paths(MEMBERS) == []
 
 
 def test_sizes_are_those_of_the_files(tmp_path: Path) -> None:
