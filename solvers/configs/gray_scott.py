@@ -31,15 +31,15 @@ class GrayScottConfig(SteppedConfig):
     grid: tuple[StrictInt, StrictInt] = Field(
         default=(64, 64), description="points (y, x), at least 3 each [1]"
     )
-    steps: Count = Field(default=600, description="solver steps of a member [1]")
-    dt: Positive = Field(default=2.5, description="time step, dimensionless [1]")
+    steps: Count = Field(default=1000, description="solver steps of a member [1]")
+    dt: Positive = Field(default=0.5, description="time step, dimensionless [1]")
     length: tuple[Positive, Positive] = Field(
-        default=(1.0, 1.0), description="period (y, x), dimensionless [1]"
+        default=(0.5, 0.5), description="period (y, x), dimensionless [1]"
     )
     diffusion_u: Positive = Field(default=2e-5, description="diffusivity of u [1]")
     diffusion_v: Positive = Field(default=1e-5, description="diffusivity of v [1]")
     spots: StrictInt = Field(
-        default=5, ge=1, le=1000, description="spots of v in the initial state [1]"
+        default=2, ge=1, le=1000, description="spots of v in the initial state [1]"
     )
     spot_width: Positive = Field(
         default=0.05, description="standard deviation of a spot, dimensionless [1]"
@@ -60,11 +60,11 @@ class GrayScottConfig(SteppedConfig):
         chosen = {"-ts_type", "-ts_rk_type"} & set(self.petsc_options.split())
         hy, hx = self.spec().spacing
         diffusion = max(self.diffusion_u, self.diffusion_v)
-        limit = _REAL_LIMIT / (4 * diffusion * (1 / hy**2 + 1 / hx**2) + _REACTION)
+        limit = _REAL_LIMIT / (16 / 3 * diffusion * (1 / hy**2 + 1 / hx**2) + _REACTION)
         if not chosen and self.dt > limit:
             raise ValueError(
                 f"dt={self.dt:g} is unstable for the classical Runge-Kutta scheme: need "
-                f"dt <= {_REAL_LIMIT} / (4 D (1/hy^2 + 1/hx^2) + {_REACTION}) = {limit:.3g} "
+                f"dt <= {_REAL_LIMIT} / (16/3 D (1/hy^2 + 1/hx^2) + {_REACTION}) = {limit:.3g} "
                 f"(hy={hy:.3g}, hx={hx:.3g}, D={diffusion:g}). Reduce dt or the grid, or choose "
                 "an implicit scheme: petsc_options: '-ts_type cn'"
             )
@@ -78,7 +78,7 @@ class GrayScottConfig(SteppedConfig):
                 description="feed rate: u comes in, u and v are washed out",
             ),
             Parameter(
-                name="k", unit="1", low=0.058, high=0.064,
+                name="k", unit="1", low=0.058, high=0.063,
                 description="kill rate: v turns into what does not react",
             ),
         )  # fmt: skip

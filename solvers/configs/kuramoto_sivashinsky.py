@@ -1,5 +1,6 @@
 """Settings of ``kind: kuramoto_sivashinsky``."""
 
+from math import ceil
 from typing import Literal
 
 from pydantic import (
@@ -15,8 +16,8 @@ from solvers.configs.checks import options_like
 
 # A stencil reaches three points to either side, and may not meet itself round the line.
 _FEWEST_POINTS = 8
-# Waves shorter than 2 pi are damped: six points for the shortest that is not.
-_LARGEST_SPACING = 1.0
+# Waves shorter than 2 pi are damped: nine points for the shortest that is not.
+_LARGEST_SPACING = 0.7
 
 
 class KuramotoSivashinskyConfig(SteppedConfig):
@@ -27,7 +28,7 @@ class KuramotoSivashinskyConfig(SteppedConfig):
 
     kind: Literal["kuramoto_sivashinsky"] = "kuramoto_sivashinsky"
     grid: tuple[StrictInt] = Field(
-        default=(128,), description="points (x), at least 8 and at least one per unit of length [1]"
+        default=(128,), description="points (x), at least 8, and at most 0.7 apart [1]"
     )
     steps: Count = Field(default=200, description="snapshots after the initial one [1]")
     dt: Positive = Field(default=0.25, description="time between snapshots [1]")
@@ -55,8 +56,9 @@ class KuramotoSivashinskyConfig(SteppedConfig):
         if spacing > _LARGEST_SPACING:
             raise ValueError(
                 f"grid={list(self.grid)} is too coarse for length={self.length:g}: the spacing is "
-                f"{spacing:.3g}, and above {_LARGEST_SPACING:g} short waves are not damped. Give "
-                f"at least {int(-(-self.length // _LARGEST_SPACING))} points, or a shorter line"
+                f"{spacing:.3g}, and above {_LARGEST_SPACING:g} the chaos is not that of the "
+                f"equation. Give at least {ceil(self.length / _LARGEST_SPACING)} points, or a "
+                "shorter line"
             )
         return self
 

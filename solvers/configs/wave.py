@@ -1,14 +1,18 @@
 """Settings of ``kind: wave``: checked at load, without PETSc."""
 
-from typing import Literal
+from math import hypot, sqrt
+from typing import Literal, Self
 
-from pydantic import Field, StrictInt, field_validator
+from pydantic import Field, StrictInt, field_validator, model_validator
 
 from solvers.base import FieldSpec, Parameter
 from solvers.configs.base import Count, Positive, SteppedConfig
 from solvers.configs.checks import options_like, three_points
 
 __all__ = ["WaveConfig"]
+
+# Where (speed dt)^2 times the largest eigenvalue of the stencil, 16/3 (1 / hx^2 + 1 / hy^2), is 6.
+_LIMIT = sqrt(9 / 8)
 
 
 class WaveConfig(SteppedConfig):
@@ -37,6 +41,18 @@ class WaveConfig(SteppedConfig):
 
     _points = field_validator("grid")(three_points)
     _options = field_validator("petsc_options")(options_like("-ksp_type cg -pc_type gamg"))
+
+    @model_validator(mode="after")
+    def _stable(self) -> Self:
+        hy, hx = self.spec().spacing
+        limit = _LIMIT / (self.speed * hypot(1 / hx, 1 / hy))
+        if self.dt > limit:
+            raise ValueError(
+                f"dt={self.dt:g} s is unstable: need dt <= {_LIMIT:.3g} / (speed sqrt(1 / hx^2 + "
+                f"1 / hy^2)) = {limit:.3g} s (hx={hx:.3g} m, hy={hy:.3g} m, speed={self.speed:g} "
+                "m/s). Reduce dt, or take fewer cells"
+            )
+        return self
 
     def parameters(self) -> tuple[Parameter, ...]:
         """The bump that a member starts from; it stays 3.75 widths away from the walls."""

@@ -61,8 +61,8 @@ def fill(da: PETSc.DMDA, matrix: PETSc.Mat, entries: Float64[np.ndarray, " star 
     Args:
         da: With one unknown a point.
         matrix: Assembled afterwards.
-        entries: Coefficients of each point itself, then of its neighbours: west, east, south,
-            north, below and above, as far as there are axes.
+        entries: Coefficients of each point itself, then of its neighbours on the x axis: west,
+            east, and the two beyond them if ``da`` reaches so far; then those on the other axes.
     """
     # PETSc numbers the points of the box with its neighbours; -1 means "outside" and is skipped.
     starts, stops = np.array(da.getGhostRanges()[::-1]).T
@@ -70,9 +70,10 @@ def fill(da: PETSc.DMDA, matrix: PETSc.Mat, entries: Float64[np.ndarray, " star 
     own = np.stack([axis.ravel() for axis in np.mgrid[slices_of(da)]]) - starts[:, None]
     columns = [np.ravel_multi_index(tuple(own), shape)]
     for axis in reversed(range(len(shape))):
-        stride = int(np.prod(shape[axis + 1 :]))
-        columns.append(np.where(own[axis] > 0, columns[0] - stride, -1))
-        columns.append(np.where(own[axis] < shape[axis] - 1, columns[0] + stride, -1))
+        for distance in range(1, da.getStencilWidth() + 1):
+            away = distance * int(np.prod(shape[axis + 1 :]))
+            columns.append(np.where(own[axis] >= distance, columns[0] - away, -1))
+            columns.append(np.where(own[axis] < shape[axis] - distance, columns[0] + away, -1))
     set_rows(matrix, columns[0], np.stack(columns, axis=1), entries.reshape(len(columns), -1).T)
 
 
@@ -97,15 +98,18 @@ class Cells:
         grid: Number of cells on each axis, at least three.
         comm: The communicator that they are spread over; collective.
         owned: Who destroys the PETSc objects made here.
+        order: Order of the differences, 2 or 4.
 
     Attributes:
         box: Where this mpi_rank's cells lie in the grid.
         shape: Number of its own cells on each axis.
     """
 
-    def __init__(self, grid: tuple[int, ...], *, comm: object, owned: Owned) -> None:
-        self._grid, self._owned = grid, owned
-        self._da = spread(grid, comm, owned)
+    def __init__(
+        self, grid: tuple[int, ...], *, comm: object, owned: Owned, order: Literal[2, 4] = 2
+    ) -> None:
+        self._grid, self._owned, self._reach = grid, owned, order // 2
+        self._da = spread(grid, comm, owned, reach=self._reach)
         self.box = slices_of(self._da)
         self.shape = tuple(axis.stop - axis.start for axis in self.box)
 
@@ -125,18 +129,28 @@ class Cells:
     def matrix(self, weights: Sequence[float], *, wall: float) -> PETSc.Mat:
         """I + the sum of w K over the axes; symmetric and positive definite.
 
-        K is the second-order finite-volume stencil of -(d/dx)^2 times h^2, which takes the
-        neighbours on an axis from twice the cell itself.
+        K is the stencil of -(d/dx)^2 times h^2. Of second order it takes the neighbours on an axis
+        from twice the cell itself; of fourth order it is that K + K^2 / 12.
 
         Args:
             weights: One w per axis of the grid.
             wall: What the image of a cell behind a wall is to the cell, with the sign turned: 1 to
                 keep the value 0 on the wall, -1 to keep the slope 0.
         """
-        entries = np.ones((1 + 2 * len(weights), *self.shape))
-        for axis, (w, (first, last)) in enumerate(zip(weights[::-1], self.at_walls(), strict=True)):
-            entries[0] += w * (2.0 + wall * (first | last))
-            entries[1 + 2 * axis : 3 + 2 * axis] = -w
+        own, *beside = (2.0, -1.0) if self._reach == 1 else (30 / 12, -16 / 12, 1 / 12)
+        entries = np.ones((1 + 2 * self._reach * len(weights), *self.shape))
+        stars = np.split(entries[1:], len(weights))  # x first
+        for star, w, places, cells in zip(
+            stars, weights[::-1], np.ogrid[self.box][::-1], self._grid[::-1], strict=True
+        ):
+            sides = (places, cells - 1 - places)  # cells between this one and either wall
+            entries[0] += w * (own - wall * beside[0] * ((sides[0] == 0) | (sides[1] == 0)))
+            for distance, coefficient in enumerate(beside):
+                star[2 * distance : 2 * distance + 2] = w * coefficient
+            if self._reach == 2:  # behind a wall, the second cell is the image of the second one
+                for side, away in enumerate(sides):
+                    star[1 - side] -= w * wall * beside[1] * (away == 0)
+                    star[side] -= w * wall * beside[1] * (away == 1)
         matrix = self._owned(self._da.createMat())
         fill(self._da, matrix, entries)
         matrix.setOption(PETSc.Mat.Option.SPD, True)  # type: ignore[arg-type]  # the stub's type

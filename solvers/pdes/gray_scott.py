@@ -10,20 +10,25 @@ Initial:     u = 1 - b / 2, v = b / 4, where b is 1 in the middle of each of a f
              from the member, nor from the number of mpi_ranks.
 Grid:        x_i = i hx, y_j = j hy, with h = length / points. fields[channel, j, i] belongs to
              (x_i, y_j).
-Space:       five-point stencil. Second order.
+Space:       nine-point star. Fourth order.
 Time:        classical Runge-Kutta scheme of PETSc's TS (-ts_type rk -ts_rk_type 4). Fourth order.
              Explicit, because on usual grids diffusion limits dt no more than the reaction does.
              Implicit schemes have an exact Jacobian: `petsc_options: "-ts_type cn -pc_type ilu"`.
-Stability:   dt <= 2.785 / (4 max(D_u, D_v) (1/hx^2 + 1/hy^2) + v^2 + F): diffusion and reaction use
-             up u together. Checked when a study is loaded, with 0.3 for v^2 + F, because v stays
-             below about 0.5. Beyond it u becomes a checkerboard long before anything overflows.
+Stability:   dt <= 2.785 / (16/3 max(D_u, D_v) (1/hx^2 + 1/hy^2) + v^2 + F): diffusion and reaction
+             use up u together. Checked when a study is loaded, with 0.3 for v^2 + F, because v
+             stays below about 0.5. Beyond it u becomes a checkerboard long before anything
+             overflows.
 Behaviour:   without v, u = 1 is stable: spots with a standard deviation below about 0.025 die out.
              Larger ones grow, by 0.5e-4 to 2e-4 per unit of time in each direction, and become
-             stripes or split into spots about 0.1 wide. Five of them fill a period of 1 after
-             about 1500 units of time. The mean of u + v changes by F (1 - mean u) - (F + k) mean v,
+             stripes or split into spots about 0.1 wide. Two of them fill a period of 0.5 after
+             about 500 units of time. The mean of u + v changes by F (1 - mean u) - (F + k) mean v,
              whatever diffuses and reacts.
-Good values: D_u = 2e-5, D_v = 1e-5, F = 0.04, k = 0.06 (Pearson, 256 x 256 points of 2.5 x 2.5).
-             A period of 1 with 64 x 64 points and dt = 2.5: six cells to a spot, and no fewer.
+Good values: D_u = 2e-5, D_v = 1e-5, F = 0.04, k = 0.06 (Pearson, 256 x 256 points of 2.5 x 2.5);
+             spots die out for F = 0.03 with k = 0.064. At least 6 points to a spot_width: a period
+             of 0.5 with 64 x 64 points and dt = 0.5. Measured there against a spectral solution:
+             v is wrong by 0.3 % at time 250 and by 0.6 % at 500; with 5 points (48 x 48, dt = 1) by
+             1.0 % and 1.8 %; with 3 points (a period of 1, 5 spots, 64 x 64, dt = 2) by 6 % at 240,
+             11 % at 500 and 48 % at 1500, where even 6 points leave 8 %.
 Source:      Pearson, Complex Patterns in a Simple System, Science 261 (1993), 189-192.
 
 On several mpi_ranks each one yields its own box of the field.
@@ -40,7 +45,7 @@ from solvers.base import Snapshot
 from solvers.config import member_values
 from solvers.configs.gray_scott import GrayScottConfig
 from solvers.numerics.built_once import BuiltOnce
-from solvers.numerics.reaction import Reaction
+from solvers.numerics.reaction import REACH, Reaction
 from solvers.numerics.spots import State, spots
 from solvers.numerics.stencil import Slices, set_rows, slices_of, spread
 from solvers.petsc import Owned, PETSc, unique_prefix
@@ -122,7 +127,7 @@ class _Dish:
         owned: Owned,
     ) -> None:
         self._config, self._source, self._owned = config, source, owned
-        self._da = spread(config.grid, comm, owned, dof=2, ends="periodic")
+        self._da = spread(config.grid, comm, owned, dof=2, reach=REACH, ends="periodic")
         self.box = slices_of(self._da)
         hy, hx = config.spec().spacing
         j, i = np.ogrid[self.box]
@@ -179,10 +184,10 @@ class _Dish:
         restart(self._ts, dt=self._config.dt)
 
     def _rates(self, ts: PETSc.TS, time: float, state: PETSc.Vec, rates: PETSc.Vec) -> None:
-        """The right-hand side; with ghosts there is a neighbour on every side."""
+        """The right-hand side; with ghosts there are neighbours on every side."""
         self._da.globalToLocal(state, self._with_ghosts)
         ny, width = self._reaction.shape
-        near = self._with_ghosts.array_r.reshape(ny + 2, width + 4)
+        near = self._with_ghosts.array_r.reshape(ny + 2 * REACH, width + 4 * REACH)
         out = rates.array_w.reshape(ny, width)
         # A step past the limit may overflow: what follows is refused as a snapshot.
         with np.errstate(over="ignore", invalid="ignore"):
@@ -194,7 +199,7 @@ class _Dish:
     def _jacobian(
         self, ts: PETSc.TS, time: float, state: PETSc.Vec, jacobian: PETSc.Mat, matrix: PETSc.Mat
     ) -> None:
-        """Derivatives of ``_rates``: six entries a row."""
+        """Derivatives of ``_rates``: ten entries a row."""
         columns = self._columns
         entries = self._reaction.entries(state.array_r.reshape(self._reaction.shape))
         set_rows(matrix, columns[:, 0], columns, entries)

@@ -13,13 +13,15 @@ Time:        ARKIMEX 3: u u_x explicit, the rest implicit; third order (2.5 to 2
              feeds the long waves, which an L-stable scheme must not damp: dt is far below their
              growth time, 4.
 Stability:   every interval dt has as many steps as max|u| dt / h <= 0.8 asks for; the linear part
-             sets no limit. h <= 1 is required: below it the shortest waves are damped.
+             sets no limit. h <= 0.7 is required, so that the chaos is that of the equation.
 Behaviour:   the mean of u stays what it was, near 0. Waves of length 2 pi sqrt(2) = 8.9 grow
              fastest, up to magnitudes of about 3; then humps merge and split. Steady or
              periodic for length under about 22, chaotic above: neighbours part like exp(t / 10),
              more slowly near 22.
 Good values: length 64, 128 points, 200 steps of 0.25; the first 30 time units are the way to the
-             attractor. 22 with 64 points is the smallest chaotic line.
+             attractor. 22 with 64 points is the smallest chaotic line. There the root mean square
+             of u on the attractor is 1.185, within 0.001; measured with h = 0.34: 1.185, with 0.5:
+             1.181 (0.3 % off), with 0.67: 1.180 (0.4 %), with 1, which is refused: 1.201 (1.3 %).
 Source:      Kassam, Trefethen, SIAM J. Sci. Comput. 26 (2005) 1214; Cvitanovic, Davidchack,
              Siminos, SIAM J. Appl. Dyn. Syst. 9 (2010) 1 (length 22); Kennedy, Carpenter, Appl.
              Numer. Math. 44 (2003) 139 (ARKIMEX 3).

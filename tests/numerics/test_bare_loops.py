@@ -13,7 +13,7 @@ pytestmark = pytest.mark.petsc
 def test_the_bare_loop_ends_in_the_solvers_state(kind: str) -> None:
     changed: dict[str, object] = {"steps": 5} if "steps" in CASES[kind].settings else {}
     if grid := CASES[kind].settings.get("grid"):
-        changed["grid"] = [32, 40] if len(grid) == 2 else [260]  # type: ignore[arg-type]
+        changed["grid"] = [32, 40] if len(grid) == 2 else [380]  # type: ignore[arg-type]
     solver, (_, values, bare, channel) = made(kind, **changed), CASES[kind]
     *_, last = solver.run(values, self_communicator())
     for _ in range(2):  # and again, in the objects that the first loop has left behind

@@ -763,7 +763,7 @@ def test_what_leaves_the_solver_is_what_is_counted() -> None:
 
 def test_a_seed_that_no_network_can_see_is_warned_of() -> None:
     study = tree()
-    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [64], "steps": 30, "dt": 0.4}
+    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [96], "steps": 30, "dt": 0.4}
     study["parameters"] = {"amplitude": {"constant": 1}, "seed": {"uniform": [0, 1000]}}
     (line,) = [each for each in parse(study).warnings() if "seed" in each]
     assert line.startswith("parameters.seed=")
@@ -775,7 +775,7 @@ def test_a_seed_that_no_network_can_see_is_warned_of() -> None:
 @pytest.mark.parametrize("kind", ["next", "delta", "derivative", "bundle"])
 def test_a_seed_shows_in_the_snapshots_that_a_stepping_network_is_given(kind: str) -> None:
     study = tree()
-    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [64], "steps": 30, "dt": 0.4}
+    study["solver"] = {"kind": "kuramoto_sivashinsky", "grid": [96], "steps": 30, "dt": 0.4}
     study["parameters"] = {"amplitude": {"constant": 1}, "seed": {"uniform": [0, 1000]}}
     study["trainer"]["task"] = {"kind": kind}
     assert not any("seed" in each for each in parse(study).warnings())

@@ -21,12 +21,12 @@ def initial(config: GrayScottConfig) -> np.ndarray:
 
 
 def test_a_step_past_the_limit_is_refused_with_the_limit_and_what_to_do() -> None:
-    message = refusal(GrayScottConfig, {"grid": [128, 128], "dt": 1.5})
+    message = refusal(GrayScottConfig, {"grid": [64, 64], "dt": 1.5})
     assert "dt=1.5 is unstable" in message
-    assert "= 0.953 (hy=0.00781, hx=0.00781, D=2e-05). Reduce dt or the grid" in message
-    assert "hy=0.0156, hx=0.00781" in refusal(GrayScottConfig, {"grid": [64, 128], "dt": 2.0})
+    assert "= 0.734 (hy=0.00781, hx=0.00781, D=2e-05). Reduce dt or the grid" in message
+    assert "hy=0.0156, hx=0.00781" in refusal(GrayScottConfig, {"grid": [32, 64], "dt": 2.0})
     assert "D=0.0005" in refusal(GrayScottConfig, {"diffusion_v": 5e-4})
-    # Diffusion alone would allow 4.25; with the reaction u becomes a checkerboard from t=192 on.
+    # Diffusion alone would allow 3.19; with the reaction u becomes a checkerboard from t=192 on.
     assert "dt=4 is unstable" in refusal(
         GrayScottConfig, {"grid": [32, 32], "length": [0.5, 0.5], "dt": 4.0}
     )
@@ -61,9 +61,9 @@ def test_the_spots_follow_from_the_seed_alone() -> None:
 
 @pytest.mark.petsc
 def test_the_spots_have_pearsons_concentrations() -> None:
-    u, v = initial(GrayScottConfig(spots=3))
+    u, v = initial(GrayScottConfig(spots=1))
     np.testing.assert_allclose(u, 1 - 2 * v, atol=1e-6)
-    assert v.min() < 1e-6
+    assert v.min() < 1e-3
     assert 0.24 < v.max() <= 0.25
 
 
@@ -104,7 +104,7 @@ def test_an_implicit_step_that_diverges_fails_with_petscs_reasons(
     for _ in range(2):
         snapshots = solver.run(PEARSON, self_communicator())
         assert next(snapshots).step == 0
-        with pytest.raises(SolverFailed, match=f"solver step 1, time 2.5 s: .*{reason}"):
+        with pytest.raises(SolverFailed, match=f"solver step 1, time 0.5 s: .*{reason}"):
             next(snapshots)
     solver.close()
 

@@ -1,10 +1,12 @@
 """What a study may say about ``kind: kuramoto_sivashinsky``, and what it is told otherwise."""
 
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig as Config
+from tests.refusals import refusal
 
 
-def test_the_coarsest_grid_is_one_point_per_unit() -> None:
-    assert Config(grid=(64,), length=64.0).spec().spacing == (1.0,)
+def test_the_coarsest_grid_is_the_one_that_a_refusal_names() -> None:
+    assert Config(grid=(92,), length=64.0).spec().spacing[0] <= 0.7
+    assert "Give at least 92 points" in refusal(Config, {"grid": [91], "length": 64.0})
 
 
 def test_one_channel_on_the_points() -> None:

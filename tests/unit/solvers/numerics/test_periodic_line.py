@@ -25,7 +25,7 @@ STENCIL = np.array([0.0, 0.0, -4.0, 8.0, -4.0, 0.0, 0.0])  # -u_xx with a spacin
 
 
 def made(kind: str, **settings: object) -> tuple[OnLine, dict[str, float]]:
-    common = {"grid": [20], "steps": 4, "dt": 0.1, "length": 16.0} | settings
+    common = {"grid": [20], "steps": 4, "dt": 0.1, "length": 13.0} | settings
     if kind == "burgers":
         return Burgers(BurgersConfig.model_validate(common)), BURGERS
     return KuramotoSivashinsky(KuramotoSivashinskyConfig.model_validate(common)), VALUES

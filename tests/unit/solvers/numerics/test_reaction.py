@@ -4,7 +4,7 @@ import numpy as np
 
 from solvers.numerics.reaction import Reaction
 
-POINTS = (4, 6)
+POINTS = (5, 6)
 FEED, KILL = 0.04, 0.06
 
 
@@ -15,8 +15,8 @@ def made() -> Reaction:
 
 
 def periodic(state: np.ndarray) -> np.ndarray:
-    """One neighbour on every side: a row, and two numbers of a column."""
-    return np.pad(state, ((1, 1), (2, 2)), mode="wrap")
+    """Two neighbours on every side: two rows, and four numbers of a column."""
+    return np.pad(state, ((2, 2), (4, 4)), mode="wrap")
 
 
 def rates(state: np.ndarray) -> np.ndarray:
@@ -34,8 +34,9 @@ def test_the_rates_are_those_of_the_equation() -> None:
     u, v = state[:, ::2], state[:, 1::2]
 
     def diffused(field: np.ndarray) -> np.ndarray:
-        in_x = np.roll(field, 1, 1) - 2 * field + np.roll(field, -1, 1)
-        in_y = np.roll(field, 1, 0) - 2 * field + np.roll(field, -1, 0)
+        weights = {-2: -1 / 12, -1: 4 / 3, 0: -5 / 2, 1: 4 / 3, 2: -1 / 12}
+        in_x = sum(w * np.roll(field, shift, 1) for shift, w in weights.items())
+        in_y = sum(w * np.roll(field, shift, 0) for shift, w in weights.items())
         return np.asarray(in_x / 0.2**2 + in_y / 0.1**2)
 
     computed = rates(state)

@@ -1,5 +1,7 @@
 """The matrix of an implicit step, against the sum of one matrix per axis."""
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,11 +31,12 @@ def on_a_line(cells: int, wall: float) -> Array:
     return line
 
 
-def expected(grid: tuple[int, ...], weights: tuple[float, ...], wall: float) -> Array:
+def expected(grid: tuple[int, ...], weights: tuple[float, ...], wall: float, order: int) -> Array:
     total = np.eye(int(np.prod(grid)))
     for axis, weight in enumerate(weights):
         factors = [np.eye(cells) for cells in grid]
-        factors[axis] = weight * on_a_line(grid[axis], wall)
+        line = on_a_line(grid[axis], wall)
+        factors[axis] = weight * (line if order == 2 else line + line @ line / 12)
         product: Array = np.eye(1)
         for factor in factors:
             product = np.asarray(np.kron(product, factor), np.float64)
@@ -41,13 +44,20 @@ def expected(grid: tuple[int, ...], weights: tuple[float, ...], wall: float) -> 
     return total
 
 
+@pytest.mark.parametrize("order", [2, 4])
 @pytest.mark.parametrize("wall", [1.0, -1.0])
 @pytest.mark.parametrize("grid", GRIDS)
-def test_the_matrix_is_the_sum_over_the_axes(grid: tuple[int, ...], wall: float) -> None:
+def test_the_matrix_is_the_sum_over_the_axes(
+    grid: tuple[int, ...], wall: float, order: Literal[2, 4]
+) -> None:
     weights = WEIGHTS[: len(grid)]
     with Owned() as owned:
-        matrix = Cells(grid, comm=self_communicator(), owned=owned).matrix(weights, wall=wall)
-        np.testing.assert_allclose(dense(matrix), expected(grid, weights, wall), rtol=1e-14)
+        cells = Cells(grid, comm=self_communicator(), owned=owned, order=order)
+        matrix, whole = (
+            dense(cells.matrix(weights, wall=wall)),
+            expected(grid, weights, wall, order),
+        )
+        np.testing.assert_allclose(matrix, whole, rtol=1e-14, atol=1e-15)
 
 
 @pytest.mark.parametrize("grid", GRIDS)
