@@ -136,7 +136,9 @@ class OrderedReservoir:
             self.late += slots.size
             return 0
         self._tally.store(slots, self.inserted)
-        self._filled.add(slots)
+        # One whose sample was replaced keeps its place: what is drawn next must not depend on how
+        # many slots were handed out at once.
+        self._filled.add(slots[~self._filled.present(slots)])
         self._policy.admit(slots)
         self.inserted += slots.size
         while self._planned < self.due(self.inserted):
@@ -157,6 +159,7 @@ class OrderedReservoir:
         if self._ended:
             return
         self._ended = True
+        self._filled.remove(self._replaced())
         planned = self._planned * self._batch
         self._policy.drain(self._flow.left(inserted=self.inserted, drawn=planned))
         left = self._policy.available
@@ -165,6 +168,11 @@ class OrderedReservoir:
             slots, left = self._policy.draw(count), left - count
             again = self._filled.draw(self._batch - count, self._draws)
             self._plan(np.concatenate([slots, again]))
+
+    def _replaced(self) -> SlotNumbers:
+        """Slots in ``_filled`` whose sample is gone, and whose next one has not come."""
+        slots = np.array([*self._outstanding, *self._cancelled], np.int64)
+        return np.asarray(slots[self._filled.present(slots)])
 
     def _next_slot(self, inserted: int) -> int | None:
         """A slot for the sample that comes after so many; None while that may still be read."""
@@ -183,7 +191,6 @@ class OrderedReservoir:
         self._victim = None
         named = np.array([victim])
         self._seen.remove(named)
-        self._filled.remove(named)
         self.evicted += 1
         return victim
 

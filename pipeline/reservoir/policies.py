@@ -18,7 +18,7 @@ in.
 from typing import Final, Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from pipeline.flow import UNLIMITED, PolicyName
 from pipeline.slots.memory import SlotNumbers
@@ -51,6 +51,10 @@ class SlotSet:
         self._dense[self._size : end] = slots
         self._position[slots] = np.arange(self._size, end)
         self._size = end
+
+    def present(self, slots: SlotNumbers) -> Bool[np.ndarray, " _"]:
+        """Which of these are members."""
+        return np.asarray(self._position[slots] >= 0)
 
     def remove(self, slots: SlotNumbers) -> None:
         """Take out distinct members; members from the end fill the holes they leave."""

@@ -161,3 +161,37 @@ def test_a_reservoir_full_of_unseen_samples_says_so() -> None:
     insert(book, 5)
     with pytest.raises(StudyFailed, match=r"Raise reservoir\.capacity"):
         book.reserve(1)
+
+
+def batches_of(policy: PolicyName, together: np.random.Generator | None) -> list[list[int]]:
+    """Samples in every batch; one is stored at a time, or as many as the generator says."""
+    made = OrderedReservoir(
+        policy=policy,
+        capacity=60,
+        flow=FlowControl(max_reuse=4.0, max_surplus=None, watermark=20),
+        rng=np.random.default_rng(5),
+        batch=10,
+        spread=lambda: 2,
+    )
+    content, read, sent = np.full(60, -1), [], 0
+    while sent < 300 or not made.finished:
+        count = 1 if together is None else int(together.integers(1, 9))
+        slots = made.reserve(min(count, 300 - sent))
+        content[slots] = np.arange(sent, sent + slots.size)
+        sent += slots.size
+        made.commit(slots)
+        if sent == 300:
+            made.end_production()
+        if slots.size == 0:
+            lease = made.lease(1, 10)
+            read += [content[indices].tolist() for indices in lease.indices]
+            made.give_back(lease.id)
+    return read
+
+
+@pytest.mark.parametrize("policy", ["reservoir", "uniform"])
+def test_batches_do_not_depend_on_how_many_samples_come_at_once(policy: PolicyName) -> None:
+    expected = batches_of(policy, None)
+    assert len(expected) > 100
+    for seed in range(4):
+        assert batches_of(policy, np.random.default_rng(seed)) == expected
