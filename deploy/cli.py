@@ -146,14 +146,15 @@ def run(
         launch.warn(config)
         begun = out is not None and rundir.RunPaths(out).resolved.exists()
         folder = launch.new_folder(launch.RUNS, config.name, datetime.now()) if out is None else out
-        if out is None:
-            launch.link_latest(folder)
         launch.run_study(
             config,
             folder.resolve(),
             source=None if again and begun else study.read_text(encoding="utf-8"),
             watching=launch.Watching(
-                progress=not quiet, metrics_host=metrics_host, metrics_port=metrics_port
+                progress=not quiet,
+                metrics_host=metrics_host,
+                metrics_port=metrics_port,
+                latest=out is None,
             ),
         )
 

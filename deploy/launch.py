@@ -46,11 +46,13 @@ class Watching:
         progress: Show it on standard error.
         metrics_host: Address of the metrics endpoint.
         metrics_port: Its port, 0 for any; None for no endpoint.
+        latest: Whether ``latest``, beside the run directory, points at it once it is started.
     """
 
     progress: bool
     metrics_host: str
     metrics_port: int | None
+    latest: bool = False
 
 
 def warn(study: StudyConfig) -> None:
@@ -152,6 +154,18 @@ def link_latest(folder: Path) -> None:
     fresh.replace(link)
 
 
+def _linked_once(folder: Path) -> "Observer":
+    """Make the link at the first figures: a study that cannot be started takes nobody's place."""
+
+    def look(stats: object) -> None:
+        del stats
+        if waiting:
+            link_latest(waiting.pop())
+
+    waiting = [folder]
+    return look
+
+
 def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching: Watching) -> None:
     """Run a study to its end, and write its report.
 
@@ -175,6 +189,8 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
     say(f"shared memory: {overview.memory(study)}")
     try:
         with stopped_by_signals() as stop, observers(study, watching) as watch:
+            if watching.latest:
+                watch.append(_linked_once(folder))
             if source is None:
                 result = run.resume(folder, study=study, observers=watch, stop=stop)
             else:
@@ -185,9 +201,10 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
         stopped.say_and_end(folder)
         return
     except StudyFailed:
-        say_failures(folder)
-        with carry_on("report"):
-            say(f"report: {write_report(folder)}")
+        if folder.is_dir():  # it was started
+            say_failures(folder)
+            with carry_on("report"):
+                say(f"report: {write_report(folder)}")
         raise
     say_failures(folder)
     lines = [f"model   {rundir.RunPaths(folder).model}\n"]
@@ -214,7 +231,7 @@ def say_failures(folder: Path) -> None:
 
 
 @contextmanager
-def observers(study: StudyConfig, watching: Watching) -> Iterator[Sequence["Observer"]]:
+def observers(study: StudyConfig, watching: Watching) -> Iterator[list["Observer"]]:
     """What watches the study while the block lasts: progress display, metrics endpoint."""
     from deploy.watch.metrics import MetricsServer
     from deploy.watch.progress import ProgressDisplay

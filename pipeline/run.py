@@ -4,7 +4,8 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 
 1. Nothing is started for a study that cannot run.
 2. Solvers start while the trainer starts; they fill the reservoirs meanwhile.
-3. However a study ends, its processes end and its shared memory is removed.
+3. However a study ends, its processes end and its shared memory is removed; one that could not be
+   started leaves no run directory either.
 4. A study that is resumed goes on from its newest valid checkpoint, in the same run directory.
 """
 
@@ -215,6 +216,10 @@ def _run_in(
             stats = _run_on(nodes, parts)
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.paths.folder, summary=summary, stats=stats)
+    except BaseException:
+        if directory.paths.journal.stat().st_size == 0:  # not a single member was given out
+            directory.empty()
+        raise
     finally:
         journal.close()
         directory.close()

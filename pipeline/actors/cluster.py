@@ -13,8 +13,6 @@ import os
 import secrets
 import signal
 import socket
-import stat
-import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -26,6 +24,7 @@ import ray
 from ray.exceptions import RayError
 
 from pipeline.errors import ConfigError, StudyFailed
+from pipeline.stream.sockets import make_private, socket_folder
 
 NODE_ID_LABEL = "ray.io/node-id"
 
@@ -43,6 +42,8 @@ RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 CONNECT_SECONDS = 20.0
+# The longest path that Ray makes of its folder.
+_RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.9"
 # Field data never goes through the object store; this is for configs and statistics.
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 
@@ -205,7 +206,7 @@ def _start_private(cpus: int) -> None:
     os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     ray.init(
         address="local",
-        _temp_dir=os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray"),
+        _temp_dir=str(ray_folder()),
         num_cpus=max(cpus, os.cpu_count() or 1),
         include_dashboard=False,
         object_store_memory=OBJECT_STORE_BYTES,
@@ -214,25 +215,20 @@ def _start_private(cpus: int) -> None:
     )
 
 
-def private_folder() -> Path:
-    """The folder around Ray's: Ray lets everybody write into the folders that it makes itself.
+def ray_folder() -> Path:
+    """Where Ray's sockets and logs lie: in ``RAY_TMPDIR``, else in a folder of ours.
+
+    Ray lets everybody write into the folders that it makes itself, so there is one around them.
 
     Raises:
-        ConfigError: Somebody else has made a folder of that name.
+        ConfigError: Paths of sockets would be too long, or somebody else has made our folder.
     """
-    folder = Path(tempfile.gettempdir(), f"headrace-ray-{os.geteuid()}")
-    folder.mkdir(mode=0o700, exist_ok=True)
-    about = folder.lstat()
-    ours = stat.S_ISDIR(about.st_mode) and about.st_uid == os.geteuid()
-    if not ours or about.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        line = (
-            f"{folder} has mode {stat.filemode(about.st_mode)} and owner {about.st_uid}: need a "
-            f"folder of mode 700 and owner {os.geteuid()}, for Ray's sockets and logs. Mend or "
-            "remove it, or name another folder in RAY_TMPDIR."
-        )
-        raise ConfigError([line])
-    folder.chmod(0o700)  # nobody else could write until now, nor can read from now on
-    return folder
+    if named := os.environ.get("RAY_TMPDIR"):
+        return socket_folder(len(_RAY_SOCKET), within=Path(named))
+    private = f"headrace-ray-{os.geteuid()}"
+    folder = socket_folder(len(f"/{private}/ray{_RAY_SOCKET}")) / private
+    make_private(folder)
+    return folder / "ray"
 
 
 def _nodes() -> list[Node]:

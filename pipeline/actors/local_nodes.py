@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline.actors.cluster import OBJECT_STORE_BYTES, RAY_ENVIRONMENT, private_folder
+from pipeline.actors.cluster import OBJECT_STORE_BYTES, RAY_ENVIRONMENT, ray_folder
 
 
 def main(cpus: Sequence[int]) -> None:
@@ -27,7 +27,7 @@ def main(cpus: Sequence[int]) -> None:
     def node(number: int) -> dict[str, Any]:
         return {"num_cpus": number, "object_store_memory": OBJECT_STORE_BYTES}
 
-    folder = os.environ.get("RAY_TMPDIR") or str(private_folder() / "ray")
+    folder = str(ray_folder())
     head = node(cpus[0]) | {"include_dashboard": False, "temp_dir": folder}
     cluster = Cluster(initialize_head=True, head_node_args=head)
     try:

@@ -8,6 +8,7 @@
 4. A folder that is made here is open to its user alone; one that was there keeps its mode.
 """
 
+import shutil
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,6 +144,7 @@ class RunDirectory:
         found = [] if again else problems(path)
         if found:
             raise ConfigError(found)
+        self._made = not path.exists()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.mkdir(mode=0o700, exist_ok=True)
         self.paths = RunPaths(path)
@@ -153,6 +155,13 @@ class RunDirectory:
             line = f"{path}: a study is running in this folder. Wait for it, or stop it first"
             raise ConfigError([line]) from None
         self._metrics: TextIO | None = None
+
+    def empty(self) -> None:
+        """Remove all that a study which could not be started has left, and the folder if new."""
+        for each in self.paths.folder.iterdir():
+            shutil.rmtree(each) if each.is_dir() else each.unlink()
+        if self._made:
+            self.paths.folder.rmdir()
 
     def write_study(self, *, source: str | None, resolved: dict[str, Any]) -> None:
         """Keep the study as it was given, and as it was understood."""

@@ -12,7 +12,6 @@ import selectors
 import shutil
 import socket
 import sys
-import tempfile
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import Final, final
 from pipeline.errors import GroupFailed
 from pipeline.guards import project_root
 from pipeline.members.rank_lines import ADDRESS, Hello, Lines, Message
-from pipeline.stream.sockets import SOCKET, SOCKET_FOLDER
+from pipeline.stream.sockets import new_socket
 from solvers.program.leashed import Leashed, clean_environment
 
 START_SECONDS: Final = 120.0  # Python and PETSc off a slow file system, by many at once
@@ -29,7 +28,6 @@ _SPEAK_SECONDS: Final = 20.0  # from connecting to the first line, and for a lin
 _END_SECONDS: Final = 3.0  # for PETSc to finish; then it is killed
 _STORY_SECONDS: Final = 1.0  # for mpiexec to end by itself and to say why
 _STORY_LINES: Final = 5
-_MAX_PATH: Final = 107  # sockaddr_un
 _THREADS: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -46,14 +44,15 @@ class Processes:
     """
 
     def __init__(self, ranks: int, *, start_seconds: float = START_SECONDS) -> None:
-        folder = Path(tempfile.mkdtemp(prefix=SOCKET_FOLDER))  # of mode 0700
+        address = new_socket()
+        folder = address.parent
         with ExitStack() as undo:
             undo.callback(shutil.rmtree, folder, ignore_errors=True)
             listener = undo.enter_context(socket.socket(socket.AF_UNIX))
-            listener.bind(_short(folder / SOCKET))
+            listener.bind(str(address))
             listener.listen(ranks)
             environment = clean_environment(os.environ) | dict.fromkeys(_THREADS, "1")
-            environment[ADDRESS] = str(folder / SOCKET)
+            environment[ADDRESS] = str(address)
             self._leashed = Leashed(
                 [find_mpiexec(environment["PATH"]), "-n", str(ranks), sys.executable,
                  "-X", "faulthandler", "-m", "pipeline.members.mpi_rank"],
@@ -189,12 +188,3 @@ def find_mpiexec(path: str) -> str:
             "PATH. Install the MPI that petsc4py was built with (pip install mpich)"
         )
     return found
-
-
-def _short(path: Path) -> str:
-    if len(str(path)) > _MAX_PATH:
-        raise GroupFailed(
-            f"socket path {path} has {len(str(path))} characters, limit {_MAX_PATH}: set TMPDIR "
-            "to a shorter folder"
-        )
-    return str(path)

@@ -16,9 +16,6 @@ import contextlib
 import hmac
 import logging
 import os
-import secrets
-import stat
-import tempfile
 import threading
 import time
 from contextlib import AbstractContextManager
@@ -31,7 +28,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
-from pipeline.stream.sockets import MAX_PATH, SOCKET, SOCKET_FOLDER, is_private
+from pipeline.stream.sockets import is_private, new_socket
 from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
@@ -164,21 +161,12 @@ class ReceiverThread:
 
     def _bind_ipc(self) -> Endpoint:
         if self._bind == "ipc":
-            path = Path(tempfile.gettempdir(), f"{SOCKET_FOLDER}{secrets.token_hex(6)}", SOCKET)
+            path = new_socket()
         else:
             path = Path(self._bind.removeprefix("ipc://"))
-        if len(str(path)) > MAX_PATH:
-            raise ValueError(
-                f"socket path {path} has {len(str(path))} characters, limit {MAX_PATH}: "
-                "set TMPDIR to a shorter folder"
-            )
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        if not is_private(path.parent):
-            about = path.parent.lstat()
-            raise ValueError(
-                f"{path.parent} ({stat.filemode(about.st_mode)}) belongs to user {about.st_uid}: "
-                f"need mode 700, no link, and owner {os.geteuid()}"
-            )
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            if not is_private(path.parent):
+                raise ValueError(f"{path.parent}: need mode 700, no link, owner {os.geteuid()}")
         self._router.bind(f"ipc://{path}")
         self._path = path
         return Endpoint(address=f"ipc://{path}")

@@ -130,9 +130,13 @@ def test_a_folder_for_ray_that_others_can_write_to_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    assert cluster.private_folder().stat().st_mode & 0o777 == 0o700
-    cluster.private_folder().chmod(0o755)
-    assert cluster.private_folder().stat().st_mode & 0o777 == 0o700
-    cluster.private_folder().chmod(0o777)
+    monkeypatch.setattr("pipeline.stream.sockets.SHORT", tmp_path / "none")
+    monkeypatch.setattr(cluster, "_RAY_SOCKET", "/s")
+    folder = cluster.ray_folder().parent
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o755)
+    assert cluster.ray_folder().parent == folder
+    assert folder.stat().st_mode & 0o777 == 0o700
+    folder.chmod(0o777)
     with pytest.raises(ConfigError, match=r"need a folder of mode 700 .* RAY_TMPDIR"):
-        cluster.private_folder()
+        cluster.ray_folder()

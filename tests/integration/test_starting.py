@@ -1,5 +1,6 @@
 """A study that cannot be started says why, and leaves nothing behind."""
 
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ def test_ray_s_absence_is_said_with_the_address(
     monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(ConfigError, match=r"RAY_ADDRESS=127.0.0.1:1: no Ray cluster"):
         run(small_study(), out=tmp_run)
+    assert not tmp_run.exists()
 
 
 def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
@@ -30,6 +32,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
     with pytest.raises(StudyFailed, match=r"GB of shared memory needed.*reservoir.capacity"):
         run(study, out=tmp_run)
     assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert not tmp_run.exists()
     assert not ray.is_initialized()
 
 
@@ -39,3 +42,15 @@ def test_ray_of_the_caller_is_left_alone(tmp_run: Path) -> None:
         pytest.raises(ConfigError, match="Ray is running in this process already"),
     ):
         run(small_study(), out=tmp_run)
+
+
+def test_a_long_folder_for_temporary_files_is_no_hindrance(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = tmp_path / ("x" * 62)
+    long.mkdir()
+    monkeypatch.setenv("TMPDIR", str(long))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    with cluster(cpus=1, project_root=project_root()) as nodes:
+        assert len(nodes) == 1
+    assert list(long.glob("headrace-ray-*")) == []

@@ -443,6 +443,7 @@ def test_only_sockets_that_nobody_listens_on_are_stale(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("pipeline.stream.sockets.SHORT", tmp_path)
     living = nodes.start()
     dead = tmp_path / "headrace-socket-0123456789ab"
     dead.mkdir(mode=0o700)
@@ -496,6 +497,7 @@ def test_a_link_to_a_folder_is_refused_though_the_folder_is_private(
 
 def test_clean_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr("pipeline.stream.sockets.SHORT", tmp_path)
     (tmp_path / "mine").mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "mine" / "s"))

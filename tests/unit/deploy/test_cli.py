@@ -342,6 +342,11 @@ def test_results_go_to_a_new_folder_with_a_link(study: Path, fake: FakeRun) -> N
         assert fake.out is not None
         assert fake.out.parent == study.parent / "runs"
         assert fake.out.name.startswith("heat-2d-20")
+        assert (study.parent / "runs" / "latest").resolve() != fake.out
+        (linking,) = fake.observers
+        assert callable(linking)
+        linking(None)
+        linking(None)
         assert (study.parent / "runs" / "latest").resolve() == fake.out
     assert len(list((study.parent / "runs").glob("heat-2d-*"))) == 2
 

@@ -52,7 +52,7 @@ def test_only_an_empty_folder_is_dropped(tmp_path: Path) -> None:
 
 def test_no_other_file_names_what_lies_in_a_run_directory(project: Path) -> None:
     """1. ``RunPaths`` is the one home of the names."""
-    shared = {"study", "report", "card", "model", "validation"}  # names of other things, too
+    shared = {"study", "report", "card", "model", "validation", "inputs"}  # also of other things
     names = {
         getattr(RunPaths(Path()), name).name
         for name, value in vars(RunPaths).items()
@@ -68,3 +68,17 @@ def test_no_other_file_names_what_lies_in_a_run_directory(project: Path) -> None
     ]
     homes = {"pipeline/control/rundir.py", "pipeline/record/layout.py", "trainers/trainer.py"}
     assert {line.split(": ")[0] for line in found} <= homes, found
+
+
+@pytest.mark.parametrize("made", [True, False])
+def test_a_study_that_could_not_be_started_leaves_nothing(tmp_path: Path, made: bool) -> None:
+    path = tmp_path / "run"
+    if not made:
+        path.mkdir()
+    directory = RunDirectory(path)
+    directory.write_study(source="name: a", resolved={})
+    (path / "own").mkdir()
+    directory.empty()
+    directory.close()
+    assert path.exists() is not made
+    assert problems(path) == []
