@@ -21,6 +21,7 @@ from benchmarks.figures import Figure
 from benchmarks.processes import running_until_left
 from benchmarks.rank_rig import PipeClient, on_rank
 from benchmarks.store_rig import store
+from benchmarks.stream_rig import SENDING
 from pipeline.flow import FlowControl
 from pipeline.reservoir.batches import ReservoirSource
 from pipeline.reservoir.book import Reservoir
@@ -105,7 +106,7 @@ def _check(fields: np.ndarray, inputs: np.ndarray) -> None:
 
 def _send(endpoint: Endpoint, keys: StudyKeys, rank: int, stop: Event) -> None:
     """One member after another, as fast as the reservoir takes them."""
-    sender = Sender([endpoint], layout=_LAYOUT, keys=keys)
+    sender = Sender([endpoint], layout=_LAYOUT, keys=keys, **SENDING)
     fields = np.random.default_rng(rank).random((_LAYOUT.window, *_LAYOUT.sample_shape), np.float32)
     member = rank
     while not stop.is_set():

@@ -4,6 +4,7 @@ from multiprocessing.synchronize import Event
 
 import numpy as np
 
+from benchmarks.stream_rig import SENDING
 from pipeline.slots.layout import SampleLayout
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.sender import Sender
@@ -11,7 +12,7 @@ from pipeline.stream.sender import Sender
 
 def send_until(endpoint: Endpoint, keys: StudyKeys, layout: SampleLayout, stop: Event) -> None:
     """Random fields and parameters until the event is set."""
-    sender = Sender([endpoint], layout=layout, keys=keys)
+    sender = Sender([endpoint], layout=layout, keys=keys, **SENDING)
     rng = np.random.default_rng(1)
     fields = rng.random((16, layout.window, *layout.sample_shape), np.float32)
     member = 0

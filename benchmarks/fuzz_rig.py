@@ -26,16 +26,16 @@ import zmq
 
 from benchmarks.processes import CONTEXT, reporting
 from benchmarks.store_rig import fifo, turning
+from benchmarks.stream_rig import SENDING
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots, slots_path
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.frames import HEAD, Control, Kind, decode_control, encode_control
 from pipeline.stream.intake import Bounds, Intake
-from pipeline.stream.link import largest_message
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
-from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES, Sender
-from pipeline.stream.wire import HEADER_BYTES, Canvas, Stamp, message_bytes
+from pipeline.stream.sender import Sender
+from pipeline.stream.wire import HEADER_BYTES, Canvas, Stamp, largest_message, message_bytes
 
 LAYOUT: Final = SampleLayout(window=1, sample_shape=(1, 64, 64), num_parameters=2)  # 16 KB
 SENDERS: Final = 2
@@ -44,7 +44,7 @@ HONEST: Final = 20_000  # member numbers below it are the honest senders'
 ATTACK: Final = 100  # numbers after these are the attackers'
 CAPACITY: Final = 4096
 BOUNDS: Final = Bounds(
-    members=HONEST + ATTACK, samples=SAMPLES, waiting_bytes=2 * SENDERS * CREDIT_BYTES
+    members=HONEST + ATTACK, samples=SAMPLES, waiting_bytes=2 * SENDERS * SENDING["credit_bytes"]
 )
 _MEMBER_AT: Final = HEAD.size
 _SEQUENCE_AT: Final = HEAD.size - 8
@@ -193,7 +193,7 @@ def measure(attack: Attack, *, quiet_seconds: float, pause: float = 0.0) -> Outc
         )  # fmt: skip
         receiver = ReceiverThread(
             intake=intake, lock=lock, bind="tcp://127.0.0.1", keys=keys,
-            max_frame=2 * largest_message(LAYOUT, BATCH_BYTES),
+            max_frame=2 * largest_message(LAYOUT, SENDING["batch_bytes"]),
         )  # fmt: skip
         stack.callback(receiver.close)
         endpoint = receiver.start()
@@ -281,7 +281,7 @@ def _honest(endpoint: Endpoint, keys: StudyKeys, pause: float) -> Iterator[Calla
 def _send(
     endpoint: Endpoint, keys: StudyKeys, rank: int, pause: float, stop: Event, end: Connection
 ) -> None:
-    sender, sent = Sender([endpoint], layout=LAYOUT, keys=keys), 0
+    sender, sent = Sender([endpoint], layout=LAYOUT, keys=keys, **SENDING), 0
     for member in range(rank, HONEST, SENDERS):
         if stop.is_set():
             break

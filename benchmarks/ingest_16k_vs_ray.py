@@ -14,12 +14,11 @@ import numpy as np
 import ray
 
 from benchmarks.figures import Figure
-from benchmarks.stream_rig import Load, measure
+from benchmarks.stream_rig import SENDING, Load, measure
 from pipeline.actors.cluster import cluster
-from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES
 
 LOAD: Final = Load(grid=(64, 64), samples=200_000)
-TOGETHER: Final = BATCH_BYTES // LOAD.layout.nbytes
+TOGETHER: Final = SENDING["batch_bytes"] // LOAD.layout.nbytes
 SINGLE_CALLS: Final = 3_000
 BATCHED_CALLS: Final = 1_500
 SINGLE_BAR: Final = 50.0
@@ -73,7 +72,7 @@ def run() -> list[Figure]:
     with cluster(cpus=3, project_root=Path(__file__).resolve().parent.parent):
         store = ray.remote(num_cpus=1)(_Store).remote()
         callers = [ray.remote(num_cpus=1)(_Caller).remote(store) for _ in range(2)]
-        same_credit = CREDIT_BYTES // BATCH_BYTES
+        same_credit = SENDING["credit_bytes"] // SENDING["batch_bytes"]
         _ray_rate(callers, 200, 1, IN_FLIGHT)  # processes start
         _ray_rate(callers, 200, TOGETHER, same_credit)
         rounds = [

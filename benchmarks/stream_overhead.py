@@ -16,6 +16,7 @@ from typing import Final
 from benchmarks.figures import Figure
 from benchmarks.processes import reporting
 from benchmarks.store_rig import drawing, fifo, store
+from benchmarks.stream_rig import SENDING
 from pipeline.members.attempt import Assignment
 from pipeline.members.run_member import run_member
 from pipeline.stream.sender import Sender
@@ -60,7 +61,7 @@ def _take_turns(
     from solvers.petsc import self_communicator
 
     config = HeatConfig(grid=(points, points), steps=STEPS)
-    solver, sender = Heat(config), Sender([endpoint], layout=layout, keys=keys)
+    solver, sender = Heat(config), Sender([endpoint], layout=layout, keys=keys, **SENDING)
     member = 0
 
     def stream() -> float:

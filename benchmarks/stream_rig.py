@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
 
@@ -22,8 +22,9 @@ from pipeline.record.layout import RecordLayout
 from pipeline.record.writer import Record
 from pipeline.slots.layout import Box
 from pipeline.stream.link import BlockPool
-from pipeline.stream.sender import BATCH_BYTES, CREDIT_BYTES, Sender
+from pipeline.stream.sender import Sender
 from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
+from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec, Parameter
 
 Transport = Literal["ipc", "curve"]
@@ -32,6 +33,12 @@ SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
 SAMPLES_PER_MEMBER: Final = 100
 _LAG: Final = 3  # members
 _TIMEOUT_SECONDS: Final = 120.0
+
+
+_STREAM: Final = StreamConfig()
+SENDING: Final[dict[str, Any]] = {  # how a study sends that says nothing of it
+    name: getattr(_STREAM, name) for name in ("credit_bytes", "batch_bytes", "linger_ms")
+}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,8 +59,8 @@ class Load:
     samples: int
     senders: int = 2
     processes: int = 2
-    credit_bytes: int = CREDIT_BYTES
-    batch_bytes: int = BATCH_BYTES
+    credit_bytes: int = SENDING["credit_bytes"]
+    batch_bytes: int = SENDING["batch_bytes"]
     mpi_ranks: int = 1
 
     def box(self, rank: int) -> Box | None:
@@ -124,7 +131,8 @@ def _send(load: Load, rank: int, endpoint: Endpoint, keys: StudyKeys, barrier: B
     senders = [
         Sender(
             [endpoint], layout=layout, keys=keys,
-            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes, pool=pool, box=box,
+            credit_bytes=load.credit_bytes, batch_bytes=load.batch_bytes,
+            linger_ms=SENDING["linger_ms"], pool=pool, box=box,
         )
         for _ in range(rank, load.senders, load.processes)
     ]  # fmt: skip

@@ -19,9 +19,8 @@ from pipeline.slots.layout import Box, SampleLayout
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.frames import MAX_CONTROL_BYTES, Control, Kind, decode_control, encode_control
 from pipeline.stream.outbox import Outbox
-from pipeline.stream.wire import MAX_COUNT, Canvas, Stamp, message_bytes
+from pipeline.stream.wire import Canvas, Stamp, message_bytes, pieces_of
 
-MAX_PIECE_BYTES: Final = 4 << 20
 _MIN_COST: Final = 4096  # credit that the smallest message takes: bounds their number
 _PROBE_SECONDS: Final = 0.5
 _HEARTBEAT_MS: Final = 5000  # finds half-open connections
@@ -69,9 +68,7 @@ class _Posted:
 
 
 def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
-    boxes = box.pieces(MAX_PIECE_BYTES // layout.bytes_per_point)
-    together = max(1, batch_bytes // (layout.bytes_per_point * box.points))
-    capacity = min(together, MAX_COUNT) if len(boxes) == 1 else 1
+    boxes, capacity = pieces_of(layout, box, batch_bytes)
     pieces = []
     for piece in boxes:
         offset = tuple(a - b for a, b in zip(piece.start, box.start, strict=True))
@@ -84,12 +81,6 @@ def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
             )
         )
     return pieces
-
-
-def largest_message(layout: SampleLayout, batch_bytes: int) -> int:
-    """Bytes of the longest message of a sender of whole samples."""
-    pieces = _pieces(layout, Box.whole(layout.grid), batch_bytes)
-    return max(piece.nbytes for piece in pieces)
 
 
 class BlockPool:

@@ -33,9 +33,6 @@ from pipeline.slots.layout import Box, SampleLayout
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.link import BlockPool, Link, Member
 
-CREDIT_BYTES: Final = 16 << 20
-BATCH_BYTES: Final = 512 << 10
-LINGER_MS: Final = 50.0
 STALL_SECONDS: Final = 600.0
 _SLICE_SECONDS: Final = 0.05  # longest uninterrupted wait
 _IDLE_SECONDS: Final = 1.0  # how often an idle ticker looks up
@@ -79,9 +76,9 @@ class Sender:
         *,
         layout: SampleLayout,
         keys: StudyKeys,
-        credit_bytes: int = CREDIT_BYTES,
-        batch_bytes: int = BATCH_BYTES,
-        linger_ms: float = LINGER_MS,
+        credit_bytes: int,
+        batch_bytes: int,
+        linger_ms: float,
         box: Box | None = None,
         stall_seconds: float = STALL_SECONDS,
         pool: BlockPool | None = None,

@@ -39,11 +39,14 @@ __all__ = [
     "Stamp",
     "StudyKeys",
     "decode",
+    "largest_message",
     "message_bytes",
+    "pieces_of",
 ]
 
 MAX_COUNT: Final = 4096  # samples per message: bounds the sample table
 MAX_PAYLOAD: Final = 64 << 20  # field bytes per message
+MAX_PIECE_BYTES: Final = 4 << 20  # field bytes of a message of a part of a sample
 
 _VALIDATION: Final = 1
 
@@ -103,6 +106,19 @@ def _offsets(layout: SampleLayout, box_points: int, count: int) -> _Offsets:
 def message_bytes(layout: SampleLayout, box: Box, count: int) -> int:
     """Length of a DATA frame of ``count`` samples."""
     return _offsets(layout, box.points, count).total
+
+
+def pieces_of(layout: SampleLayout, box: Box, batch_bytes: int) -> tuple[list[Box], int]:
+    """The boxes that a box of samples is sent in, and how many samples share a message."""
+    boxes = box.pieces(MAX_PIECE_BYTES // layout.bytes_per_point)
+    together = max(1, batch_bytes // (layout.bytes_per_point * box.points))
+    return boxes, min(together, MAX_COUNT) if len(boxes) == 1 else 1
+
+
+def largest_message(layout: SampleLayout, batch_bytes: int) -> int:
+    """Bytes of the longest message of a sender of whole samples."""
+    boxes, together = pieces_of(layout, Box.whole(layout.grid), batch_bytes)
+    return max(message_bytes(layout, box, together) for box in boxes)
 
 
 class Canvas:

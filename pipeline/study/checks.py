@@ -29,7 +29,7 @@ from pipeline.study.sections import (
     SourceConfig,
     StreamConfig,
 )
-from pipeline.study.sizes import message_bytes, sample_bytes, samples_per_member
+from pipeline.study.sizes import message_bytes, sample_layout, samples_per_member
 from solvers.config import SolverConfig
 from solvers.registry import known
 from trainers.config import TrainerConfig
@@ -417,7 +417,8 @@ def _flow_problems(
 def _credit_problems(
     solver: SolverConfig, stream: StreamConfig, trainer: TrainerConfig
 ) -> list[str]:
-    needed, sample = message_bytes(solver, stream, trainer), sample_bytes(solver, stream, trainer)
+    needed = message_bytes(solver, stream, trainer)
+    sample = sample_layout(solver, stream, trainer).nbytes
     if stream.credit_bytes >= needed:
         return []
     return [

@@ -148,24 +148,19 @@ class StudyConfig(Section):
 
     def sample_layout(self) -> SampleLayout:
         """Shape of what lies in a slot."""
-        return SampleLayout(
-            window=self.window,
-            sample_shape=self.spec.sample_shape,
-            num_parameters=len(self.parameter_names),
-            dtype=self.stream.dtype,
-        )
+        return sizes.sample_layout(self.solver, self.stream, self.trainer)
 
     @property
     def sample_bytes(self) -> int:
         """Field bytes of one sample."""
-        return sizes.sample_bytes(self.solver, self.stream, self.trainer)
+        return self.sample_layout().nbytes
 
     @property
     def slots_bytes(self) -> int:
         """Shared memory of all ranks together, training and validation slots."""
         ranks = self.trainer.ranks
         slots = ranks * self.reservoir.capacity + sum(map(self.validation_capacity, range(ranks)))
-        return slots * sizes.slot_bytes(self.solver, self.stream, self.trainer)
+        return slots * sizes.slot_bytes(self.sample_layout())
 
     @property
     def limits(self) -> Limits:

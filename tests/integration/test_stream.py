@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import zmq
 
+from benchmarks.stream_rig import SENDING
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
 from pipeline.reservoir.book import Reservoir
@@ -103,6 +104,7 @@ def senders() -> Iterator[Callable[..., Sender]]:
         def make(endpoints: list[Endpoint], **settings: object) -> Sender:
             layout = settings.pop("layout", LAYOUT)
             keys = settings.pop("keys", KEYS)
+            settings = SENDING | settings
             sender = Sender(endpoints, layout=layout, keys=keys, **settings)  # type: ignore[arg-type]
             stack.callback(sender.close)
             return sender
@@ -147,7 +149,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def in_process(
     endpoints: list[Endpoint], keys: StudyKeys, members: list[int], samples: int
 ) -> None:
-    sender = Sender(endpoints, layout=LAYOUT, keys=keys, batch_bytes=20_000, credit_bytes=100_000)
+    settings = SENDING | {"batch_bytes": 20_000, "credit_bytes": 100_000}
+    sender = Sender(endpoints, layout=LAYOUT, keys=keys, **settings)
     for member in members:
         run_member(sender, member, samples)
     sender.flush(timeout=TIMEOUT)

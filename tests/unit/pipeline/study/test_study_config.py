@@ -498,7 +498,7 @@ def test_the_credit_that_is_asked_for_holds_a_message(
     together = min(max(1, batch_bytes // config.sample_bytes), MAX_COUNT)
     actual = message_bytes(config.sample_layout(), Box.whole(grid), together)
     bound = sizes.message_bytes(config.solver, config.stream, config.trainer)
-    assert actual <= bound <= actual + sizes.MAX_HEADER_BYTES
+    assert bound == actual
     study["stream"]["credit_bytes"] = bound
     assert parse(study).stream.credit_bytes == bound
     study["stream"]["credit_bytes"] = bound - 1
