@@ -36,7 +36,7 @@ def number(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     if math.isinf(value):
         return INFINITE
-    return f"{_plain(value)} {unit}" if unit else _plain(value)
+    return f"{_plain(value)} {unit}" if unit not in ("", "1") else _plain(value)
 
 
 def _plain(value: float) -> str:
@@ -50,14 +50,9 @@ def _plain(value: float) -> str:
     return f"{rounded:,.{decimals}f}"
 
 
-def in_unit(value: float | None, unit: str) -> str:
-    """``1234.5`` with ``K`` -> ``1,230 K``; without a unit where there is none."""
-    return number(value, "" if unit == "1" else unit)
-
-
 def field_error(one: FieldError) -> str:
     """``0.164 m (12 % of its std)``: root mean square, and what share that is."""
-    return f"{in_unit(one.rmse, one.unit)} ({percent(one.nrmse)} of its std)"
+    return f"{number(one.rmse, one.unit)} ({percent(one.nrmse)} of its std)"
 
 
 def errors(of: Errors) -> str:
@@ -75,13 +70,6 @@ def tail(spread: Spread) -> str:
     if spread.diverged:
         parts.append(f"{count(spread.diverged)} diverged")
     return f"{', '.join(parts)} (n = {count(spread.members)})"
-
-
-def squared(unit: str) -> str:
-    """``K`` -> ``K²``; ``m/s`` -> ``(m/s)²``; the unit of a mean squared error."""
-    if unit in ("", "1"):
-        return ""
-    return f"{unit}²" if unit.isalpha() else f"({unit})²"
 
 
 def count(value: int) -> str:
@@ -181,9 +169,3 @@ def validation(stats: StudyStats) -> ValidationResult | None:
     """The newest validation result any rank has reported."""
     results = [rank.validation for rank in stats.ranks if rank.validation is not None]
     return max(results, key=lambda result: result.train_step, default=None)
-
-
-def steps(stats: StudyStats) -> bool:
-    """Whether the newest validation holds rollouts."""
-    result = validation(stats)
-    return result is not None and result.rollout is not None

@@ -28,7 +28,7 @@ def error_cards(run: RunFiles) -> Iterator[Card]:
             ("", "RMS error", "of its std", "relative L2"),
             *(
                 (f"{one.name}, {kind}" if len(kinds) > 1 else one.name,
-                 figures.in_unit(one.rmse, one.unit), figures.percent(one.nrmse),
+                 figures.number(one.rmse, one.unit), figures.percent(one.nrmse),
                  figures.percent(one.relative_l2))
                 for kind, errors in kinds.items() for one in errors.fields
             ),
@@ -72,7 +72,7 @@ def _regions(run: RunFiles, kind: str) -> Card:
         )
     names = run.members.fields
     rows = [
-        (f"{one.name}: {figures.number(part.low)} to {figures.in_unit(part.high, one.unit)}",
+        (f"{one.name}: {figures.number(part.low)} to {figures.number(part.high, one.unit)}",
          *(figures.percent(part.fields.get(name)) for name in names))
         for one in run.regions for part in one.ranges
     ]  # fmt: skip

@@ -53,16 +53,15 @@ def spread(errors: Mapping[str, Sequence[float]]) -> Markup:
 def regions(found: Sequence[ErrorsOf]) -> Markup:
     """Mean and largest error in each range of each parameter, the strongest effect first."""
     shown = found[:MAX_PARAMETERS]
-    columns = min(COLUMNS, len(shown))
-    rows = -(-len(shown) // columns)
+    rows = -(-len(shown) // COLUMNS)
     with style("regions"):
-        figure = Figure(figsize=(2.6 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).reshape(-1)
+        figure = Figure(figsize=(2.6 * COLUMNS + 0.4, 1.75 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).reshape(-1)
         for axes, one in zip(grid, shown, strict=False):
             _ranges(axes, one)
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
-        for axes in grid[::columns]:
+        for axes in grid[::COLUMNS]:
             axes.set_ylabel("error / %")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -76,8 +75,8 @@ def _ranges(axes: Axes, one: ErrorsOf) -> None:
     axes.bar(places, 100.0 * mean, width=0.86, color=ORANGE, alpha=0.55, label="mean")
     axes.plot(places, 100.0 * most, ls="", marker="_", ms=13, mew=2, color=INK, label="largest")
     for place, each in zip(places, one.ranges, strict=True):
-        lost = f", {each.diverged} diverged" if each.diverged else ""
-        axes.annotate(f"{each.members}{lost}", (float(place), 0.0), xytext=(0, 2), ha="center",
+        lost = f"{each.diverged} diverged\nof " if each.diverged else ""
+        axes.annotate(f"{lost}{each.members}", (float(place), 0.0), xytext=(0, 2), ha="center",
                       textcoords="offset points", fontsize=7.5, alpha=0.75)  # fmt: skip
     edges = [one.ranges[0].low, *(each.high for each in one.ranges)]
     axes.set_xticks(np.arange(len(edges)) - 0.5, [_short(edge) for edge in edges])

@@ -103,9 +103,7 @@ def _figure(run: RunFiles, name: str) -> float | None:
     if name in run.summary:
         value: float | None = run.summary[name]
         return value
-    if not run.last:
-        return None
-    return _LAST[name](run.last) if name in _LAST else None
+    return _LAST[name](run.last) if run.last and name in _LAST else None
 
 
 def _total(name: str) -> Callable[[dict[str, Any]], float]:

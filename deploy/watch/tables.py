@@ -10,7 +10,6 @@ from deploy.figures import (
     count,
     duration,
     field_error,
-    in_unit,
     number,
     percent,
     seconds,
@@ -128,7 +127,7 @@ def strongest(errors: ErrorsOf) -> str:
     """Where the error is largest, by the parameter that it depends on most."""
     filled = [one for one in errors.ranges if one.mean is not None]
     worst = max(filled, key=lambda one: one.mean or 0.0)
-    low, high = number(worst.low), in_unit(worst.high, errors.unit)
+    low, high = number(worst.low), number(worst.high, errors.unit)
     return f"{errors.name}: {percent(worst.mean)} on average from {low} to {high}"
 
 
