@@ -19,7 +19,7 @@ import numpy as np
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER, VERSION, require_version
 from pipeline.record.rows import METADATA
-from trainers.durable import write_durably
+from trainers.durable import json_text, write_durably
 
 if TYPE_CHECKING:
     import xarray
@@ -119,7 +119,7 @@ def write_index(path: Path) -> None:
             "metadata": members,
         },
     }
-    write_durably(path / METADATA, json.dumps(index).encode())
+    write_durably(path / METADATA, json_text(index))
 
 
 def _state(parts: Sequence[Part]) -> dict[str, Any]:

@@ -25,7 +25,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from pipeline.record import direct_file
-from trainers.durable import synchronise, write_durably
+from trainers.durable import json_text, synchronise, write_durably
 
 Compression = Literal["none", "zstd"]
 
@@ -267,4 +267,4 @@ def _part_of(path: Path) -> Path:
 
 
 def _json(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content).encode()
+    return json_text(content).encode()

@@ -27,5 +27,5 @@ def test_a_study_that_is_accepted_runs_to_a_right_end(seed: int, run_here: Path)
     assert summary.samples_inserted == summary.samples_unique == study.expected_samples
     assert summary.train_steps > 0
     if study.ensemble.validation:
-        assert summary.validation_mse is not None
-        assert math.isfinite(summary.validation_mse)
+        assert summary.validation_error is not None
+        assert math.isfinite(summary.validation_error)
