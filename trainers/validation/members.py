@@ -60,7 +60,7 @@ def sum_by_member(
     rolled = np.isin(numbers, list(rollouts))
     for row in np.flatnonzero(rolled):
         sums[3:6, row] = _terms(rollouts[int(numbers[row])])
-    by_member = np.moveaxis(sums, 1, 0).reshape(len(numbers), sums[:, :1].size)
+    by_member = np.moveaxis(sums, 1, 0).reshape(len(numbers), _SUMS * compared.shape[2])
     return np.column_stack([numbers, counts, rolled, by_member])
 
 

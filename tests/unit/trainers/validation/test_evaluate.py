@@ -26,6 +26,7 @@ from trainers.tasks.direct import Direct
 from trainers.tasks.normalization import Normalization
 from trainers.validation import evaluate
 from trainers.validation.evaluate import Validation, telling_members
+from trainers.validation.members import add_up, sum_by_member
 
 
 @pytest.fixture
@@ -82,6 +83,25 @@ def test_errors_are_those_of_a_direct_computation_in_physical_units(
     assert spread.median == pytest.approx(np.median(per_member), rel=1e-6)
     assert result.query is not None
     assert result.query.device == "cpu"
+
+
+@pytest.mark.parametrize("cut", [0, 7, 12])
+def test_the_table_does_not_depend_on_how_samples_are_spread_over_ranks(cut: int) -> None:
+    rng = np.random.default_rng(1)
+    members = rng.integers(40, 44, 12)
+    compared = rng.uniform(0.1, 1.0, (4, 12, 2))
+    rollouts = {int(member): rng.uniform(0.1, 1.0, (2, 2)) for member in members[:3]}
+    whole = add_up(sum_by_member(members, compared, rollouts))
+    parts = []
+    for part in (slice(cut), slice(cut, None)):
+        mine = {m: rollouts.pop(m) for m in list(rollouts) if m in members[part]}
+        parts.append(sum_by_member(members[part], compared[:, part], mine))
+    again = add_up(np.concatenate(parts))
+    for one, other in zip(whole, again, strict=True):
+        assert one.members.tolist() == other.members.tolist()
+        np.testing.assert_allclose(one.mse, other.mse)
+        np.testing.assert_allclose(one.relative, other.relative)
+        np.testing.assert_allclose(one.std, other.std)
 
 
 class Wrong(nn.Module):
