@@ -77,7 +77,7 @@ def offline(
     Args:
         made: What is compared.
         method: Which files, and how they are read.
-        seed: Of the study.
+        seed: Seed of the study.
         data: Members to train on, members to validate with.
         seconds: Time limit; None: none.
         out: Folder of the comparison.

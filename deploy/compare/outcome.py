@@ -26,7 +26,7 @@ class Point:
     Attributes:
         seconds: Since the method was started.
         train_step: Taken so far.
-        members: That the samples seen so far come from: whole ones, at most.
+        members: Members that the samples seen so far come from, as whole ones at most.
         error: Newest validation error, as a share of the fields' standard deviations; None before
             the first.
         tail: The same of the member that 95 % are better than, or of the worst of a few.
@@ -61,17 +61,17 @@ class Outcome:
     Attributes:
         method: As it was asked for.
         online: Whether simulations ran meanwhile.
-        seed: Of the study.
-        members: That were simulated, or lay on disk.
+        seed: Seed of the study.
+        members: Members that were simulated, or lay on disk.
         samples: Different ones that were there to be drawn.
         draws: Samples trained on, with repetition.
-        train_steps: Of each rank.
+        train_steps: Train steps of each rank.
         wall_seconds: From the start of the first process to the end of the last.
-        first_step_seconds: Of those, until the first train step.
+        first_step_seconds: The part of them before the first train step.
         wait_seconds: Time the trainer waited for batches after its first step.
-        batches_per_second: Of all ranks together, between the first train step and the last.
+        batches_per_second: Rate of all ranks together, between the first train step and the last.
         samples_per_second: Likewise.
-        bytes_written: Of the data set, where there is one, and of the method's folder.
+        bytes_written: Size of the data set, where there is one, and of the method's folder.
         disk_bytes: Storage that these take.
         error: Validation error at the end: mean of the fields' RMS errors, each as a share of the
             field's standard deviation.

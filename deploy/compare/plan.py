@@ -98,11 +98,11 @@ class Plan:
     """What is compared.
 
     Attributes:
-        study: With as many members as the data set has.
-        methods: In the order they are run in.
+        study: The study, with as many members as the data set has.
+        methods: Methods, in the order they are run in.
         seconds: Time limit of each; None: all members are run.
         seeds: One comparison for each.
-        members_on_disk: That the disk budget allows; None without one.
+        members_on_disk: Members that the disk budget allows; None without one.
         workers: Reading processes of each rank.
         use_gpu: Whether offline ranks have a GPU each, by the rule of a study.
         keep_data: Whether the data set stays.

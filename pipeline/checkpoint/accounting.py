@@ -37,9 +37,9 @@ class SampleAccount:
     """What a checkpoint knows of the samples.
 
     Attributes:
-        train_step: Of the checkpoint.
+        train_step: Train step of the checkpoint.
         stored: Training and validation samples that were ever stored, each counted once.
-        twice: Those that are there twice.
+        twice: Samples that are there twice.
     """
 
     train_step: int
@@ -67,7 +67,7 @@ class MemberAccount:
     """What the journal says of the members.
 
     Attributes:
-        finished: Those that have ended well, each counted once.
+        finished: Members that have ended well, each counted once.
         twice: Further endings of the same members.
     """
 

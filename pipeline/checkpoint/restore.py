@@ -36,7 +36,7 @@ class Restored:
         validation_held: Samples in the validation store.
         validation_stored: As ``stored``, for validation members.
         recorded: As in the snapshot.
-        turn: Whose it is, in a deterministic study.
+        turn: The member whose turn it is, in a deterministic study.
         validation_turn: As ``turn``, for validation members.
     """
 
@@ -101,7 +101,7 @@ def read(
 
 
 def stored_samples(checkpoint: Path, ranks: int) -> dict[int, int]:
-    """Of each member, how many samples a checkpoint knows to be stored."""
+    """Number of samples of each member that a checkpoint knows to be stored."""
     count: dict[int, int] = {}
     for rank in range(ranks):
         root = zarr.open_group(store_path(checkpoint, rank), mode="r")
@@ -218,7 +218,7 @@ def _blocks(rows: Numbers, length: int) -> Iterator[tuple[int, Numbers]]:
 
 
 def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sample"]]]:
-    """Of each member, which samples were ever stored; ``group`` is training or validation."""
+    """The samples of each member that were ever stored; ``group`` is training or validation."""
     bits, end = values_in(group, "stored_bits"), 0
     sizes = values_in(group, "stored_bytes").tolist()
     for member, size in zip(values_in(group, "stored_member").tolist(), sizes, strict=True):
@@ -227,7 +227,7 @@ def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sam
 
 
 def _all_stored(groups: Sequence[zarr.Group]) -> dict[int, Bool[np.ndarray, " sample"]]:
-    """What any of the old ranks has stored."""
+    """The samples that any of the old ranks has stored."""
     found: dict[int, Bool[np.ndarray, " sample"]] = {}
     for group in groups:
         for member, known in read_stored(group):

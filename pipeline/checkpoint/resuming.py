@@ -179,7 +179,7 @@ def complete(
     Args:
         stored: Samples of each member that the checkpoint knows.
         events: The journal.
-        samples_per_member: Of a member that was never completed.
+        samples_per_member: Samples of a member that was never completed.
     """
     needed = {
         int(event["member"]): int(event["samples"])

@@ -32,11 +32,11 @@ class Saving:
     Args:
         rank: Which of them this is.
         lock: Guards everything but the slots' content.
-        book: Of the training slots.
+        book: Bookkeeping of the training slots.
         training: Their samples.
         appended: Bookkeeping of the validation store.
         validation: Its samples; None in a study without.
-        recorder: Of the study's record, where it has one.
+        recorder: Chooser of what is recorded, where the study has a record.
         freed: Told, without the lock, that slots may be overwritten again.
     """
 

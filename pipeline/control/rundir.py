@@ -10,9 +10,8 @@
 
 import shutil
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO, final
+from typing import Any, Final, TextIO, final
 
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER as RECORD
@@ -21,85 +20,25 @@ from trainers.durable import drop_cut_line, json_text, sole_writer, write_atomic
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class RunPaths:
-    """Where the files of a study lie; nothing is opened.
+    """Where the files of a study lie; nothing is opened."""
 
-    Attributes:
-        folder: The run directory.
-    """
-
-    folder: Path
-
-    @property
-    def study(self) -> Path:
-        """The study as it was given."""
-        return self.folder / "study.yaml"
-
-    @property
-    def resolved(self) -> Path:
-        """The study as it was understood, with every default."""
-        return self.folder / "resolved.json"
-
-    @property
-    def journal(self) -> Path:
-        """Members and attempts, one JSON object a line."""
-        return self.folder / "journal.jsonl"
-
-    @property
-    def metrics(self) -> Path:
-        """Statistics, one JSON object a line."""
-        return self.folder / "metrics.jsonl"
-
-    @property
-    def summary(self) -> Path:
-        """The result; there when the study has ended."""
-        return self.folder / "summary.json"
-
-    @property
-    def report(self) -> Path:
-        """The page for people."""
-        return self.folder / "report.html"
-
-    @property
-    def inputs(self) -> Path:
-        """The files that the study is made of, as they were when it began."""
-        return self.folder / "inputs"
-
-    @property
-    def checkpoints(self) -> Path:
-        """One folder for each checkpoint."""
-        return self.folder / "checkpoints"
-
-    @property
-    def model(self) -> Path:
-        """The exported surrogate and its card."""
-        return self.folder / "model"
-
-    @property
-    def card(self) -> Path:
-        """The card of the surrogate; written last."""
-        return self.folder / "model/card.json"
-
-    @property
-    def members(self) -> Path:
-        """Errors of the validation members, a line for each validation."""
-        return self.folder / "validation.jsonl"
-
-    @property
-    def validation(self) -> Path:
-        """Predictions of validation members, by rank."""
-        return self.folder / "validation"
-
-    @property
-    def ray_train(self) -> Path:
-        """What Ray Train keeps while the study runs."""
-        return self.folder / "ray_train"
-
-    @property
-    def record(self) -> Path:
-        """Samples that were trained on, where the study keeps them."""
-        return self.folder / RECORD
+    def __init__(self, folder: Path) -> None:
+        self.folder: Final = folder
+        self.study: Final = folder / "study.yaml"  # as it was given
+        self.resolved: Final = folder / "resolved.json"  # as it was understood, defaults included
+        self.inputs: Final = folder / "inputs"  # the files that it is made of, as it began
+        self.journal: Final = folder / "journal.jsonl"  # a line for each event of a member
+        self.metrics: Final = folder / "metrics.jsonl"  # a line of statistics twice a second
+        self.members: Final = folder / "validation.jsonl"  # members' errors, by validation
+        self.validation: Final = folder / "validation"  # predictions of its members, by rank
+        self.checkpoints: Final = folder / "checkpoints"
+        self.record: Final = folder / RECORD
+        self.model: Final = folder / "model"  # the exported surrogate
+        self.card: Final = self.model / "card.json"  # written last
+        self.summary: Final = folder / "summary.json"  # there when the study has ended
+        self.report: Final = folder / "report.html"
+        self.ray_train: Final = folder / "ray_train"  # Ray Train's own, while the study runs
 
 
 def problems(out: Path) -> list[str]:

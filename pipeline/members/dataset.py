@@ -44,16 +44,16 @@ class Dataset:
     """What was written.
 
     Attributes:
-        folder: Where; one folder for each store below it.
+        folder: Place of the data set; one folder for each store below it.
         members: Numbers of the members that are there.
         failed: How many are not.
         moments: Statistics of each member, in the order of ``members``.
-        samples: Of all members.
+        samples: Samples of all members.
         wall_seconds: From the start of the first process to the last byte on disk.
         solve_seconds: Inside the solvers, sum over processes.
         write_seconds: Writing, by store, sum over processes.
-        bytes_written: By store.
-        disk_bytes: By store: storage that is taken.
+        bytes_written: Size of the files, by store.
+        disk_bytes: Storage that is taken, by store.
     """
 
     folder: Path
@@ -181,7 +181,7 @@ class FileSender:
 
     Args:
         files: Where each member is written, by store.
-        dtype: Of the fields.
+        dtype: Type of the fields.
     """
 
     def __init__(self, files: dict[Store, NpyFiles | ZarrFiles], dtype: str) -> None:

@@ -68,7 +68,7 @@ class Recorder:
             book: Its bookkeeping.
             slots: Its memory.
             record: Where samples are copied to.
-            seed: Of the study; the share that is kept depends on it.
+            seed: Seed of the study; the share that is kept depends on it.
             what: When a sample is recorded.
             every: Only every n-th sample of a member is kept.
             fraction: Share of these that is kept.

@@ -66,8 +66,8 @@ class RecordLayout:
     Attributes:
         sample: Shape of a sample.
         spec: What the fields are.
-        parameters: Of the solver, in its order.
-        block_bytes: Of the fields of one block, all channels.
+        parameters: Parameters of the solver, in its order.
+        block_bytes: Bytes of the fields of one block, all channels.
         short_rows: Rows per chunk of the arrays with a number or two per sample.
     """
 
@@ -84,7 +84,7 @@ class RecordLayout:
 
     @property
     def row_bytes(self) -> int:
-        """Of one sample, without compression."""
+        """Bytes of one sample, without compression."""
         numbers = len(_COORDINATES) + len(self.parameters) + self.sample.window
         return self.sample.nbytes + 8 * numbers + 4
 
@@ -122,7 +122,7 @@ class RecordLayout:
         return [self._short(name, dtype, "1", text) for name, dtype, text in _COORDINATES]
 
     def times(self) -> Column:
-        """Of each snapshot."""
+        """Time of each snapshot."""
         return Column(
             name=TIME, dtype="float64", row=(self.sample.window,), dims=(_ROW, "snapshot"),
             chunk_rows=self.short_rows,

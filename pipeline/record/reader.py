@@ -32,7 +32,7 @@ class Part:
     Attributes:
         path: Its group.
         rows: Committed samples.
-        attributes: Of the group.
+        attributes: Attributes of the group.
         arrays: Metadata of each array, by name.
     """
 
@@ -66,7 +66,7 @@ def open_record(path: Path | str, *, sort: bool = True) -> "xarray.Dataset":
 
     Args:
         path: A run directory, or the record in it.
-        sort: By member and number in the member; otherwise rank by rank, in order of arrival.
+        sort: Whether rows are sorted by member and number; otherwise rank by rank, as they came.
 
     Raises:
         ConfigError: There is no record.

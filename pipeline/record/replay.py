@@ -59,17 +59,17 @@ class RecordedMembers:
 
     @property
     def spec(self) -> FieldSpec:
-        """What was recorded of each snapshot."""
+        """Fields that were recorded of each snapshot."""
         return self._parts[0].spec
 
     @property
     def dtype(self) -> str:
-        """Of the fields."""
+        """Type of the fields."""
         return self._parts[0].dtype
 
     @property
     def units(self) -> dict[str, str]:
-        """Of the parameters, by name."""
+        """Units of the parameters, by name."""
         about = self.attributes["parameters"].values()
         return {each["name"]: each["unit"] for each in about}
 
@@ -80,7 +80,7 @@ class RecordedMembers:
     def parameters(
         self, members: Sequence[int], names: Sequence[str]
     ) -> Float64[np.ndarray, " member parameter"]:
-        """What members were simulated with."""
+        """Parameters that members were simulated with."""
         arrays = {each["name"]: array for array, each in self.attributes["parameters"].items()}
         values = np.empty((len(members), len(names)))
         for place, member in enumerate(members):
@@ -97,7 +97,7 @@ class RecordedMembers:
             member: Its number in the record.
             names: Fields that are wanted, in this order.
             every: Only steps that are multiples of this.
-            box: Of the grid: what of it is wanted.
+            box: Part of the grid that is wanted.
         """
         return RecordedMember(self, member, tuple(names), every, box)
 
@@ -140,7 +140,7 @@ class RecordedMember:
 
     @property
     def spec(self) -> FieldSpec:
-        """What was recorded."""
+        """Fields that were recorded."""
         return self.record.spec
 
     @property
@@ -191,7 +191,7 @@ class _PartReader:
         return self.value(self._names[name], row)
 
     def value(self, array: str, row: int) -> Shaped[np.ndarray, "..."]:
-        """What stands in a row of an array."""
+        """The value in a row of an array."""
         files = self._arrays[array]
         rows = files.array.chunks[0]
         index, place = divmod(row, rows)

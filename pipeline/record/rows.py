@@ -39,8 +39,8 @@ class Column:
     """One array of a group.
 
     Attributes:
-        name: Of the array, and of its folder.
-        dtype: Of its values, as NumPy names it.
+        name: Name of the array, and of its folder.
+        dtype: Type of the values, as NumPy names it.
         row: Shape of one row.
         dims: Name of each axis, that of the rows first.
         chunk_rows: Rows per chunk.
@@ -119,8 +119,8 @@ class RowGroup:
             path: A folder that does not exist.
             columns: Arrays that grow.
             fixed: Arrays that are whole from the start, such as coordinates, with their values.
-            attributes: Of the group.
-            compression: Of all chunks.
+            attributes: Attributes of the group.
+            compression: Codec of all chunks.
         """
         for column in (*columns, *(column for column, _ in fixed)):
             (path / column.name).mkdir(parents=True)
@@ -257,7 +257,7 @@ class ArrayFiles:
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
-    """What is said of a group."""
+    """The attributes of a group."""
     found: dict[str, Any] = json.loads((path / METADATA).read_text(encoding="utf-8"))["attributes"]
     return found
 

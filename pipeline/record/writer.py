@@ -81,12 +81,12 @@ class Record:
         Args:
             path: The group's folder.
             layout: Its arrays.
-            attributes: Of the group, besides those of the layout.
-            compression: Of its chunks.
+            attributes: Attributes of the group, besides those of the layout.
+            compression: Codec of its chunks.
             keep: None for a new group; else rows of the group that is there, later ones are cut.
             dropped: Samples that it should have from an earlier life, and has not.
             queue_bytes: Memory for samples that are not written yet.
-            least_rows: So many must fit into it, however large they are.
+            least_rows: Samples that must fit into it, however large they are.
             commit_seconds: From one commit to the next while samples come.
 
         Raises:

@@ -60,7 +60,7 @@ def partial_folder(checkpoints: Path, train_step: int) -> Path:
 
 
 def digest_of(content: memoryview) -> Digest:
-    """Of a file that has this content, contiguous."""
+    """The digest of a file that has this content, contiguous."""
     return {"bytes": content.nbytes, "sha256": hashlib.sha256(content.cast("B")).hexdigest()}
 
 
@@ -73,7 +73,7 @@ def list_files(
         folder: The partial checkpoint.
         part: Name of the writer, of its own.
         paths: Files, and folders with all that is in them.
-        known: Of files that need not be read again.
+        known: Digests of files that need not be read again.
     """
     files, known = [inner for path in paths for inner in _files_in(path)], known or {}
     folders = {each for path in files for each in path.parents if each.is_relative_to(folder)}
@@ -87,7 +87,7 @@ def seal(partial: Path, final: Path, facts: dict[str, Any]) -> None:
     """Make one valid checkpoint of what all writers have listed.
 
     Args:
-        partial: Where they wrote; gone afterwards.
+        partial: Folder they wrote to; gone afterwards.
         final: Where the checkpoint lies afterwards; must not exist.
         facts: Plain JSON, kept with it.
     """
@@ -171,12 +171,12 @@ def steps_in(checkpoints: Path) -> list[int]:
     return []
 
 
-def kept(errors: Sequence[tuple[int, float | None]], *, last: int, best: bool) -> set[int]:
+def select_kept(errors: Sequence[tuple[int, float | None]], *, last: int, best: bool) -> set[int]:
     """Which checkpoints stay.
 
     Args:
         errors: Train step and validation error of each, ascending by train step.
-        last: So many of the newest stay.
+        last: Number of the newest that stay.
         best: Whether the one with the smallest error stays, too.
     """
     stay = {train_step for train_step, _ in errors[-last:]}
@@ -194,7 +194,7 @@ def retain(checkpoints: Path, *, last: int, best: bool) -> None:
         with suppress(OSError, ValueError, KeyError, TypeError):
             error = facts_of(final_folder(checkpoints, train_step))["validation_error"]
         errors.append((train_step, error))
-    stay = kept(errors, last=last, best=best)
+    stay = select_kept(errors, last=last, best=best)
     gone = [final_folder(checkpoints, step) for step, _ in errors if step not in stay]
     for folder in [*gone, *checkpoints.glob(f".*{_BROKEN}")]:
         # Without a manifest nobody takes what is left for a checkpoint.

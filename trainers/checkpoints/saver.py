@@ -49,7 +49,7 @@ class Checkpoints:
     Attributes:
         folder: Holds them all.
         every_seconds: From the begin of one to that of the next; None: only when asked to stop.
-        keep_last: So many of the newest stay.
+        keep_last: Number of the newest that stay.
         keep_best: Whether the one with the smallest validation error stays, too.
         resume: The one to go on from; None: start with fresh weights.
         journal: A file that grows meanwhile; its length is noted.
@@ -115,7 +115,7 @@ class Trained:
     Attributes:
         model: The network.
         learner: Its optimiser and what belongs to it.
-        normalization: Of its inputs and fields.
+        normalization: Scales of its inputs and fields.
         times: The first and the last time that was seen when the training began.
         validation: The newest result.
         batches: How many of the source were trained on.

@@ -33,21 +33,21 @@ class OfflineJob:
     """What is trained, on what, and for how long.
 
     Attributes:
-        folder: Of the members to train on.
+        folder: Folder of the members to train on.
         store: What they lie in.
         read: ``"sample"`` or ``"member"``, see ``trainers.offline.reading``.
         in_memory: Whether every rank reads all members before it trains, and no file afterwards.
         members: Numbers of those to train on.
-        validation_folder: Of the validation members, ``.npy``.
+        validation_folder: Folder of the validation members, ``.npy``.
         validation: Their numbers.
         config: The ``trainer`` section of the study.
         problem: What is learnt.
-        moments: Of each member that is trained on.
+        moments: Statistics of each member that is trained on.
         passes: Over the data; None for no end.
         seconds: When to stop, from the start; None for no limit.
         workers: Reading processes of each rank.
-        weights_seed: Of the network.
-        order_seed: Of the order of the samples.
+        weights_seed: Seed of the network's weights.
+        order_seed: Seed of the order of the samples.
         expected_steps: For the schedule; None where nobody knows.
         use_gpu: Whether a rank has a GPU.
         out: Where ``model/`` and ``validation/`` are written.

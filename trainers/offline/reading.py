@@ -33,11 +33,11 @@ class Table:
     """What a rank may draw: one row for each sample of its members.
 
     Attributes:
-        members: In the order of the rows.
+        members: Numbers of the members, in the order of the rows.
         first: Row of each member's first sample, and the number of rows at the end.
         inputs: Parameters and times of each row.
         shape: ``(window, channel, *grid)`` of a sample.
-        dtype: Of the fields.
+        dtype: Type of the fields.
     """
 
     members: tuple[int, ...]

@@ -64,7 +64,7 @@ class FileSource:
             lease_batches: Most batches of a lease.
             passes: Over the data; None for no end.
             workers: Processes that read; 0: read on the source's thread.
-            seed: Of the order; the same on all ranks.
+            seed: Seed of the order; the same on all ranks.
             moments: Statistics of the data, taken when it was written.
             validation: What is validated with.
             share: This rank, and the number of ranks.

@@ -35,7 +35,7 @@ class MemberSamples:
     """All samples of one member.
 
     Attributes:
-        fields: In the fields' units.
+        fields: Values of all samples, in the fields' units.
         inputs: Parameters, then the time of each snapshot in the window.
         steps: Solver step of each sample's first snapshot.
     """
@@ -156,7 +156,7 @@ class ZarrFiles:
             members: Numbers of the members that will be written.
             samples: Most samples of a member.
             sample_shape: ``(window, channel, *grid)``.
-            dtype: Of the fields.
+            dtype: Type of the fields.
             inputs: Parameters and times of a sample.
         """
         group = zarr.create_group(folder / "data.zarr", zarr_format=3)

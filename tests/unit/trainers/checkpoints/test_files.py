@@ -9,13 +9,13 @@ import pytest
 from trainers.checkpoints import files as checkpoint_files
 from trainers.checkpoints.files import (
     final_folder,
-    kept,
     list_files,
     newest_valid,
     partial_folder,
     remove_partial,
     retain,
     seal,
+    select_kept,
     set_aside,
     steps_in,
     verify,
@@ -126,7 +126,7 @@ def test_every_file_is_on_the_disk_before_the_manifest(
 def test_the_last_ones_and_the_best_stay(
     errors: list[tuple[int, float | None]], last: int, best: bool, stay: set[int]
 ) -> None:
-    assert kept(errors, last=last, best=best) == stay
+    assert select_kept(errors, last=last, best=best) == stay
 
 
 def test_retain_removes_the_others_and_what_was_set_aside(tmp_path: Path) -> None:
