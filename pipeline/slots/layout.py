@@ -27,8 +27,8 @@ class SampleLayout:
     Attributes:
         window: Consecutive snapshots in a sample.
         sample_shape: ``(channel, *grid)`` of one snapshot.
-        num_parameters: Physical inputs of a member.
-        dtype: Of the fields, on the wire and in the slots.
+        num_parameters: Number of physical inputs of a member.
+        dtype: Type of the fields, on the wire and in the slots.
     """
 
     window: int

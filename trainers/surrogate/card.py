@@ -268,7 +268,7 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _name(value: object) -> str | None:
-    """Of a number that counts nothing."""
+    """A number that counts nothing, without separators of thousands."""
     return None if value is None else str(value)
 
 

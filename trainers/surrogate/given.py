@@ -35,14 +35,14 @@ def check_axes(values: Numbers, axes: tuple[int, ...], name: str, meaning: str) 
         )
 
 
-def double(values: Numbers) -> Float64[Tensor, " *shape"]:
+def as_double(values: Numbers) -> Float64[Tensor, " *shape"]:
     """On the CPU, in float64."""
     if isinstance(values, Tensor):
         return values.to("cpu", torch.float64)
     return torch.from_numpy(np.array(values, np.float64, order="C"))
 
 
-def single(values: Numbers) -> Float32[Tensor, " *shape"]:
+def as_single(values: Numbers) -> Float32[Tensor, " *shape"]:
     """On the CPU, in float32."""
     if isinstance(values, Tensor):
         return values.to("cpu", torch.float32)

@@ -26,9 +26,9 @@ from trainers.base import Input, Problem
 from trainers.config import TrainerConfig
 from trainers.surrogate.given import (
     as_array,
+    as_double,
+    as_single,
     check_axes,
-    double,
-    single,
     stack,
     undo_rounding,
     values_of,
@@ -209,16 +209,16 @@ class Surrogate:
         native = any(isinstance(each, Tensor) for each in (*columns, *given, history))
         with nullcontext() if native else torch.inference_mode():
             numbers = [
-                undo_rounding(double(column), each)
+                undo_rounding(as_double(column), each)
                 for column, each in zip(columns, ranges, strict=True)
             ]
             self._check_ranges(numbers, (steps or 0) * self.problem.time_step)
             # Each argument, and how many axes at its end are its own.
             arguments = {"numbers": (stack(numbers, -1), 1)}
             if history is not None:
-                arguments["history"] = (single(history), axes + 1)
+                arguments["history"] = (as_single(history), axes + 1)
             if given:
-                arguments["fields"] = (stack([*map(single, given)], -axes), axes)
+                arguments["fields"] = (stack([*map(as_single, given)], -axes), axes)
             leading = np.broadcast_shapes(*(a.shape[:-own] for a, own in arguments.values()))
             rows = {
                 name: a.expand(*leading, *a.shape[-own:]).reshape(-1, *a.shape[-own:])

@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def problem(self) -> Problem:
-        """What is learnt."""
+        """Names, units, shapes and ranges of what is learnt."""
         ...
 
     @property
@@ -52,7 +52,7 @@ class Task(Protocol):
         inputs: Float64[Tensor, " batch sample_inputs"],
         fields: Float[Tensor, " batch window channel *grid"],
     ) -> Compared:
-        """What one evaluation of the network says of each sample, and the truth."""
+        """Prediction of one evaluation of the network for each sample, and the truth."""
         ...
 
 

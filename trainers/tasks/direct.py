@@ -58,8 +58,8 @@ class Direct:
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, of normalised fields; those that are given count as inputs."""
         window = fields.shape[1]
-        values = self._scaling.fields(fields.flatten(0, 1))
-        numbers = self._scaling.numbers(self._pairs(inputs, window))
+        values = self._scaling.normalise(fields.flatten(0, 1))
+        numbers = self._scaling.normalise_inputs(self._pairs(inputs, window))
         prediction = network(numbers, values[:, self._predicted :])
         loss = self._loss(prediction, values[:, : self._predicted])
         return loss if window == 1 else loss.view(-1, window).mean(1)
@@ -82,9 +82,9 @@ class Direct:
     ) -> Float32[Tensor, " batch window channel *grid"]:
         """Fields in their units, from inputs and input fields in theirs."""
         window = inputs.shape[1] - self._parameters
-        numbers = self._scaling.numbers(self._pairs(inputs, window))
-        prediction: Tensor = network(numbers, self._scaling.given(given.flatten(0, 1)))
-        return self._scaling.physical(prediction).view(-1, window, *self.problem.field_shape)
+        numbers = self._scaling.normalise_inputs(self._pairs(inputs, window))
+        prediction: Tensor = network(numbers, self._scaling.normalise_given(given.flatten(0, 1)))
+        return self._scaling.to_physical(prediction).view(-1, window, *self.problem.field_shape)
 
     def _pairs(
         self, inputs: Float64[Tensor, " batch sample_inputs"], window: int

@@ -1,6 +1,6 @@
 """Between physical numbers and those that a network sees, on the device of the network.
 
-1. ``physical`` undoes ``predicted``.
+1. ``to_physical`` undoes ``normalise_predicted``.
 2. Seeds of random draws are taken out: a network does not see them.
 3. Inputs are float64 until they are normalised: a narrow range far from zero keeps its values.
 """
@@ -44,34 +44,36 @@ class Scaling:
         change = normalization.step_scale[:predicted] / normalization.field_scale[:predicted]
         self.change: Final = tensor(change).view(channels)
 
-    def fields(
+    def normalise(
         self, values: Float[Tensor, " batch channel *grid"]
     ) -> Float32[Tensor, " batch channel *grid"]:
-        """Normalised, predicted channels and given ones."""
+        """All channels, predicted and given ones."""
         return (values.float() - self._offset) / self._scale
 
-    def predicted(
+    def normalise_predicted(
         self, values: Float[Tensor, " *batch_channel_grid"]
     ) -> Float32[Tensor, " *batch_channel_grid"]:
-        """Normalised, of the predicted channels alone."""
+        """The predicted channels alone."""
         kept = self._predicted
         return (values.float() - self._offset[:kept]) / self._scale[:kept]
 
-    def given(
+    def normalise_given(
         self, values: Float[Tensor, " batch given *grid"]
     ) -> Float32[Tensor, " batch given *grid"]:
-        """Normalised, of the input fields alone."""
+        """The input fields alone."""
         kept = self._predicted
         return (values.float() - self._offset[kept:]) / self._scale[kept:]
 
-    def physical(
+    def to_physical(
         self, values: Float32[Tensor, " *batch_channel_grid"]
     ) -> Float32[Tensor, " *batch_channel_grid"]:
         """Predicted channels in their units."""
         return values * self._scale[: self._predicted] + self._offset[: self._predicted]
 
-    def numbers(self, inputs: Float64[Tensor, " batch inputs"]) -> Float32[Tensor, " batch seen"]:
-        """Normalised parameters that are learnt, and the time.
+    def normalise_inputs(
+        self, inputs: Float64[Tensor, " batch inputs"]
+    ) -> Float32[Tensor, " batch seen"]:
+        """Parameters that are learnt, and the time.
 
         Args:
             inputs: All parameters and one time.

@@ -75,7 +75,7 @@ class Stepping:
     ) -> Float32[Tensor, " batch"]:
         """Loss of each sample, in the network's own units."""
         parameters, times, fields = self._example(inputs, fields)
-        snapshots = self._scaling.predicted(fields[:, :, : self._predicted])
+        snapshots = self._scaling.normalise_predicted(fields[:, :, : self._predicted])
         given = self._given(fields)
         if isinstance(self._config, DerivativeConfig):
             return self._derivative_losses(network, parameters, times, snapshots, given)
@@ -122,21 +122,24 @@ class Stepping:
         """Predict ``steps`` snapshots, each from those before it, in the fields' units.
 
         Args:
-            network: Of this task.
-            parameters: Of each trajectory, in their units.
-            time: Of the last snapshot of the history, in seconds.
+            network: One that ``network`` made.
+            parameters: Parameters of each trajectory, in their units.
+            time: Time of the last snapshot of the history, in seconds.
             history: The first snapshots, in the fields' units.
             given: Input fields, in their units.
             steps: Snapshots to predict.
         """
-        past, around = self._scaling.predicted(history), self._scaling.given(given)
+        past, around = (
+            self._scaling.normalise_predicted(history),
+            self._scaling.normalise_given(given),
+        )
         found: list[Tensor] = []
         while len(found) * self.ahead < steps:
             future = self._advance(network, parameters, time, past, around)
             past = torch.cat([past, future], dim=1)[:, -self.history :]
             time = time + self.ahead * self.problem.time_step
             found.append(future)
-        return self._scaling.physical(torch.cat(found, dim=1)[:, :steps])
+        return self._scaling.to_physical(torch.cat(found, dim=1)[:, :steps])
 
     def _example(
         self,
@@ -156,7 +159,7 @@ class Stepping:
         return parameters, times.gather(1, rows), fields[which, rows]
 
     def _given(self, fields: Float[Tensor, " batch window channel *grid"]) -> Tensor:
-        return self._scaling.given(fields[:, 0, self._predicted :])
+        return self._scaling.normalise_given(fields[:, 0, self._predicted :])
 
     def _pushes(self) -> int:
         """How many predictions this batch starts from; the same for all its samples."""
@@ -168,7 +171,7 @@ class Stepping:
         self, network: nn.Module, parameters: Tensor, time: Tensor, past: Tensor, given: Tensor
     ) -> Tensor:
         """What the network says: ``(batch, ahead, channel, *grid)``."""
-        numbers = self._scaling.numbers(torch.cat([parameters, time[:, None]], dim=1))
+        numbers = self._scaling.normalise_inputs(torch.cat([parameters, time[:, None]], dim=1))
         said: Tensor = network(numbers, torch.cat([past.flatten(1, 2), given], dim=1))
         return said.view(said.shape[0], self.ahead, self._predicted, *said.shape[2:])
 

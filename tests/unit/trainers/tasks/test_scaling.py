@@ -22,7 +22,7 @@ def scaling(first: Input, second: Input = CONSTANT) -> Scaling:
 
 def seen(first: Input, values: list[float]) -> np.ndarray:
     rows = torch.tensor([[value, 0.1, 0.25] for value in values], dtype=torch.float64)
-    numbers = scaling(first).numbers(rows)
+    numbers = scaling(first).normalise_inputs(rows)
     assert numbers.dtype == torch.float32
     assert (numbers[:, 1:] == 0).all()  # what is constant, and the middle of the times
     return numbers[:, 0].numpy()
@@ -50,7 +50,9 @@ def test_the_quartiles_of_a_log_uniform_range_are_evenly_spaced() -> None:
 def test_a_logarithm_leaves_the_gradients_of_the_others_alone() -> None:
     rate = Input(name="rate", unit="1/s", low=2.0, high=1e4, log=True)
     rows = torch.tensor([[20.0, -0.1, 0.0]], dtype=torch.float64, requires_grad=True)
-    numbers = scaling(rate, Input(name="load", unit="Pa", low=-2.0, high=2.0)).numbers(rows)
+    numbers = scaling(rate, Input(name="load", unit="Pa", low=-2.0, high=2.0)).normalise_inputs(
+        rows
+    )
     (gradient,) = torch.autograd.grad(numbers.sum(), rows)
     np.testing.assert_allclose(gradient[0], [2 / np.log(5000) / 20, 0.5, 4.0], rtol=1e-6)
 
