@@ -568,9 +568,10 @@ def clean() -> None:
       headrace clean
     """
     from pipeline.stream.sockets import remove_stale_sockets  # brings ZeroMQ
+    from solvers.program.leash import remove_unused_segments
 
     with exit_codes():
-        names = remove_stale() + remove_stale_sockets()
+        names = remove_stale() + remove_stale_sockets() + remove_unused_segments()
         for name in names:
             sys.stdout.write(f"removed {name}\n")
         say(f"{len(names)} stale file(s) removed")

@@ -7,7 +7,7 @@ milliseconds.
 1. When its standard input ends, which the death of its parent does too, everything it started ends.
 2. When the command ends, whatever that has left running ends.
 3. When it is killed itself, the command is killed by the kernel.
-4. Shared-memory files of killed MPICH ranks, and the working folder, are removed.
+4. Shared-memory files of MPICH that no process uses any more, and the working folder, are removed.
 5. Its exit status is the command's; 128 and the signal's number when a signal ended it.
 """
 
@@ -24,15 +24,10 @@ from pathlib import Path
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
-_IN_CREATE, _IN_NONBLOCK, _IN_CLOEXEC = 0x100, 0o4000, 0o2000000
-# A rank that has died cannot be asked for its files any more, so they are noted when they appear.
-# Files of other programs appear there, too: what none of ours maps for so long is not ours.
-_LOOK_SECONDS = 0.3
-_LOOK_EVERY_SECONDS = 0.005
 _REAP_EVERY_SECONDS = 30.0
 _KILL_SECONDS = 5.0  # only a process inside a dead file system resists a SIGKILL for long
-_SHARED_MEMORY = "/dev/shm"
-_SEGMENTS = f"{_SHARED_MEMORY}/mpich_shm_"
+_SHARED_MEMORY = Path("/dev/shm")
+_SEGMENTS = "mpich_shm_"
 
 
 class _Told(BaseException):
@@ -55,20 +50,15 @@ def main(folder: str, keep: str, *command: str) -> int:
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _tell)
-    segments: set[str] = set()
-    created = _watch_shared_memory()
     try:
-        program = _start(command)
-        segments.add(f"{_SEGMENTS}{program:x}_0")  # of a program without launcher
-        status = _watch(program, created, segments)
+        status = _watch(_start(command))
     except _Told:
         status = 0
     finally:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        _end_all(segments)
-        for segment in segments:
-            Path(segment).unlink(missing_ok=True)
+        _end_all()
+        remove_unused_segments()
         if keep != "keep":
             shutil.rmtree(folder, ignore_errors=True)
     code = os.waitstatus_to_exitcode(status)
@@ -116,49 +106,18 @@ def _start(command: Sequence[str]) -> int:
         os._exit(127)
 
 
-def _watch_shared_memory() -> int | None:
-    """A file that has something to read whenever shared memory is created; none where it cannot."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    created = int(libc.inotify_init1(_IN_NONBLOCK | _IN_CLOEXEC))
-    if created < 0 or libc.inotify_add_watch(created, _SHARED_MEMORY.encode(), _IN_CREATE) < 0:
-        return None  # a user may have only so many; then what lives in the end is cleaned up
-    return created
-
-
-def _watch(program: int, created: int | None, segments: set[str]) -> int:
+def _watch(program: int) -> int:
     """Wait for the program or for the end of standard input; returns the program's wait status."""
     poller = select.poll()
     poller.register(0, select.POLLIN | select.POLLHUP)
     poller.register(os.pidfd_open(program), select.POLLIN)
-    if created is not None:
-        poller.register(created, select.POLLIN)
-    awaited, until = set[str](), 0.0
     while True:
-        looking = bool(awaited) and time.monotonic() < until
-        pause = _LOOK_EVERY_SECONDS if looking else _REAP_EVERY_SECONDS
-        ready = {file for file, _ in poller.poll(1000 * pause)}
-        if created is not None and created in ready and (names := _created(created)):
-            awaited |= names
-            until = time.monotonic() + _LOOK_SECONDS
-        if awaited:
-            segments |= _segments(_descendants())
-            awaited = awaited - segments if time.monotonic() < until else set()
+        ready = {file for file, _ in poller.poll(1000 * _REAP_EVERY_SECONDS)}
         status = _reap(program)
         if status is not None:
             return status
         if 0 in ready:
             return 0
-
-
-def _created(file: int) -> set[str]:
-    """MPICH's new files; an inotify event has 16 bytes, the last 4 the length of a name, and it."""
-    events, names, start = os.read(file, 1 << 16), set(), 0
-    while start < len(events):
-        size = int.from_bytes(events[start + 12 : start + 16], sys.byteorder)
-        name = events[start + 16 : start + 16 + size].rstrip(b"\0").decode(errors="replace")
-        names.add(f"{_SHARED_MEMORY}/{name}")
-        start += 16 + size
-    return {name for name in names if name.startswith(_SEGMENTS)}
 
 
 def _reap(program: int | None = None) -> int | None:
@@ -174,11 +133,10 @@ def _reap(program: int | None = None) -> int | None:
     return found
 
 
-def _end_all(segments: set[str]) -> None:
+def _end_all() -> None:
     """Kill every descendant, and those that they start meanwhile."""
     deadline = time.monotonic() + _KILL_SECONDS
     while (descendants := _descendants()) and time.monotonic() < deadline:
-        segments |= _segments(descendants)
         for pid in descendants:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -202,15 +160,27 @@ def _descendants() -> list[int]:
     return found
 
 
-def _segments(pids: Sequence[int]) -> set[str]:
-    """MPICH's shared-memory files that these processes have mapped."""
-    found = set()
-    for pid in pids:
-        with contextlib.suppress(OSError):
-            lines = Path("/proc", str(pid), "maps").read_text(errors="replace").splitlines()
-            paths = [line.split(maxsplit=5)[5] for line in lines if _SEGMENTS in line]
-            found |= {path for path in paths if path.startswith(_SEGMENTS)}
-    return found
+def remove_unused_segments(folder: Path = _SHARED_MEMORY) -> list[str]:
+    """Remove MPICH's shared-memory files of this user that no process uses; their names.
+
+    A rank that was killed leaves its file behind. One that lives has it open until it is mapped, so
+    what is neither open nor mapped after it was found is nobody's.
+    """
+    found, used = list(folder.glob(f"{_SEGMENTS}*")), set[str]()
+    for process in Path("/proc").glob("[0-9]*") if found else ():
+        with contextlib.suppress(OSError):  # it has ended, or is another user's
+            for name in os.listdir(process / "fd"):
+                with contextlib.suppress(OSError):  # closed meanwhile
+                    used.add(os.readlink(process / "fd" / name))
+            lines = (process / "maps").read_text(errors="replace").splitlines()
+            used |= {line.split(maxsplit=5)[5] for line in lines if _SEGMENTS in line}
+    removed = []
+    for path in found:
+        with contextlib.suppress(OSError):  # removed meanwhile
+            if str(path) not in used and path.lstat().st_uid == os.getuid():
+                path.unlink()
+                removed.append(path.name)
+    return sorted(removed)
 
 
 if __name__ == "__main__":
