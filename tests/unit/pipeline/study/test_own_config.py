@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load, parse
 from solvers.configs.own import OwnConfig
-from solvers.own import announce
+from solvers.own import announce, apart
 from solvers.own.announce import ask, with_announcement
 from solvers.own.load import Unusable
 from tests.own_files import study_tree, written
@@ -122,7 +122,7 @@ def test_a_study_that_names_no_class_is_refused(
 def test_a_file_that_ends_the_process_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "import numpy as np", "import numpy as np, os; print('oh'); os._exit(4)")
     (line,) = problems(tmp_path)
-    assert "the process that loaded it ended with status 4: " in line
+    assert "the process that tried it ended with status 4: " in line
     assert line.endswith("Run the file by itself")
 
 
@@ -265,11 +265,11 @@ def test_a_file_that_takes_for_ever_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(announce, "LIMIT_SECONDS", 0.6)
-    monkeypatch.setattr(announce, "PROGRESS_SECONDS", 0.2)
+    monkeypatch.setattr(apart, "PROGRESS_SECONDS", 0.2)
     written(tmp_path, "import numpy as np", "import time; time.sleep(60)")
     (line,) = problems(tmp_path)
-    assert "Decay took longer than 0.6 s to be loaded" in line
-    assert "Decay is not loaded and made after 0.2 s; it is given up after 0.6 s" in caplog.text
+    assert "Decay: took longer than 0.6 s. Leave long work to run()" in line
+    assert "Decay: no answer after 0.2 s; given up at 0.6 s" in caplog.text
 
 
 def test_what_else_is_wrong_is_said_at_the_same_time(tmp_path: Path) -> None:
