@@ -18,8 +18,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.record.layout import FOLDER, VERSION, require_version
-from pipeline.record.rows import METADATA
-from trainers.durable import json_text, write_durably
+from pipeline.record.rows import METADATA, write_group
 
 if TYPE_CHECKING:
     import xarray
@@ -104,22 +103,13 @@ def write_index(path: Path) -> None:
             "zarr_format": 3, "node_type": "group", "attributes": part.attributes
         }  # fmt: skip
         members |= {f"{part.path.name}/{name}": each for name, each in part.arrays.items()}
-    index = {
-        "zarr_format": 3,
-        "node_type": "group",
-        "attributes": {
-            "headrace_record": VERSION,
-            "study": parts[0].attributes["study"],
-            "groups": {part.path.name: part.rows for part in parts},
-            **_state(parts),
-        },
-        "consolidated_metadata": {
-            "kind": "inline",
-            "must_understand": False,
-            "metadata": members,
-        },
+    attributes = {
+        "headrace_record": VERSION,
+        "study": parts[0].attributes["study"],
+        "groups": {part.path.name: part.rows for part in parts},
+        **_state(parts),
     }
-    write_durably(path / METADATA, json_text(index))
+    write_group(path, attributes, members)
 
 
 def _state(parts: Sequence[Part]) -> dict[str, Any]:

@@ -188,17 +188,7 @@ class RowGroup:
         for name, metadata in self._arrays.items():
             metadata["shape"][0] = rows
             write_durably(self.path / name / METADATA, _json(metadata))
-        whole = {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": self.attributes,
-            "consolidated_metadata": {
-                "kind": "inline",
-                "must_understand": False,
-                "metadata": self._arrays | self._fixed,
-            },
-        }
-        write_durably(self.path / METADATA, _json(whole))
+        write_group(self.path, self.attributes, self._arrays | self._fixed)
         self.rows = rows
 
     def discard(self) -> None:
@@ -254,6 +244,15 @@ class ArrayFiles:
             key = metadata.encode_chunk_key((index, *[0] * (self.array.ndim - 1)))
             (self.folder / key).stat()
         return np.asarray(self.array[first:end])
+
+
+def write_group(
+    path: Path, attributes: Mapping[str, Any], members: Mapping[str, dict[str, Any]]
+) -> None:
+    """Replace a group's ``zarr.json``, which holds that of each of its members, too."""
+    inside = {"kind": "inline", "must_understand": False, "metadata": members}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    write_durably(path / METADATA, json_text(group | {"consolidated_metadata": inside}))
 
 
 def attributes_of(path: Path) -> dict[str, Any]:
