@@ -80,7 +80,7 @@ def _draw(pipe: Connection, description: SlotsDescription) -> tuple[float, int]:
         for rows in lease.indices:
             torch.index_select(slots, 0, torch.from_numpy(rows), out=batch)
             _check(batch.numpy(), source.inputs[rows])
-        source.give_back(lease.id, [])
+        source.give_back(lease.id)
         return len(lease.indices)
 
     while not gather(source.lease(_LEASE_BATCHES, timeout=1.0)):

@@ -10,7 +10,6 @@ that a change of the machine's speed meets both of them.
 """
 
 import time
-from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
@@ -23,10 +22,11 @@ from jaxtyping import Float32, Float64
 from benchmarks.endless_sender import send_until
 from benchmarks.figures import Figure
 from benchmarks.processes import running_until_left
+from benchmarks.resident_source import ResidentSource
 from pipeline.actors.cluster import Actor, close_all, cluster
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir, problem_of
-from pipeline.reservoir.batches import ArraySource, ReservoirSource
+from pipeline.reservoir.batches import ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys
 from pipeline.study.config import StudyConfig
@@ -127,9 +127,9 @@ class Turn:
         """A single rank never asks for it."""
         raise NotImplementedError
 
-    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+    def give_back(self, lease_id: int) -> None:
         """As the source."""
-        self._source.give_back(lease_id, losses)
+        self._source.give_back(lease_id)
 
     def held_validation(self) -> Held:
         """As the source: nothing, here."""
@@ -154,11 +154,11 @@ class Turn:
         return self._source.checkpoint_done()
 
 
-def _resident(study: StudyConfig) -> ArraySource:
+def _resident(study: StudyConfig) -> ResidentSource:
     """As many samples as the reservoir has slots."""
     layout, rng = study.sample_layout(), np.random.default_rng(5)
     shape = (CAPACITY, layout.window, *layout.sample_shape)
-    return ArraySource(
+    return ResidentSource(
         fields=rng.random(shape, np.float32),
         inputs=rng.random((CAPACITY, layout.num_inputs)),
         batch=study.trainer.batch,

@@ -1,19 +1,23 @@
 """A rank in a process of its own, as in a study, that leases over a pipe instead of Ray.
 
-1. It maps the slots of a store; its leases come from this process, where the receiver fills them.
+1. It maps the slots of a store; its leases come from the host of a reservoir in this process.
 2. A rank that raises, or is not done in time, is an error here.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, TypeVar, final
 
 from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import Store
-from pipeline.reservoir.batches import HeldState, Returned
+from pipeline.actors.parts import Parts
+from pipeline.actors.reservoir_host import ReservoirHost
+from pipeline.reservoir.appended import Appended
+from pipeline.reservoir.batches import HeldState
 from pipeline.slots.memory import SlotsDescription
 from trainers.base import Lease, TrainStats
 
@@ -30,7 +34,7 @@ def on_rank(
         store: Its slots and its bookkeeping.
         within: Seconds.
     """
-    deadline = time.monotonic() + within
+    deadline, host = time.monotonic() + within, _host(store)
     ours, theirs = CONTEXT.Pipe()
     with running(_rank, measure, theirs, store.slots.description):
         theirs.close()  # so that a rank that raises is the end of the pipe, and EOFError
@@ -42,9 +46,7 @@ def on_rank(
             if question == "done":
                 result: T = details
                 return result
-            answer = _answer(store, question, details)
-            store.receiver.wake()
-            ours.send(answer)
+            ours.send(getattr(host, question)(*details))
 
 
 def _rank(
@@ -55,18 +57,22 @@ def _rank(
     pipe.send(("done", measure(pipe, slots)))
 
 
-def _answer(store: Store, question: str, details: Any) -> Any:  # noqa: ANN401 - as pipes are
-    with store.lock:
-        if question == "ready":
-            return store.book.ready
-        if question == "held":
-            return store.book.filled()
-        if question == "inserted":
-            return store.book.inserted
-        returned, batches, batch = details
-        for lease_id in returned:
-            store.book.give_back(lease_id)
-        return store.book.lease(batches, batch)
+def _host(store: Store) -> ReservoirHost:
+    host = ReservoirHost(
+        Parts(
+            rank=0,
+            lock=store.lock,
+            training=store.slots,
+            book=store.book,
+            intake=store.intake,
+            receiver=store.receiver,
+            endpoint=store.endpoint,
+            appended=Appended(capacity=0),
+        )
+    )
+    host.begin_training()
+    host.end_validation()
+    return host
 
 
 @final
@@ -84,21 +90,17 @@ class PipeClient:
 
     def inserted(self) -> int:
         """Samples that were stored so far."""
-        return int(self._ask("inserted"))
+        return int(self._ask("stats")[0].inserted)
 
     def wait_for_watermark(self, timeout: float) -> bool:
-        """Ask the other end, a little later."""
-        time.sleep(0.01)
-        return bool(self._ask("ready"))
+        """Ask the other end."""
+        return bool(self._ask("wait_for_watermark", timeout))
 
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+    def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
         """Ask the other end; the stream is over when the time is."""
         over = bool(self.seen) and time.perf_counter() - self.seen[0][0] > self._seconds
-        asked = 0 if over else batches
-        lease: Lease = self._ask("lease", ([lease_id for lease_id, _ in returned], asked, batch))
-        if lease.indices.size == 0 and not over:
-            time.sleep(min(timeout, 0.002))
-        return Lease(id=lease.id, indices=lease.indices, finished=over)
+        lease: Lease = self._ask("lease", returned, 0 if over else batches, batch, timeout)
+        return replace(lease, finished=over)
 
     def replay(self, batches: int, batch: int) -> Lease:
         """A single rank never asks for it."""
@@ -106,7 +108,8 @@ class PipeClient:
 
     def held(self) -> HeldState:
         """All slots, and no validation."""
-        return HeldState(slots=self._ask("held"), validation=0, validation_complete=True)
+        held: HeldState = self._ask("held")
+        return held
 
     def report(self, stats: TrainStats) -> None:
         """Note the time."""
@@ -116,10 +119,10 @@ class PipeClient:
         """Nothing is kept here."""
         raise NotImplementedError
 
-    def checkpoint_done(self) -> bool:
+    def checkpoint_done(self) -> tuple[bool, str | None]:
         """Nothing is kept here."""
         raise NotImplementedError
 
-    def _ask(self, question: str, details: object = None) -> Any:  # noqa: ANN401 - as pipes are
+    def _ask(self, question: str, *details: object) -> Any:  # noqa: ANN401 - as pipes are
         self._pipe.send((question, details))
         return self._pipe.recv()

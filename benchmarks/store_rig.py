@@ -12,6 +12,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.actors.parts import Announced
 from pipeline.flow import FlowControl
 from pipeline.record.choice import Recorder
 from pipeline.record.writer import Record
@@ -49,7 +50,7 @@ def store(
     path, capacity = slots_path(f"bench{keys.study:x}", 0, "train"), book.stats().capacity
     with Slots.create(path, capacity=capacity, layout=layout) as slots:
         slots.populate()
-        placing = Placing(slots=slots, book=book, layout=layout)
+        placing = Placing(slots=slots, book=Announced(book, lock), layout=layout)
         if record is not None:
             recorder = Recorder(
                 book=book,

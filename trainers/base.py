@@ -20,13 +20,13 @@ Invariants of every source (``tests/contract/test_batch_source_contract.py``):
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, Self, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 # With fewer members such a quantile would be little else than the largest error.
 P95_MEMBERS: Final = 20
@@ -455,8 +455,8 @@ class BatchSource(Protocol):
         """Draw exactly ``batches`` batches again after the stream has finished."""
         ...
 
-    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
-        """End a lease, with the loss of each sample of each batch that was trained on."""
+    def give_back(self, lease_id: int) -> None:
+        """End a lease: its batches were trained on."""
         ...
 
     def held_validation(self) -> Held:

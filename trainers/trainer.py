@@ -119,7 +119,7 @@ def train(
                     with ranks.exchanging(network, when=learner.completes_group):
                         losses = task.losses(network, batch.inputs, batch.fields)
                         learner.learn(losses)
-                    staging.done(losses)
+                    staging.done()
                     log.batch(losses, learner)
                 if learner.between_steps and learner.train_step % config.validate_every == 0:
                     _judge(validation.measure(learner.train_step), learner, ranks, log)

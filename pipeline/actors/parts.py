@@ -1,19 +1,34 @@
-"""From a study to the parts of a reservoir: bookkeeping, order, bounds and record."""
+"""From a study to the parts of a reservoir: slots, bookkeeping, order, bounds, record, receiver."""
 
-from typing import Any
+import threading
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol, runtime_checkable
 
 import numpy as np
 
-from pipeline.record.layout import MADE_FROM, RecordLayout
+from pipeline.checkpoint.restore import recorded_rows
+from pipeline.checkpoint.saving import Saving
+from pipeline.record.choice import Recorder
+from pipeline.record.layout import MADE_FROM, RecordLayout, rank_group
+from pipeline.record.writer import Record
+from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
-from pipeline.stream.intake import Bounds
+from pipeline.slots.memory import SlotNumbers, Slots, slots_path
+from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.intake import Bounds, Intake
 from pipeline.stream.order import Turn
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import ReceiverThread, Turnstile
+from pipeline.study import sizes
 from pipeline.study.config import StudyConfig
 
 _RESERVOIR_SEED = 0x2E5E  # of the root seed: draws and evictions of a reservoir
 # Times the credit of all senders: what a killed one has sent may still wait beside its successor's.
 _WAITING = 2
+_TOO_LONG: Final = 2  # times the longest message: up to there the sender is told
 
 
 def record_layout(study: StudyConfig) -> RecordLayout:
@@ -87,4 +102,198 @@ def bounds_of(study: StudyConfig) -> Bounds:
         members=members,
         samples=study.samples_per_member,
         waiting_bytes=_WAITING * senders * study.stream.credit_bytes,
+    )
+
+
+class Announced:
+    """Bookkeeping that tells those who wait at the lock of every new sample."""
+
+    def __init__(self, book: Reservoir | OrderedReservoir | Recorder, lock: Turnstile) -> None:
+        self._book, self._lock = book, lock
+        self.reserve, self.cancel = book.reserve, book.cancel
+
+    def commit(self, slots: SlotNumbers) -> object:
+        """The samples in these reserved slots are complete."""
+        admitted = self._book.commit(slots)
+        self._lock.notify()
+        return admitted
+
+
+@runtime_checkable
+class Receiver(Protocol):
+    """Where messages come in (``pipeline.stream.receiver.ReceiverThread``)."""
+
+    def wake(self) -> None:
+        """Room may have appeared."""
+        ...
+
+    def check(self) -> None:
+        """Raise what ended it, if anything did."""
+        ...
+
+    def close(self) -> None:
+        """Stop."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Parts:
+    """What a reservoir consists of.
+
+    Attributes:
+        rank: Which of the reservoirs it is.
+        lock: Guards everything but the slots' content.
+        training: Slots that are drawn from.
+        book: Their bookkeeping.
+        intake: What becomes of messages.
+        receiver: Where they come in.
+        endpoint: Where senders connect to.
+        appended: Bookkeeping of the validation store.
+        validation: Its slots; None in a study without validation members.
+        recorder: Chooses what is recorded; None without a record.
+        record: The study's record.
+        saving: Writes checkpoints; None where none are taken.
+    """
+
+    rank: int
+    lock: Turnstile
+    training: Slots
+    book: Reservoir | OrderedReservoir
+    intake: Intake
+    receiver: Receiver
+    endpoint: Endpoint
+    appended: Appended
+    validation: Slots | None = None
+    recorder: Recorder | None = None
+    record: Record | None = None
+    saving: Saving | None = None
+
+
+def make_parts(
+    study: StudyConfig,
+    rank: int,
+    label: str,
+    keys: StudyKeys,
+    host: str | None,
+    resume: tuple[str, int] | None = None,
+    record: Path | None = None,
+) -> Parts:
+    """Allocate the slots and start to receive.
+
+    Args:
+        study: What is received, and how much of it is kept.
+        rank: Which of the reservoirs this is.
+        label: Part of the shared-memory files' names, the same for all ranks of a study.
+        keys: The keys of the study's stream.
+        host: Address to listen on over TCP; None for a socket of this node alone.
+        resume: Folder of a valid checkpoint, and how many ranks took it; None: start empty.
+        record: Folder of the study's record, where it has one.
+    """
+    lock, layout = Turnstile(), study.sample_layout()
+    turn, validation_turn = turns_of(study, rank)
+    book = reservoir_of(study, rank, turn)
+    validating = study.validation_capacity(rank)
+    appended = Appended(capacity=validating)
+    with ExitStack() as undo:
+
+        def slots(name: str, capacity: int) -> Slots:
+            made = Slots.create(slots_path(label, rank, name), capacity=capacity, layout=layout)
+            undo.callback(made.close)
+            return made
+
+        training = slots("train", study.reservoir.capacity)
+        kept = slots("validation", validating) if validating else None
+        recorded = _record(study, rank, record, resume)
+        recorder = None
+        if recorded is not None:
+            undo.callback(recorded.close)
+            recorder = _recorder(study, book, training, recorded)
+        placing = Placing(
+            slots=training,
+            book=Announced(recorder or book, lock),
+            layout=layout,
+            turn=turn,
+        )
+        checks = None
+        if kept is not None:
+            checks = Placing(slots=kept, book=appended, layout=layout, turn=validation_turn)
+        intake = Intake(
+            layout=layout,
+            study=keys.study,
+            training=placing,
+            validation=checks,
+            bounds=bounds_of(study),
+        )
+        receiver = ReceiverThread(
+            intake=intake,
+            lock=lock,
+            bind="ipc" if host is None else f"tcp://{host}",
+            keys=keys,
+            max_frame=_TOO_LONG * sizes.message_bytes(study.solver, study.stream, study.trainer),
+        )
+        saving = Saving(
+            rank=rank,
+            lock=lock,
+            book=book,
+            training=(training, placing),
+            appended=appended,
+            validation=None if kept is None or checks is None else (kept, checks),
+            recorder=recorder,
+            freed=receiver.wake,
+        )
+        if resume is not None:
+            folder, old_ranks = resume
+            saving.restore(Path(folder), ranks=study.trainer.ranks, old_ranks=old_ranks)
+        endpoint = receiver.start()
+        undo.pop_all()
+    # The kernel clears a page at its first touch: here, while the trainer starts, and not under
+    # the first samples.
+    threading.Thread(target=training.populate, name="headrace-populate", daemon=True).start()
+    return Parts(
+        rank=rank,
+        lock=lock,
+        training=training,
+        book=book,
+        intake=intake,
+        receiver=receiver,
+        endpoint=endpoint,
+        appended=appended,
+        validation=kept,
+        recorder=recorder,
+        record=recorded,
+        saving=saving,
+    )
+
+
+def _record(
+    study: StudyConfig, rank: int, folder: Path | None, resume: tuple[str, int] | None
+) -> Record | None:
+    if study.record is None or folder is None:
+        return None
+    keep, dropped = None, 0
+    if resume is not None:
+        keep, dropped = recorded_rows(Path(resume[0]), rank)
+    return Record(
+        folder / rank_group(rank),
+        layout=record_layout(study),
+        attributes=record_attributes(study, rank),
+        compression=study.record.compression,
+        keep=keep,
+        dropped=dropped,
+        least_rows=2 * study.trainer.batch,  # one batch always fits, when all else is written
+    )
+
+
+def _recorder(
+    study: StudyConfig, book: Reservoir | OrderedReservoir, slots: Slots, record: Record
+) -> Recorder:
+    assert study.record is not None
+    return Recorder(
+        book=book,
+        slots=slots,
+        record=record,
+        seed=study.seed,
+        what=study.record.what,
+        every=study.record.every,
+        fraction=study.record.fraction,
     )

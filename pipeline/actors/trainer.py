@@ -17,7 +17,7 @@ from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
 from pipeline.actors.failures import first_failure, rank_failed
 from pipeline.control.rundir import RunPaths
 from pipeline.guards import check_packages
-from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
+from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import ranges_of
@@ -54,7 +54,7 @@ class RayReservoir:
         """Wait up to ``timeout`` seconds; whether training may start."""
         return bool(ray.get(self._handle.wait_for_watermark.remote(timeout)))
 
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+    def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
         """End the returned leases, then draw."""
         answer: Lease = ray.get(self._handle.lease.remote(returned, batches, batch, timeout))
         return answer
@@ -86,15 +86,12 @@ class RayReservoir:
 
     def begin_checkpoint(self, folder: Path, batches: int) -> None:
         """Begin to write what is held now."""
-        ray.get(self._handle.begin_checkpoint.remote(str(folder), batches))
+        ray.get(self._handle.begin_checkpoint.remote(folder, batches))
 
-    def checkpoint_done(self) -> bool:
-        """Whether that is written."""
-        failure: str | None
-        done, failure = ray.get(self._handle.checkpoint_done.remote())
-        if failure is not None:
-            raise OSError(failure)
-        return bool(done)
+    def checkpoint_done(self) -> tuple[bool, str | None]:
+        """Whether that is over, and why it went wrong."""
+        answer: tuple[bool, str | None] = ray.get(self._handle.checkpoint_done.remote())
+        return answer
 
 
 def start_training(

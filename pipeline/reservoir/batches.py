@@ -1,12 +1,10 @@
 """From leases to index batches: what a rank draws from.
 
-Translates the pipeline's words into the trainer's (``trainers.base.BatchSource``), for slots that a
-reservoir fills meanwhile (``ReservoirSource``) and for arrays that are complete from the start
-(``ArraySource``). Both keep the invariants listed in ``trainers/base.py``. Beyond them:
+Translates the pipeline's words into the trainer's (``trainers.base.BatchSource``), and keeps the
+invariants listed there. Beyond them:
 
 1. Ended leases travel with the next call for a lease: one call for several batches, both ways.
 2. A call that fails loses no ended lease.
-3. ``ArraySource`` draws every sample once before it draws any of them twice.
 """
 
 from collections import deque
@@ -16,14 +14,11 @@ from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 
 from pipeline.slots.memory import Slots
 from trainers.base import Held, Lease, Moments, TrainStats
 from trainers.tasks.moments import moments_of, spread_evenly
-
-Losses = list[Float32[np.ndarray, " batch"]]
-Returned = list[tuple[int, Losses]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -49,7 +44,7 @@ class ReservoirClient(Protocol):
         """Wait up to ``timeout`` seconds; whether training may start."""
         ...
 
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+    def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
         """End the returned leases, then draw; wait up to ``timeout`` seconds for a batch."""
         ...
 
@@ -69,8 +64,8 @@ class ReservoirClient(Protocol):
         """Begin to write what is held now, so many batches after the start."""
         ...
 
-    def checkpoint_done(self) -> bool:
-        """Whether that is written; OSError when it cannot be."""
+    def checkpoint_done(self) -> tuple[bool, str | None]:
+        """Whether that is over, and why it went wrong; None when it did not."""
         ...
 
 
@@ -110,7 +105,7 @@ class ReservoirSource:
         self._batch, self._slice = batch, wait_slice
         self._first_members, self._watermark = first_members, watermark
         self._leased = False
-        self._returned: deque[tuple[int, Losses]] = deque()
+        self._returned: deque[int] = deque()
         self._stop_asked = False
 
     @property
@@ -166,9 +161,9 @@ class ReservoirSource:
         self._stop_asked = lease.stop_asked
         return lease
 
-    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+    def give_back(self, lease_id: int) -> None:
         """End a lease; the reservoir hears of it with the next call."""
-        self._returned.append((lease_id, list(losses)))
+        self._returned.append(lease_id)
 
     def flush(self) -> None:
         """Hand over ended leases now, without asking for a new one."""
@@ -199,7 +194,10 @@ class ReservoirSource:
 
     def checkpoint_done(self) -> bool:
         """Ask it whether that is written."""
-        return self._client.checkpoint_done()
+        done, failure = self._client.checkpoint_done()
+        if failure is not None:
+            raise OSError(failure)
+        return done
 
     def close(self) -> None:
         """Hand over the last leases and let go of the slots. Safe to call twice."""
@@ -226,92 +224,3 @@ class ReservoirSource:
             steps=self._training.steps[:0],
             complete=complete,
         )
-
-
-@final
-class ArraySource:
-    """Batches out of arrays that are complete from the start: for tests and offline training."""
-
-    def __init__(
-        self,
-        *,
-        fields: Float[np.ndarray, " sample window channel *grid"],
-        inputs: Float64[np.ndarray, " sample inputs"],
-        batch: int,
-        rng: np.random.Generator,
-        total_batches: int,
-        validation: Held | None = None,
-    ) -> None:
-        if len(fields) == 0:
-            raise ValueError("no samples: an ArraySource needs at least one")
-        self._fields, self._inputs, self._batch, self._rng = fields, inputs, batch, rng
-        self._left = total_batches
-        self._validation = validation
-        self._queue = np.empty(0, np.int64)
-        self._next_lease = 0
-        self.reports: list[TrainStats] = []
-        self.stop_asked = False
-
-    @property
-    def fields(self) -> Float[np.ndarray, " sample window channel *grid"]:
-        """The array that was given."""
-        return self._fields
-
-    @property
-    def inputs(self) -> Float64[np.ndarray, " sample inputs"]:
-        """The array that was given."""
-        return self._inputs
-
-    def wait_for_watermark(self, timeout: float) -> bool:
-        """Everything is there."""
-        return True
-
-    def moments(self) -> Moments:
-        """Statistics over all samples."""
-        return moments_of(self._fields, self._inputs, np.arange(len(self._fields)))
-
-    def lease(self, batches: int, *, timeout: float) -> Lease:
-        """The next batches of a random order, which starts anew when it is used up."""
-        rows = min(batches, self._left)
-        self._left -= rows
-        return self._grant(rows)
-
-    def replay(self, batches: int) -> Lease:
-        """Go on as before."""
-        return self._grant(batches)
-
-    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
-        """Nothing to do: nobody overwrites the arrays."""
-
-    def held_validation(self) -> Held:
-        """What was given, or nothing."""
-        if self._validation is not None:
-            return self._validation
-        none = np.empty(0, np.int64)
-        return Held(
-            fields=self._fields[:0],
-            inputs=self._inputs[:0],
-            members=none,
-            steps=none,
-            complete=True,
-        )
-
-    def report(self, stats: TrainStats) -> None:
-        """Keep it in ``reports``."""
-        self.reports.append(stats)
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Nothing to write: the arrays are the caller's."""
-
-    def checkpoint_done(self) -> bool:
-        """There was nothing to do."""
-        return True
-
-    def _grant(self, rows: int) -> Lease:
-        needed = rows * self._batch
-        while self._queue.size < needed:
-            self._queue = np.concatenate([self._queue, self._rng.permutation(len(self._fields))])
-        slots, self._queue = self._queue[:needed], self._queue[needed:]
-        self._next_lease += 1
-        indices = slots.reshape(rows, self._batch)
-        return Lease(id=self._next_lease, indices=indices, finished=self._left == 0)

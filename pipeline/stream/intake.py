@@ -63,7 +63,7 @@ class Bounds:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class IntakeStats:
-    """Counters of a receiver, under the names of ``pipeline.stats.stats.ReservoirStats``.
+    """Counters of a receiver; all but ``samples`` as in ``pipeline.stats.stats.ReservoirStats``.
 
     Attributes:
         samples: Stored, validation included.
@@ -71,7 +71,8 @@ class IntakeStats:
         refused: Messages and peers that were malformed, foreign or not finite.
         pending: Messages that wait for room.
         bytes_received: Field bytes stored.
-        blocked_seconds: Time during which at least one message waited for room.
+        solver_blocked_seconds: Time during which at least one message waited for room.
+        waiting_members: Members of the messages that wait for room.
     """
 
     samples: int
@@ -79,7 +80,8 @@ class IntakeStats:
     refused: int
     pending: int
     bytes_received: int
-    blocked_seconds: float
+    solver_blocked_seconds: float
+    waiting_members: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -145,7 +147,8 @@ class Intake:
             refused=self._refused,
             pending=len(self._waiting),
             bytes_received=sum(store.bytes_stored for store in stores),
-            blocked_seconds=self._blocked + since,
+            solver_blocked_seconds=self._blocked + since,
+            waiting_members=self.waiting_members,
         )
 
     def take(self, frame: memoryview, *, identity: bytes, now: float) -> None:

@@ -18,6 +18,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -54,6 +55,7 @@ class Turnstile:
 
     def __init__(self) -> None:
         self._gate, self._lock = threading.Lock(), threading.Lock()
+        self._changed = threading.Condition(self._lock)
 
     def __enter__(self) -> None:
         with self._gate:
@@ -61,6 +63,14 @@ class Turnstile:
 
     def __exit__(self, *exc: object) -> None:
         self._lock.release()
+
+    def wait_for(self, condition: Callable[[], bool], timeout: float) -> bool:
+        """Let go of it until the condition holds, at most so long; whether it does."""
+        return self._changed.wait_for(condition, timeout)
+
+    def notify(self) -> None:
+        """Something changed that a condition may depend on; called by the holder."""
+        self._changed.notify_all()
 
 
 class ReceiverThread:

@@ -1,6 +1,6 @@
 """What a trainer makes of the end of production, over a real reservoir without Ray."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, final
 
@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from pipeline.flow import FlowControl
-from pipeline.reservoir.batches import HeldState, ReservoirSource, Returned
+from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.reservoir.book import Reservoir
 from pipeline.slots.memory import Slots
-from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalClient
+from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalReservoir
 from trainers.base import Input, Lease, Problem, TrainStats
 from trainers.config import TrainerConfig
 from trainers.loop.lockstep import World
@@ -26,16 +26,16 @@ LEASE_BATCHES = 2
 class Ending:
     """A reservoir whose production ends with the fifth call for a lease."""
 
-    def __init__(self, inner: LocalClient) -> None:
-        self.inner, self.calls = inner, 0
+    def __init__(self, inner: LocalReservoir) -> None:
+        self.inner, self.calls = inner.host, 0
 
     def wait_for_watermark(self, timeout: float) -> bool:
         return self.inner.wait_for_watermark(timeout)
 
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
+    def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
         self.calls += batches > 0
         if self.calls > LEASES:
-            self.inner.reservoir.end_production()
+            self.inner.end_production()
         return self.inner.lease(returned, batches, batch, timeout)
 
     def replay(self, batches: int, batch: int) -> Lease:
@@ -50,7 +50,7 @@ class Ending:
     def begin_checkpoint(self, folder: Path, batches: int) -> None:
         self.inner.begin_checkpoint(folder, batches)
 
-    def checkpoint_done(self) -> bool:
+    def checkpoint_done(self) -> tuple[bool, str | None]:
         return self.inner.checkpoint_done()
 
 
@@ -78,7 +78,7 @@ def trained(slots: Slots, **after: Any) -> tuple[TrainStats, Reservoir]:
         rng=np.random.default_rng(2),
         drain=config.after_production.kind != "stop",
     )
-    client = LocalClient(reservoir, slots)
+    client = LocalReservoir(reservoir, slots)
     assert client.produce(CAPACITY) == CAPACITY
     source = ReservoirSource(
         client=Ending(client),

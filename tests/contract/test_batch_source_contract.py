@@ -10,12 +10,19 @@ from typing import final
 import numpy as np
 import pytest
 
+from pipeline.actors.parts import Announced, Parts
+from pipeline.actors.reservoir_host import ReservoirHost
 from pipeline.flow import FlowControl, PolicyName
-from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
+from pipeline.reservoir.appended import Appended
+from pipeline.reservoir.batches import ReservoirSource
 from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
-from trainers.base import BatchSource, Held, Lease, TrainStats
+from pipeline.stream.endpoint import Endpoint
+from pipeline.stream.intake import Intake
+from pipeline.stream.placing import Placing
+from pipeline.stream.receiver import Turnstile
+from trainers.base import BatchSource, Held, Lease
 from trainers.offline.reading import Read, Table
 from trainers.offline.source import FileSource
 from trainers.offline.stored import MemberSamples, NpyFiles
@@ -33,59 +40,58 @@ def sample_fields(samples: np.ndarray) -> np.ndarray:
     return np.broadcast_to(samples.reshape(-1, 1, 1, 1, 1), shape).astype(np.float32)
 
 
-@final
-class LocalClient:
-    """A reservoir in this process, behind the lock that the actor would have."""
+class NoReceiver:
+    """Nothing comes in: samples are made by the test."""
 
-    def __init__(self, reservoir: Reservoir, slots: Slots) -> None:
-        self.reservoir, self.slots = reservoir, slots
-        self.produced = 0
-        self._changed = threading.Condition()
+    def __init__(self) -> None:
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    def check(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+@final
+class LocalReservoir:
+    """The host of a reservoir in this process, and what stands in for its receiver."""
+
+    def __init__(self, book: Reservoir, slots: Slots, *, begun: bool = True) -> None:
+        self.book, self.slots, self.lock, self.produced = book, slots, Turnstile(), 0
+        self.announced, self.receiver = Announced(book, self.lock), NoReceiver()
+        placing = Placing(slots=slots, book=self.announced, layout=LAYOUT)
+        self.host = ReservoirHost(
+            Parts(
+                rank=0,
+                lock=self.lock,
+                training=slots,
+                book=book,
+                intake=Intake(layout=LAYOUT, study=1, training=placing),
+                receiver=self.receiver,
+                endpoint=Endpoint(address="nowhere"),
+                appended=Appended(capacity=0),
+            )
+        )
+        if begun:
+            self.host.begin_training()
+        self.host.end_validation()
 
     def produce(self, count: int) -> int:
         """Store up to ``count`` further samples, as many as find room."""
-        with self._changed:
-            slots = self.reservoir.reserve(min(count, SAMPLES - self.produced))
+        with self.lock:
+            slots = self.announced.reserve(min(count, SAMPLES - self.produced))
             samples = np.arange(self.produced, self.produced + slots.size)
             self.slots.fields[slots] = sample_fields(samples)
             self.slots.inputs[slots] = samples[:, None]
-            self.reservoir.commit(slots)
+            self.announced.commit(slots)
             self.produced += slots.size
-            if self.produced == SAMPLES:
-                self.reservoir.end_production()
-            self._changed.notify_all()
-            return int(slots.size)
-
-    def wait_for_watermark(self, timeout: float) -> bool:
-        with self._changed:
-            return self._changed.wait_for(lambda: self.reservoir.ready, timeout)
-
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
-        with self._changed:
-            for lease_id, _ in returned:
-                self.reservoir.give_back(lease_id)
-            lease = self.reservoir.lease(batches, batch)
-            if lease.indices.size or lease.finished or batches == 0:
-                return lease
-            self._changed.wait(timeout)
-            return self.reservoir.lease(batches, batch)
-
-    def replay(self, batches: int, batch: int) -> Lease:
-        with self._changed:
-            return self.reservoir.replay(batches, batch)
-
-    def held(self) -> HeldState:
-        with self._changed:
-            return HeldState(slots=self.reservoir.filled(), validation=0, validation_complete=True)
-
-    def report(self, stats: TrainStats) -> None:
-        pass
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        pass
-
-    def checkpoint_done(self) -> bool:
-        return True
+        if self.produced == SAMPLES:
+            self.host.end_production()
+        return int(slots.size)
 
 
 class Case(ABC):
@@ -102,25 +108,6 @@ class Case(ABC):
         """Free what is held."""
 
 
-@final
-class ArrayCase(Case):
-    def __init__(self, _: Path) -> None:
-        samples = np.arange(SAMPLES)
-        self.source = ArraySource(
-            fields=sample_fields(samples),
-            inputs=np.repeat(samples[:, None], LAYOUT.num_inputs, axis=1).astype(np.float64),
-            batch=BATCH,
-            rng=np.random.default_rng(1),
-            total_batches=30,
-        )
-
-    def produce(self, count: int) -> int:
-        return 0
-
-    def close(self) -> None:
-        pass
-
-
 class ReservoirCase(Case):
     policy: PolicyName
     max_reuse: float | None = None
@@ -133,9 +120,9 @@ class ReservoirCase(Case):
             flow=FlowControl(max_reuse=self.max_reuse, max_surplus=None, watermark=WATERMARK),
             rng=np.random.default_rng(2),
         )
-        self.client = LocalClient(reservoir, self.slots)
+        self.local = LocalReservoir(reservoir, self.slots)
         self.source = self.live = ReservoirSource(
-            client=self.client,
+            client=self.local.host,
             training=Slots.attach(self.slots.description),
             validation=None,
             batch=BATCH,
@@ -143,7 +130,7 @@ class ReservoirCase(Case):
         )
 
     def produce(self, count: int) -> int:
-        return self.client.produce(count)
+        return self.local.produce(count)
 
     def close(self) -> None:
         self.live.close()
@@ -220,7 +207,6 @@ class MemberFilesCase(FilesCase):
 
 
 CASES: dict[str, Callable[[Path], Case]] = {
-    "array": ArrayCase,
     "files": SampleFilesCase,
     "whole files": MemberFilesCase,
     "fifo": FifoCase,
@@ -247,7 +233,7 @@ def live(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Case]:
 
 
 def give_back(source: BatchSource, lease: Lease) -> None:
-    source.give_back(lease.id, [np.ones(BATCH, np.float32) for _ in lease.indices])
+    source.give_back(lease.id)
 
 
 def train(case: Case, *, batches: int = 3) -> list[int]:

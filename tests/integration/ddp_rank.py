@@ -119,7 +119,7 @@ def run(
         "drawn": len(fed.drawn),
         "distinct": len(set(fed.drawn)),
         "replayed": fed.replayed,
-        "losses": len(fed.losses),
+        "ended": fed.ended,
         "open": len(fed.open),
         "validated": sorted(
             {each.validation.train_step for each in fed.reports if each.validation}

@@ -57,7 +57,7 @@ def test_ranks_with_uneven_streams_end_together_and_draw_everything(together: Re
     assert [first["distinct"], second["distinct"]] == [150, BATCHES[1] * BATCH]
     assert [first["replayed"], second["replayed"]] == [0, BATCHES[0] - BATCHES[1]]
     for result in (first, second):
-        assert result["losses"] == BATCHES[0]
+        assert result["ended"] == BATCHES[0]
         assert result["open"] == 0
 
 

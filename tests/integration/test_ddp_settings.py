@@ -49,7 +49,7 @@ def test_ranks_that_accumulate_learn_what_one_learns_from_their_batches_together
     """57 batches in groups of 4: the last train step is of one batch."""
     for result in settings:
         assert result["accumulating"]["train_step"] == 15
-        assert result["accumulating"]["losses"] == BATCHES[0]
+        assert result["accumulating"]["ended"] == BATCHES[0]
     parts = [ddp_rank.source(rank, even=True) for rank in range(SIZE)]
     shift = len(parts[0].inputs)
     merged = ArraySource(
@@ -79,7 +79,7 @@ def test_after_the_drain_both_ranks_go_on_for_as_many_train_steps(settings: Resu
     more = 7 * GOING_ON.accumulate
     assert first["train_step"] == second["train_step"] == 57 // 3 + 7
     assert [first["replayed"], second["replayed"]] == [more, BATCHES[0] - BATCHES[1] + more]
-    assert [first["losses"], second["losses"]] == [BATCHES[0] + more] * 2
+    assert [first["ended"], second["ended"]] == [BATCHES[0] + more] * 2
     assert first["open"] == second["open"] == 0
 
 

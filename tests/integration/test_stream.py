@@ -234,7 +234,7 @@ def test_a_full_reservoir_makes_the_sender_wait_and_loses_nothing(
     assert sender.stats.resent == 0
     stats = node.intake.stats(time.monotonic())
     assert stats.duplicates == 0
-    assert stats.blocked_seconds > 1.0
+    assert stats.solver_blocked_seconds > 1.0
 
 
 def test_parts_of_four_mpi_ranks_are_put_together_on_two_receivers(

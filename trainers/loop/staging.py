@@ -7,7 +7,7 @@ Invariants (``tests/unit/trainers/loop/test_staging.py``):
 
 1. Batches come out in the order they were leased in, with the content the slots had then.
 2. A batch keeps its content until ``done`` was called for it.
-3. A lease is given back once, after its last batch is done, with the loss of every sample.
+3. A lease is given back once, after its last batch is done.
 4. Memory is bounded: at most ``RING`` buffers, of ``staging_bytes`` together or one batch each.
 5. What goes wrong on the thread is raised in the loop; leaving the context ends the thread in
    bounded time.
@@ -23,7 +23,7 @@ from typing import Final, Self, final
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from trainers.base import BatchSource, Lease
@@ -65,8 +65,7 @@ class _Buffer:
 @dataclass(slots=True)
 class _OpenLease:
     id: int
-    batches: int
-    losses: list[Tensor]
+    left: int  # batches that are not done
 
 
 @final
@@ -158,13 +157,13 @@ class Staging:
                     self._ready.popleft()
             yield self._on_device(buffer, index)
 
-    def done(self, losses: Float32[Tensor, " batch"]) -> None:
+    def done(self) -> None:
         """The loop will not read the oldest batch it took any more."""
         self.trained += 1
         with self._changed:
             lease = self._leases[0]
-            lease.losses.append(losses.detach())
-            if len(lease.losses) == lease.batches:
+            lease.left -= 1
+            if lease.left == 0:
                 self._returned.append(self._leases.popleft())
             buffer = self._taken[0]
             buffer.finished += 1
@@ -257,16 +256,14 @@ class Staging:
 
     def _give_back(self) -> None:
         while self._returned:
-            lease = self._returned.popleft()
-            losses = torch.stack(lease.losses).cpu().numpy()
-            self._source.give_back(lease.id, list(losses))
+            self._source.give_back(self._returned.popleft().id)
 
     def _stage(self, lease: Lease) -> None:
         """Gather all batches of a lease, a buffer at a time."""
         if len(lease.indices) == 0:
             return
         with self._changed:
-            self._leases.append(_OpenLease(lease.id, len(lease.indices), []))
+            self._leases.append(_OpenLease(lease.id, len(lease.indices)))
         for start in range(0, len(lease.indices), self._room):
             with self._changed:
                 self._changed.wait_for(self._room_or_end)

@@ -13,12 +13,12 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, final
 
 import numpy as np
-from jaxtyping import Float, Float32, Float64
+from jaxtyping import Float, Float64
 
 from trainers.base import Held, Lease, Moments, TrainStats
 from trainers.offline.reading import Item, Passes, Read, Table, loader_of, pooled
@@ -143,7 +143,7 @@ class FileSource:
         self._next_lease += 1
         return Lease(id=self._next_lease, indices=slots, finished=True)
 
-    def give_back(self, lease_id: int, losses: Sequence[Float32[np.ndarray, " batch"]]) -> None:
+    def give_back(self, lease_id: int) -> None:
         """The lease's slots may be written to again."""
         self._free.extend(self._leased.pop(lease_id, []))
 

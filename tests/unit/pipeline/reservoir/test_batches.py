@@ -1,11 +1,11 @@
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from pipeline.reservoir.batches import ArraySource, HeldState, ReservoirSource, Returned
+from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
 from trainers.base import Lease, TrainStats
@@ -21,19 +21,17 @@ class ScriptedClient:
     def __init__(self, *answers: Lease | Exception, held: HeldState | None = None) -> None:
         self.answers, self.state = list(answers), held
         self.calls: list[tuple[list[int], int, int, float]] = []
-        self.losses: dict[int, list[np.ndarray]] = {}
         self.reports: list[TrainStats] = []
         self.checkpoints: list[tuple[Path, int]] = []
 
     def wait_for_watermark(self, timeout: float) -> bool:
         return timeout > 1
 
-    def lease(self, returned: Returned, batches: int, batch: int, timeout: float) -> Lease:
-        self.calls.append(([lease_id for lease_id, _ in returned], batches, batch, timeout))
+    def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
+        self.calls.append((list(returned), batches, batch, timeout))
         answer = self.answers.pop(0) if self.answers else nothing()
         if isinstance(answer, Exception):
             raise answer
-        self.losses |= dict(returned)
         return answer
 
     def replay(self, batches: int, batch: int) -> Lease:
@@ -49,8 +47,8 @@ class ScriptedClient:
     def begin_checkpoint(self, folder: Path, train_step: int) -> None:
         self.checkpoints.append((folder, train_step))
 
-    def checkpoint_done(self) -> bool:
-        return len(self.checkpoints) > 1
+    def checkpoint_done(self) -> tuple[bool, str | None]:
+        return len(self.checkpoints) > 1, "disk full" if len(self.checkpoints) > 2 else None
 
 
 def some(lease_id: int, *, rows: int = 2, finished: bool = False) -> Lease:
@@ -70,14 +68,13 @@ def test_checkpoints_and_the_wish_to_stop_are_passed_on(slots: Slots) -> None:
     subject.begin_checkpoint(Path("b"), 9)
     assert subject.checkpoint_done()
     assert client.checkpoints == [(Path("a"), 7), (Path("b"), 9)]
+    subject.begin_checkpoint(Path("c"), 11)
+    with pytest.raises(OSError, match="disk full"):
+        subject.checkpoint_done()
 
 
 def nothing(*, finished: bool = False) -> Lease:
     return Lease(id=0, indices=np.empty((0, 3), np.int64), finished=finished)
-
-
-def losses(*values: float) -> list[np.ndarray]:
-    return [np.full(3, value, np.float32) for value in values]
 
 
 @pytest.fixture
@@ -103,19 +100,18 @@ def test_ended_leases_travel_with_the_next_lease(slots: Slots) -> None:
     draws = source(client, slots)
     draws.lease(2, timeout=1.0)
     draws.lease(2, timeout=1.0)
-    draws.give_back(1, losses(0.5, 0.25))
-    draws.give_back(2, losses(2.0, 4.0))
+    draws.give_back(1)
+    draws.give_back(2)
     assert len(client.calls) == 2
     draws.lease(2, timeout=1.0)
     assert [ids for ids, *_ in client.calls] == [[], [], [1, 2]]
-    assert client.losses[2][1].tolist() == [4.0, 4.0, 4.0]
 
 
 def test_a_failed_call_loses_no_ended_lease(slots: Slots) -> None:
     client = ScriptedClient(ConnectionError("gone"), some(3))
     draws = source(client, slots)
-    draws.give_back(1, losses(1.0))
-    draws.give_back(2, losses(2.0))
+    draws.give_back(1)
+    draws.give_back(2)
     with pytest.raises(ConnectionError, match="gone"):
         draws.lease(2, timeout=1.0)
     draws.lease(2, timeout=1.0)
@@ -125,7 +121,7 @@ def test_a_failed_call_loses_no_ended_lease(slots: Slots) -> None:
 def test_waiting_is_cut_into_slices_that_carry_what_ended_meanwhile(slots: Slots) -> None:
     client = ScriptedClient()
     draws = source(client, slots)
-    draws.give_back(5, losses(1.0))
+    draws.give_back(5)
     assert draws.lease(2, timeout=0.625).indices.size == 0
     assert client.calls == [([5], 2, 3, 0.25), ([], 2, 3, 0.25), ([], 2, 3, 0.125)]
 
@@ -149,7 +145,7 @@ def test_replay_first_hands_over_what_ended(slots: Slots) -> None:
     draws = source(client, slots)
     assert draws.replay(4).indices.shape == (4, 3)
     assert client.calls == []
-    draws.give_back(7, losses(1.0))
+    draws.give_back(7)
     draws.replay(4)
     assert client.calls == [([7], 0, 3, 0.0)]
 
@@ -157,7 +153,7 @@ def test_replay_first_hands_over_what_ended(slots: Slots) -> None:
 def test_close_hands_over_the_last_leases_and_lets_go_of_the_slots(slots: Slots) -> None:
     client = ScriptedClient()
     draws = source(client, Slots.attach(slots.description), Slots.attach(slots.description))
-    draws.give_back(9, losses(1.0))
+    draws.give_back(9)
     draws.close()
     draws.close()
     assert client.calls == [([9], 0, 3, 0.0)]
@@ -258,46 +254,3 @@ def test_moments_of_many_samples_are_of_some_of_each_member(
 def test_moments_of_nothing_are_zero(slots: Slots) -> None:
     found = moments_of(slots.fields, slots.inputs, np.empty(0, np.int64))
     assert (found.count, found.field_count) == (0, 0)
-    assert found.field_m2.tolist() == [0.0, 0.0, 0.0]
-    assert (found.time_low, found.time_high) == (np.inf, -np.inf)
-
-
-def array_source(*, samples: int = 11, batch: int = 4, total_batches: int = 8) -> ArraySource:
-    rng = np.random.default_rng(4)
-    return ArraySource(
-        fields=rng.normal(size=(samples, 1, 2, 5)).astype(np.float32),
-        inputs=rng.normal(size=(samples, 3)),
-        batch=batch,
-        rng=rng,
-        total_batches=total_batches,
-    )
-
-
-def test_an_array_is_drawn_once_before_anything_is_drawn_twice() -> None:
-    draws = array_source()
-    drawn = np.concatenate([draws.lease(3, timeout=0.0).indices.ravel() for _ in range(3)])
-    assert drawn.size == 32
-    first, second = drawn[:11].tolist(), drawn[11:22].tolist()
-    assert sorted(first) == sorted(second) == list(range(11))
-    assert first != second
-
-
-def test_an_array_needs_a_sample() -> None:
-    with pytest.raises(ValueError, match="an ArraySource needs at least one"):
-        array_source(samples=0)
-
-
-def test_an_array_source_keeps_reports_and_has_no_validation_unless_given() -> None:
-    draws = array_source()
-    held = draws.held_validation()
-    assert held.complete
-    assert held.fields.shape == (0, 1, 2, 5)
-    given = ArraySource(
-        fields=draws.fields,
-        inputs=draws.inputs,
-        batch=2,
-        rng=np.random.default_rng(0),
-        total_batches=1,
-        validation=held,
-    )
-    assert given.held_validation() is held

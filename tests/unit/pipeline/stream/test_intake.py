@@ -324,14 +324,14 @@ def test_blocked_time_runs_while_something_waits() -> None:
     rig = Rig(quota=0)
     rig.take(data(0, [0]), now=10.0)
     rig.take(data(1, [1]), now=11.0)
-    assert rig.intake.stats(12.5).blocked_seconds == 2.5
+    assert rig.intake.stats(12.5).solver_blocked_seconds == 2.5
     rig.book.quota = 1
     rig.intake.retry(now=13.0)
     rig.book.quota = 1
     rig.intake.retry(now=14.0)
-    assert rig.intake.stats(99.0).blocked_seconds == 4.0
+    assert rig.intake.stats(99.0).solver_blocked_seconds == 4.0
     rig.take(data(2, [2]), now=100.0)
-    assert rig.intake.stats(101.0).blocked_seconds == 5.0
+    assert rig.intake.stats(101.0).solver_blocked_seconds == 5.0
 
 
 def test_counters_say_what_was_stored() -> None:
