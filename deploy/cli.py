@@ -18,7 +18,7 @@ from rich.console import Console
 from deploy import launch
 from deploy.cluster import machine, slurm
 from deploy.commands import describe as costs
-from deploy.commands import networks, record_cli
+from deploy.commands import record_cli
 from deploy.speaking import FAILED, exit_codes, say, speak_anywhere, write_new
 from deploy.watch import tables as overview
 from pipeline.control import rundir
@@ -264,7 +264,10 @@ def describe(
     """
     with exit_codes():
         if models:
-            sys.stdout.write(networks.networks() + "\n")
+            if solver is not None:
+                line = f"{solver}: --models lists the networks, and takes no argument"
+                raise ConfigError([f"{line}. `headrace check` tries a network of your own"])
+            sys.stdout.write(costs.networks() + "\n")
             return
         if solver is None:
             for line in costs.listing(measured=cost is True):

@@ -265,7 +265,7 @@ def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) ->
         if here:
             card.complete(directory.paths.model, study_facts(study, summary))
     with carry_on("tidy run directory"):
-        drop_empty(directory.paths.ray_train)
+        shutil.rmtree(directory.paths.ray_train, ignore_errors=True)  # a marker of Ray's, no more
         drop_empty(directory.paths.checkpoints)
     return summary
 

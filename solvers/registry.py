@@ -6,7 +6,7 @@
 """
 
 import ast
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import cast, get_args
@@ -101,7 +101,11 @@ def _docstring(target: str) -> str:
 def _plain(value: object) -> str:
     """A default as it is written in a study."""
     if isinstance(value, BaseModel):
-        return f"{{kind: {getattr(value, 'kind', '?')}, ...}}"
+        if hasattr(value, "kind"):
+            return f"{{kind: {value.kind}, ...}}"
+        value = value.model_dump(exclude_defaults=True)
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_plain(inner)}" for key, inner in value.items()) + "}"
     if isinstance(value, float):
         return f"{value:.6g}" if value != round(value) else str(value)
     if isinstance(value, tuple):

@@ -1,15 +1,18 @@
-"""Explains solvers, and says what a member of each costs on this machine.
+"""Explains solvers and networks, and says what a member costs on this machine.
 
 1. A cost is measured with the settings that are shown; what was cut short says so.
 2. A solver whose cost cannot be measured here is explained all the same, with the reason.
 """
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 from deploy import figures
 from deploy.cluster import machine
+from deploy.speaking import counted
 from pipeline.errors import ConfigError
 from pipeline.members.one_member import Cost, cost_of, parameters_of, typical_parameters
 from pipeline.study.config import StudyConfig
@@ -23,6 +26,9 @@ from solvers.own.load import Unusable
 
 # Their defaults are examples, not something that could run.
 EXAMPLES = ("program", "own")
+
+NUM_INPUTS: Final = 6  # of the network that weights are counted for
+FIELD_SHAPE: Final = (2, 64, 64)
 
 
 def listing(*, measured: bool) -> Iterator[str]:
@@ -71,7 +77,7 @@ def description(asked: str, *, measured: bool) -> Iterator[str]:
 
 def _brief(config: AnySolverConfig) -> str:
     try:
-        return _seconds(cost_of(config, typical_parameters(config)).seconds)
+        return figures.duration(cost_of(config, typical_parameters(config)).seconds)
     except (ConfigError, SolverFailed):
         return figures.UNKNOWN
 
@@ -102,8 +108,8 @@ def _study_cost_lines(study: StudyConfig) -> Iterator[str]:
     total = cost.seconds * members / at_once + cost.first_seconds
     few = f" (ensemble.concurrent={ensemble.concurrent}, but {cores} cores)"
     yield (
-        f"  all members  {_seconds(total)} = {figures.count(members)} members x "
-        f"{_seconds(cost.seconds)} / {at_once} at a time"
+        f"  all members  {figures.duration(total)} = {counted(members, 'member')} x "
+        f"{figures.duration(cost.seconds)} / {at_once} at a time"
         f"{few if at_once < ensemble.concurrent else ''}"
     )
     yield "  The study takes longer where solvers wait for the trainer, or share its cores."
@@ -116,14 +122,54 @@ def _of_one(cost: Cost) -> str:
         else ""
     )
     first = cost.first_seconds
-    extra = f"; the first of a process {_seconds(first)} more" if first > 0.1 * cost.seconds else ""
+    extra = (
+        f"; the first of a process {figures.duration(first)} more"
+        if first > 0.1 * cost.seconds
+        else ""
+    )
     size = figures.size(cost.snapshot_bytes * cost.snapshots)
     return (
-        f"  one member   {_seconds(cost.seconds)} for {figures.count(cost.snapshots)} snapshots "
+        f"  one member   {figures.duration(cost.seconds)} for "
+        f"{counted(cost.snapshots, 'snapshot')} "
         f"({size}){cut}{extra}"
     )
 
 
-def _seconds(value: float) -> str:
-    """``0.0213`` -> ``21 ms``; from one second on as everywhere."""
-    return f"{1000 * value:.2g} ms" if value < 0.9995 else figures.seconds(value)
+def networks() -> str:
+    """What stands under ``trainer.model``, for a person to read."""
+    from trainers.models.registry import (  # brings torch
+        MODELS,
+        build_model,
+        count_weights,
+        describe_models,
+    )
+
+    points = " x ".join(map(str, FIELD_SHAPE[1:]))
+    fields = f"{FIELD_SHAPE[0]} fields of {points} points"
+    lines = [
+        "Networks (under `trainer:`, `model: {kind: ...}`). Weights are those of the defaults,",
+        f"from {NUM_INPUTS - 1} parameters and time to {fields}.",
+    ]
+    for kind, summary, options in describe_models():
+        weights = ""
+        if all(option.default is not None for option in options):
+            network = build_model(
+                MODELS[kind].config.model_validate({}),
+                num_inputs=NUM_INPUTS,
+                field_shape=FIELD_SHAPE,
+            )
+            weights = f"{count_weights(network):,} weights"
+        lines += ["", f"{kind}: {summary}", f"  {weights}" if weights else "  your weights"]
+        width = max(len(option.name) for option in options)
+        shown = [_shown(option.default) for option in options]
+        columns = max(map(len, shown))
+        lines += [
+            f"  {option.name:<{width}}  {default:<{columns}}  {option.description}"
+            for option, default in zip(options, shown, strict=True)
+        ]
+    return "\n".join(lines)
+
+
+def _shown(default: object) -> str:
+    """A default as it is written in a study."""
+    return "required" if default is None else json.dumps(default).strip('"')

@@ -6,6 +6,7 @@
    leaves the pictures of what there was.
 """
 
+import itertools
 import math
 import sys
 import textwrap
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from deploy.cluster import machine
-from deploy.speaking import say
+from deploy.speaking import counted, say
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.members.one_member import built, parameters_of
 from pipeline.study.config import StudyConfig
@@ -45,24 +46,14 @@ class Pictures:
     animate: bool
 
     def paths(self, name: str, member: int) -> dict[str, Path]:
-        """The files to write, by kind.
-
-        Raises:
-            ConfigError: One of them exists.
-        """
-        wanted = {"png": self.plot, "gif": self.animate}
-        paths = {
-            kind: self.folder / f"{name}-member-{member}.{kind}"
-            for kind, asked in wanted.items()
-            if asked
-        }
-        found = [
-            f"{path}: exists, and is not overwritten. Remove it, or choose another --out"
-            for path in paths.values()
-            if path.exists()
-        ]
-        if found:
-            raise ConfigError(found)
+        """The files to write, by kind: new ones, numbered where there are pictures already."""
+        kinds = [kind for kind, asked in (("png", self.plot), ("gif", self.animate)) if asked]
+        stem = f"{name}-member-{member}"
+        for number in itertools.count(1):
+            suffix = "" if number == 1 else f"-{number}"
+            paths = {kind: self.folder / f"{stem}{suffix}.{kind}" for kind in kinds}
+            if not any(path.exists() for path in paths.values()):
+                break
         return paths
 
 
@@ -70,7 +61,7 @@ def simulate(study: StudyConfig, member: int, pictures: Pictures) -> None:
     """Run one member in this process, and show it.
 
     Raises:
-        ConfigError: There is no such member, a picture exists, or the solver cannot be built
+        ConfigError: There is no such member, or the solver cannot be built
             or has no program.
         StudyFailed: The member failed; after the figures and pictures of what there was.
     """
@@ -149,7 +140,10 @@ def _row(snapshot: Snapshot, seconds: float) -> _Row:
 
 
 def _parameter_lines(announced: Sequence[Parameter], values: Mapping[str, float]) -> Iterator[str]:
-    rows = [(one.name, f"{values[one.name]:.6g}", one.unit) for one in announced]
+    rows = [
+        (one.name, f"{values[one.name]:.6g}", "" if one.unit == "1" else one.unit)
+        for one in announced
+    ]
     lines = _aligned([("parameter", "value", "unit"), *rows])
     whats = ("what it is", *(one.description for one in announced))
     yield from (f"{line}  {what}" for line, what in zip(lines, whats, strict=True))
@@ -183,7 +177,7 @@ def _course_lines(study: StudyConfig, rows: Sequence[_Row]) -> Iterator[str]:
     yield ""
     total = sum(row.seconds for row in rows)
     summed = ": figures of the steps between two lines are summed" if len(shown) < len(rows) else ""
-    yield f"{len(rows)} snapshots in {total:.3g} s{summed}"
+    yield f"{counted(len(rows), 'snapshot')} in {total:.3g} s{summed}"
 
 
 def _aligned(table: Sequence[Sequence[str]]) -> Iterator[str]:

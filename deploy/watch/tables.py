@@ -15,6 +15,7 @@ from deploy.figures import (
     seconds,
     tail,
 )
+from deploy.speaking import counted
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf
 from pipeline.stats.stats import Summary
@@ -47,7 +48,7 @@ def table(study: StudyConfig) -> Table:
     rows.add_row(
         "samples",
         f"{count(study.expected_samples)} {'=' if study.expected_samples == most else '<'} "
-        f"{count(ensemble.members)} members x {count(study.samples_per_member)}, "
+        f"{counted(ensemble.members, 'member')} x {count(study.samples_per_member)}, "
         f"{_bytes(study.sample_bytes)} each",
     )
     rows.add_row(
@@ -143,7 +144,7 @@ def paid(result: Breakeven) -> str:
 
 
 def _recorded(result: Summary) -> str:
-    text = f"{count(result.samples_recorded)} samples"
+    text = counted(result.samples_recorded, "sample")
     if result.record_dropped:
         text += f", {count(result.record_dropped)} dropped"
     return text if result.record_problem is None else f"{text}: {result.record_problem}"
@@ -158,7 +159,7 @@ def _rows(title: str) -> Table:
 
 def _training(study: StudyConfig) -> str:
     trainer, most, reuse = study.trainer, study.max_train_steps, study.reservoir.max_reuse
-    text = f"{trainer.ranks} rank(s) x batch {trainer.batch}, {trainer.model.kind}"
+    text = f"{counted(trainer.ranks, 'rank')} x batch {trainer.batch}, {trainer.model.kind}"
     if most is None or reuse is None:
         return f"{text}, as many train steps as the simulations leave time for"
     return (

@@ -86,6 +86,7 @@ def hash_of(tree: Mapping[str, Any]) -> str:
 def study_facts(study: StudyConfig, summary: Summary) -> dict[str, Any]:
     """The card's ``study``."""
     tree, result = study.as_json(), summary.as_json()
+    held_out = 0 if summary.one_step is None else summary.one_step.spread.members
     return {
         "name": study.name,
         "hash": hash_of(tree),
@@ -93,7 +94,7 @@ def study_facts(study: StudyConfig, summary: Summary) -> dict[str, Any]:
         "solver": tree["solver"].get("kind"),
         "solver_hash": hash_of(tree["solver"]),
         "solver_settings": tree["solver"],
-        "members": summary.members_completed,
+        "members": summary.members_completed - held_out,
         "members_failed": summary.members_failed,
         "validation_members": study.ensemble.validation,
         "samples": summary.samples_inserted,

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import pipeline
 from deploy import cli, launch
-from deploy.speaking import Terminated
+from deploy.speaking import Terminated, counted
 from deploy.watch import tables as overview
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
@@ -240,7 +240,7 @@ def test_check_says_what_the_study_will_do_and_need(study: Path) -> None:
     for words in (
         "heat, 32 x 32 points, temperature", "70 to train on + 6 to validate, 2 at a time",
         "halton", "3,500 = 70 members x 50, 4.00 KiB each", "1 x 1,500 slots", "7.11 MiB",
-        "1 rank(s) x batch 20, mlp, at most 1,400",
+        "1 rank x batch 20, mlp, at most 1,400",
     ):  # fmt: skip
         assert words in text
 
@@ -680,3 +680,16 @@ def test_export_of_what_is_no_run_is_bad_input(here: Path) -> None:
     result = headrace("export", str(here))
     assert result.exit_code == 2
     assert "no card.json" in result.output
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (2000, "2,000 ranks")]
+)
+def test_one_of_a_thing_is_one(number: int, text: str) -> None:
+    assert counted(number, "rank") == text
+
+
+def test_a_network_is_no_argument_of_the_list_of_networks() -> None:
+    result = headrace("describe", "net.py:Net", "--models")
+    assert result.exit_code == 2
+    assert "net.py:Net: --models lists the networks" in result.stderr

@@ -97,3 +97,9 @@ def test_describing_imports_neither_petsc_nor_the_solver(project: Path) -> None:
         [sys.executable, "-c", program], cwd=project, capture_output=True, text=True, timeout=60
     )
     assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
+
+
+def test_options_of_a_program_are_shown_as_they_are_written() -> None:
+    shown = describe("program")
+    assert "ProgramOption(" not in shown
+    assert "{option: " in shown
