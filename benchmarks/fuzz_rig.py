@@ -161,7 +161,7 @@ class Auditor:
         finite = np.isfinite(fields).all(axis=(1, 2, 3, 4)) & np.isfinite(inputs).all(axis=1)
         wrong = ~(finite & (members < BOUNDS.members))
         members, samples = members[ours], samples[ours]
-        expected = np.stack([members, members + 0.5, 0.25 * samples], axis=1, dtype=np.float32)
+        expected = np.stack([members, members + 0.5, 0.25 * samples], axis=1, dtype=np.float64)
         wrong[ours] |= (inputs[ours] != expected).any(axis=1)
         wrong[ours] |= (fields[ours] != truth(members, samples)).any(axis=(1, 2, 3, 4))
         self.wrong += int(wrong.sum())
