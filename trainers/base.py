@@ -199,6 +199,23 @@ class Moments:
     time_low: float
     time_high: float
 
+    def merge(self, other: Self) -> Self:
+        """Moments of both together (Chan, Golub, LeVeque 1979)."""
+        field_count = self.field_count + other.field_count
+        share = other.field_count / max(1, field_count)
+        shift = other.field_mean - self.field_mean
+        between = shift**2 * (self.field_count * share)
+        return type(self)(
+            count=self.count + other.count,
+            field_count=field_count,
+            field_mean=self.field_mean + shift * share,
+            field_m2=self.field_m2 + other.field_m2 + between,
+            step_count=self.step_count + other.step_count,
+            step_m2=self.step_m2 + other.step_m2,
+            time_low=min(self.time_low, other.time_low),
+            time_high=max(self.time_high, other.time_high),
+        )
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Held:

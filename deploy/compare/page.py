@@ -112,6 +112,7 @@ def page(
         title=f"{study.name} · online and offline · headrace",
         name=study.name,
         badge="online and offline",
+        source="",
         good=True,
         what=(
             f"{study.solver.kind} · {' x '.join(map(str, study.spec.shape))} · "

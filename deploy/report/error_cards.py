@@ -74,7 +74,7 @@ def _regions(run: RunFiles, kind: str) -> Card:
     rows = [
         (f"{one.name}: {figures.number(part.low)} to {figures.number(part.high, one.unit)}",
          *(figures.percent(part.fields.get(name)) for name in names))
-        for one in run.regions for part in one.ranges
+        for one in run.regions[: error_plots.MAX_PARAMETERS] for part in one.ranges
     ]  # fmt: skip
     return Card(
         title="Where errors are large",

@@ -48,32 +48,13 @@ class Card:
     wide: bool = False
 
 
-def render(
-    *,
-    title: str,
-    name: str,
-    badge: str,
-    good: bool,
-    what: str,
-    tiles: Iterable[Tile],
-    cards: Iterable[Card],
-    footer: str,
-    source: str = "",
-) -> str:
+def render(*, tiles: Iterable[Tile], cards: Iterable[Card], **texts: str | bool) -> str:
     """The whole page.
 
     Args:
-        title: Title of the document.
-        name: Heading.
-        badge: One word or two on how it ended.
-        good: Whether that is good.
-        what: What it is about, in one line.
         tiles: The most important figures.
         cards: Everything else.
-        footer: How the figures are meant.
-        source: The study as it was written; empty where unknown.
+        texts: What else the template names, all of it; ``source`` is the study as it was written.
     """
-    return _PAGES.get_template("report.html").render(
-        title=title, name=name, badge=badge, good=good, what=what, tiles=list(tiles),
-        cards=list(cards), footer=footer, source=source,
-    )  # fmt: skip
+    template = _PAGES.get_template("report.html")
+    return template.render(tiles=list(tiles), cards=list(cards), **texts)

@@ -13,6 +13,7 @@ Invariants (``tests/unit/trainers/loop/test_lockstep.py``, ``tests/integration/t
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Final, final
 
 import numpy as np
@@ -25,7 +26,6 @@ from torch.nn.parallel import DistributedDataParallel
 from trainers.base import Moments
 from trainers.loop import exchange
 from trainers.loop.exchange import SharedGradients
-from trainers.tasks.normalization import merge
 
 BUSY: Final = 2**31  # steps that a rank without a stream of its own can go
 
@@ -178,7 +178,7 @@ class LockStep:
                 time_high=float(times[1]),
             )
             parts.append(part)
-        return merge(parts), rows[:, 0].astype(np.int64)
+        return reduce(Moments.merge, parts), rows[:, 0].astype(np.int64)
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The same network with gradients averaged over the ranks, and rank 0's weights."""

@@ -12,6 +12,7 @@ import time
 from concurrent.futures import as_completed
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -105,7 +106,6 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
     """Runs in each rank's process, whose clock is that of the system; rank 0 tells."""
     from trainers.offline.reading import Table
     from trainers.offline.source import FileSource
-    from trainers.tasks.normalization import merge
     from trainers.trainer import train
 
     said: list[Said] = []
@@ -128,7 +128,7 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
         passes=job.passes,
         workers=job.workers,
         seed=job.order_seed,
-        moments=merge(job.moments),
+        moments=reduce(Moments.merge, job.moments),
         validation=held(job.validation_folder, job.validation[rank :: job.config.ranks]),
         share=(rank, job.config.ranks),
         ends_at=None if job.seconds is None else started + job.seconds,

@@ -5,9 +5,8 @@
 3. What is spread evenly over many samples depends on their order alone.
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final, Self
+from functools import reduce
+from typing import Final
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
@@ -41,57 +40,28 @@ def moments_of(
     Blocks of bounded size are reduced by themselves and merged (Chan, Golub, LeVeque 1979), so a
     large reservoir is neither copied nor summed with cancellation. No slots give zeros.
     """
-    channels, window = fields.shape[2], fields.shape[1]
-    total_fields = _Sums.zero(channels)
-    times = inputs[slots, inputs.shape[1] - window :]
-    step_m2 = np.zeros(channels)
-    for rows in _blocks(slots, fields[:1].nbytes):
-        block = fields[rows].astype(np.float64)
-        by_channel = np.moveaxis(block, 2, 0).reshape(channels, -1)
-        total_fields = total_fields.merge(_Sums.of(by_channel))
-        changes = np.diff(block, axis=1)
-        step_m2 += np.square(np.moveaxis(changes, 2, 0)).reshape(channels, -1).sum(axis=1)
+    times = inputs[:, inputs.shape[1] - fields.shape[1] :]
+    size = max(1, _BLOCK_BYTES // max(1, fields[:1].nbytes))
+    blocks = (slots[start : start + size] for start in range(0, max(1, slots.size), size))
+    return reduce(Moments.merge, (_of_block(fields[rows], times[rows]) for rows in blocks))
+
+
+def _of_block(
+    fields: Float[np.ndarray, " slot window channel *grid"],
+    times: Float64[np.ndarray, " slot window"],
+) -> Moments:
+    by_channel = np.moveaxis(fields.astype(np.float64), 2, 0)
+    steps = np.square(np.diff(by_channel, axis=2)).reshape(len(by_channel), -1)
+    values = by_channel.reshape(len(by_channel), -1)
+    mean = values.sum(axis=1) / max(1, values.shape[1])
+    deviation = values - mean[:, None]
     return Moments(
-        count=int(slots.size),
-        field_count=total_fields.count,
-        field_mean=total_fields.mean,
-        field_m2=total_fields.m2,
-        step_count=total_fields.count // window * (window - 1),
-        step_m2=step_m2,
+        count=len(fields),
+        field_count=values.shape[1],
+        field_mean=mean,
+        field_m2=np.einsum("rv,rv->r", deviation, deviation),
+        step_count=steps.shape[1],
+        step_m2=steps.sum(axis=1),
         time_low=float(times.min(initial=np.inf)),
         time_high=float(times.max(initial=-np.inf)),
     )
-
-
-def _blocks(
-    slots: Int64[np.ndarray, " held"], sample_bytes: int
-) -> Iterator[Int64[np.ndarray, " block"]]:
-    size = max(1, _BLOCK_BYTES // max(sample_bytes, 1))
-    for start in range(0, slots.size, size):
-        yield slots[start : start + size]
-
-
-@dataclass(frozen=True, slots=True)
-class _Sums:
-    """Moments of several rows of numbers."""
-
-    count: int
-    mean: Float64[np.ndarray, " row"]
-    m2: Float64[np.ndarray, " row"]
-
-    @classmethod
-    def zero(cls, rows: int) -> Self:
-        return cls(0, np.zeros(rows), np.zeros(rows))
-
-    @classmethod
-    def of(cls, values: Float64[np.ndarray, " row value"]) -> Self:
-        mean = values.mean(axis=1)
-        deviation = values - mean[:, None]
-        return cls(values.shape[1], mean, np.einsum("rv,rv->r", deviation, deviation))
-
-    def merge(self, other: Self) -> Self:
-        count = self.count + other.count
-        shift = other.mean - self.mean
-        mean = self.mean + shift * (other.count / count)
-        m2 = self.m2 + other.m2 + shift**2 * (self.count * other.count / count)
-        return type(self)(count, mean, m2)

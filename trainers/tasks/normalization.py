@@ -8,7 +8,6 @@ Invariants (``tests/unit/trainers/tasks/test_normalization.py``):
 4. A normalisation read back from its own JSON is the same to the last bit.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -17,41 +16,7 @@ from jaxtyping import Float64
 
 from trainers.base import Moments, Problem
 
-
-def merge(parts: Sequence[Moments]) -> Moments:
-    """Moments of all parts together (Chan, Golub, LeVeque 1979)."""
-    merged = parts[0]
-    for part in parts[1:]:
-        field_mean, field_m2 = _merge(
-            (merged.field_count, merged.field_mean, merged.field_m2),
-            (part.field_count, part.field_mean, part.field_m2),
-        )
-        merged = Moments(
-            count=merged.count + part.count,
-            field_count=merged.field_count + part.field_count,
-            field_mean=field_mean,
-            field_m2=field_m2,
-            step_count=merged.step_count + part.step_count,
-            step_m2=merged.step_m2 + part.step_m2,
-            time_low=min(merged.time_low, part.time_low),
-            time_high=max(merged.time_high, part.time_high),
-        )
-    return merged
-
-
 _Vector = Float64[np.ndarray, " n"]
-_Part = tuple[int, _Vector, _Vector]
-
-
-def _merge(left: _Part, right: _Part) -> tuple[_Vector, _Vector]:
-    (left_count, left_mean, left_m2), (right_count, right_mean, right_m2) = left, right
-    count = left_count + right_count
-    if count == 0 or right_count == 0:
-        return left_mean, left_m2
-    share = right_count / count
-    delta = right_mean - left_mean
-    return left_mean + delta * share, left_m2 + right_m2 + delta**2 * (left_count * share)
-
 
 MISFIT: Final = 2.0  # times the standard deviation that was taken
 FEW: Final = 30  # samples say little of a standard deviation

@@ -1,12 +1,13 @@
 import json
 from dataclasses import replace
+from functools import reduce
 
 import numpy as np
 import pytest
 
 from tests.array_source import linear_problem, linear_samples, linear_source
 from trainers.base import Input, Moments
-from trainers.tasks.normalization import FEW, Normalization, merge
+from trainers.tasks.normalization import FEW, Normalization
 
 
 def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
@@ -30,11 +31,12 @@ def moments_of(fields: np.ndarray, inputs: np.ndarray) -> Moments:
 def test_merged_moments_are_those_of_all_samples_together(cuts: list[int]) -> None:
     fields, inputs = linear_samples(np.random.default_rng(5), 101, window=3)
     whole = moments_of(fields, inputs)
-    merged = merge(
+    merged = reduce(
+        Moments.merge,
         [
             moments_of(part, rows)
             for part, rows in zip(np.split(fields, cuts), np.split(inputs, cuts), strict=True)
-        ]
+        ],
     )
     assert (merged.count, merged.field_count) == (whole.count, whole.field_count)
     assert merged.step_count == whole.step_count == 101 * 2 * 35
@@ -44,7 +46,7 @@ def test_merged_moments_are_those_of_all_samples_together(cuts: list[int]) -> No
 
 def test_merging_is_the_same_to_the_last_bit_on_every_rank() -> None:
     parts = [linear_source(seed=seed).moments() for seed in (1, 2, 3)]
-    first, second = merge(parts), merge(list(parts))
+    first, second = reduce(Moments.merge, parts), reduce(Moments.merge, list(parts))
     assert first.field_m2.tobytes() == second.field_m2.tobytes()
 
 
