@@ -161,7 +161,7 @@ class FieldVector:
     """A PETSc vector over memory that NumPy sees too, so that a snapshot is one conversion.
 
     Attributes:
-        vec: For PETSc.
+        vec: The vector, as PETSc has it.
         values: The same numbers on the grid. Read only: PETSc would not learn of a change.
     """
 
@@ -198,7 +198,7 @@ def linear_solver(
 
     Args:
         matrix: Assembled.
-        prefix: Of its options.
+        prefix: Prefix of its options.
         options: PETSc options, as on a command line and without the prefix.
         owned: Who destroys the KSP.
         factorise: Whether one rank factorises. Not in three dimensions: LU takes 7 s for the

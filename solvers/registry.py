@@ -90,7 +90,7 @@ def _settings(
 
 
 def _docstring(target: str) -> str:
-    """Of the module, read from its file without importing it."""
+    """Docstring of the module, read from its file without importing it."""
     root, module = Path(__file__).parents[1], target.partition(":")[0]
     file = root.joinpath(*module.split(".")).with_suffix(".py")
     docstring = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))

@@ -150,8 +150,8 @@ def fixed_step(
     """Let ``ts`` take equal steps, and ``options`` override whatever else was set before.
 
     Args:
-        ts: With its type, functions and operators.
-        prefix: For PETSc's options database.
+        ts: A stepper with its type, functions and operators.
+        prefix: Prefix of its options in PETSc's database.
         options: PETSc options, as on a command line and without the prefix.
         prepare: Makes and factorises the operators: options inside a preconditioner are read then.
 
@@ -191,9 +191,9 @@ def take_step(ts: PETSc.TS, *, step: int, time: float | None = None) -> Effort:
     """Run ``ts`` to its next stop, and say what it took.
 
     Args:
-        ts: With the stop set, as a last step or a last time.
-        step: Of the snapshot that is under way, for the message.
-        time: Of that snapshot; by default one time step ahead.
+        ts: A stepper whose stop is set, as a last step or a last time.
+        step: Number of the snapshot that is under way, for the message.
+        time: Time of that snapshot; by default one time step ahead.
 
     Raises:
         SolverFailed: It did not get there; the message says so with PETSc's reasons.

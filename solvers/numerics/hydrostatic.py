@@ -54,8 +54,8 @@ class Sweep:
     Args:
         axis: 1 for x (the last one of an array), 0 for y.
         shape: Cells ``(y, x)`` whose rates are wanted.
-        spacing: Of the cells along ``axis`` [m].
-        gravity: In m/s^2.
+        spacing: Width of the cells along ``axis`` [m].
+        gravity: Acceleration of gravity [m/s^2].
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Sweep:
         lines, cells = shape[::-1] if self._swapped else shape
 
         def memory(fields: int, length: int) -> Lines:
-            """In the order of the arrays that are swept: what is near in them is near here."""
+            """An array in the order of those that are swept: what is near in them is near here."""
             if self._swapped:
                 return np.zeros((fields, length, lines)).swapaxes(1, 2)
             return np.zeros((fields, lines, length))
@@ -84,7 +84,7 @@ class Sweep:
         Args:
             state: Depth [m], surface [m], velocities in x and y [m/s], with two more cells on
                 every side (those in the corners are not looked at).
-            rates: Of the depth and of the discharges in x and y, per second.
+            rates: Rates of the depth and of the discharges in x and y, per second.
 
         Returns:
             The fastest wave's speed [m/s]; NaN or infinite where the state is.

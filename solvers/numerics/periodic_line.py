@@ -122,9 +122,10 @@ class PeriodicLine:
         """Go on to time ``step * dt``.
 
         Args:
-            step: Of the snapshot.
+            step: Number of the snapshot.
             dt: Between snapshots [s].
-            courant: Of one step of length ``dt``, given the largest magnitude of the state.
+            courant: Courant number of one step of length ``dt``, given the largest magnitude of
+                the state.
 
         Raises:
             SolverFailed: PETSc did not get there, or the state moves too fast.

@@ -61,7 +61,7 @@ def draw(
     Args:
         config: Which field. What is null there is the caller's to fill in first.
         seed: At least 0, below 2^53.
-        length: Of the box along each axis of the grid [m].
+        length: Size of the box along each axis of the grid [m].
         boundary: What happens at the ends of every axis.
 
     Returns:

@@ -27,7 +27,7 @@ class Reaction:
 
     Args:
         points: ``(y, x)`` of the box.
-        diffusion: Of u and of v.
+        diffusion: Diffusivities of u and of v.
         spacing: ``(hy, hx)``.
 
     Attributes:
@@ -78,7 +78,7 @@ class Reaction:
         out[:, ::2] -= reaction
 
     def columns(self) -> Int64[np.ndarray, " row entry"]:
-        """Of the Jacobian, in the box with neighbours: itself, the eight, the other chemical."""
+        """Columns of the entries: the point, its eight neighbours, the other chemical."""
         ny, width = self.shape
         line = width + 8
         row = np.add.outer(np.arange(2, ny + 2) * line, np.arange(4, width + 4)).ravel()

@@ -45,10 +45,10 @@ class Sines:
     """One sum, ready to be evaluated.
 
     Attributes:
-        amplitudes: Of each term, in the unit of the field.
-        frequencies: Angular [rad/s].
-        wavenumbers: Angular [rad/m].
-        phases: At time 0 and x = 0 [rad].
+        amplitudes: Amplitude of each term, in the unit of the field.
+        frequencies: Angular frequency of each term [rad/s].
+        wavenumbers: Angular wavenumber of each term [rad/m].
+        phases: Phase of each term at time 0 and x = 0 [rad].
     """
 
     amplitudes: Terms

@@ -21,10 +21,10 @@ def spots(number: int, *, width: float, length: tuple[float, float], seed: int) 
     """Spots in which u = 1/2 and v = 1/4, in a dish in which u = 1 and v = 0.
 
     Args:
-        number: How many; where they overlap, they do not add up.
-        width: Standard deviation of each.
+        number: Number of spots; where they overlap, they do not add up.
+        width: Standard deviation of each spot.
         length: Periods ``(y, x)``.
-        seed: Of the places.
+        seed: Seed of the places.
     """
     places = np.random.default_rng(seed).random((number, 2)) * length
 

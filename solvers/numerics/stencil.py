@@ -31,7 +31,7 @@ def spread(
     Args:
         grid: Number of points on each axis.
         comm: The communicator.
-        owned: Who destroys it.
+        owned: Who destroys the PETSc object.
         dof: Number of values at a point.
         reach: Number of neighbours on either side that an mpi_rank is told of.
         ends: What lies beyond the ends of an axis.
@@ -59,7 +59,7 @@ def fill(da: PETSc.DMDA, matrix: PETSc.Mat, entries: Float64[np.ndarray, " star 
     """Write this mpi_rank's rows of ``matrix``, which ``da`` has made; collective.
 
     Args:
-        da: With one unknown a point.
+        da: The grid, with one unknown a point.
         matrix: Assembled afterwards.
         entries: Coefficients of each point itself, then of its neighbours on the x axis: west,
             east, and the two beyond them if ``da`` reaches so far; then those on the other axes.

@@ -131,7 +131,7 @@ class Burgers:
 
 
 def linear_stencil(beta: float, gamma: float, h: float) -> Stencil:
-    """Of -beta u_xx + gamma u_xxx, which is on the left side of the equation."""
+    """Stencil of -beta u_xx + gamma u_xxx, which is on the left side of the equation."""
     return np.asarray(-beta / h**2 * _SECOND + gamma / h**3 * _THIRD)
 
 

@@ -113,7 +113,7 @@ class KuramotoSivashinsky:
 
 
 def linear_stencil(h: float) -> Stencil:
-    """Of u_xx + u_xxxx, which is on the left side of the equation."""
+    """Stencil of u_xx + u_xxxx, which is on the left side of the equation."""
     return np.asarray(_SECOND / h**2 + _FOURTH / h**4)
 
 

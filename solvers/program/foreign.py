@@ -31,7 +31,7 @@ class ForeignProgram:
         command: Program and arguments; it finds the named pipe as ``folder / PIPE``.
         folder: A new folder, private to this run and its own from now on.
         keep: Whether the folder outlives the run.
-        environment: For the program.
+        environment: Variables that the program sees.
     """
 
     def __init__(

@@ -95,7 +95,7 @@ class Leashed:
         command: Program and arguments.
         folder: Its own from now on; removed with the last process of the command.
         keep: Whether the folder is left.
-        environment: For the command.
+        environment: Variables that the command sees.
         cwd: Where it starts.
         held: Files that the leash only keeps open: when this process dies, a command that writes
             into one must not die of it before the leash has seen what has to be cleaned up.
@@ -201,7 +201,7 @@ def clean_environment(environment: Mapping[str, str], *, starts: str = "") -> di
     This Python's programs are on its path.
 
     Args:
-        environment: Of this process.
+        environment: Variables of this process.
         starts: The program. A launcher of a batch system sees its job.
     """
     hidden = _NOT_ITS_OWN if Path(starts).name in _BATCH_LAUNCHERS else _NOT_ITS_OWN + _OF_THE_BATCH

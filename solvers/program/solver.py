@@ -88,7 +88,7 @@ class Program:
 
         Args:
             parameters: A value for each of the options.
-            comm: Of one rank: the program has its own MPI.
+            comm: A communicator of one rank: the program has its own MPI.
 
         Raises:
             SolverFailed: The program failed, or its stream is not what was announced.
