@@ -205,6 +205,10 @@ def run_study(study: StudyConfig, folder: Path, *, source: str | None, watching:
             say_failures(folder)
             with carry_on("report"):
                 say(f"report: {write_report(folder)}")
+            say(resuming.what_was_kept(folder))
+        raise
+    except KeyboardInterrupt:
+        say(resuming.what_was_kept(folder))
         raise
     say_failures(folder)
     lines = [f"model   {rundir.RunPaths(folder).model}\n"]
@@ -263,14 +267,13 @@ class StoppedBySignal(Exception):
         self.number, self.train_step = number, train_step
 
     def say_and_end(self, folder: Path) -> None:
-        """Say how to go on; return only where everything asked for was done.
+        """Say what was kept; return only where everything asked for was done.
 
         Raises:
             Terminated: SIGTERM came, and there is no checkpoint.
             KeyboardInterrupt: Ctrl-C; a script that called this program ends, too.
         """
-        if self.train_step is not None:
-            say(f"checkpoint of train step {self.train_step}; go on: headrace resume {folder}")
+        say(resuming.what_was_kept(folder))
         if self.number != signal.SIGTERM:
             raise KeyboardInterrupt
         if self.train_step is None:
@@ -298,7 +301,7 @@ def stopped_by_signals() -> Iterator[StopRequest]:
             raise KeyboardInterrupt
         # Not through sys.stderr, in the middle of which the signal may have come.
         with suppress(OSError):
-            os.write(2, b"stopping after a checkpoint; Ctrl-C again ends at once\n")
+            os.write(2, b"stopping, with a checkpoint if it trains; Ctrl-C again ends at once\n")
 
     numbers = (signal.SIGTERM, signal.SIGINT)
     before = [signal.signal(number, ask) for number in numbers]

@@ -33,7 +33,13 @@ from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
 from pipeline.actors.trainer import problem_of, start_training
 from pipeline.checkpoint.inputs import as_begun, keep
-from pipeline.checkpoint.resuming import Progress, check_changes, read_study, take_over
+from pipeline.checkpoint.resuming import (
+    Progress,
+    check_changes,
+    read_study,
+    take_over,
+    what_was_kept,
+)
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
 from pipeline.control.observing import Harmless
@@ -216,9 +222,10 @@ def _run_in(
             stats = _run_on(nodes, parts)
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.paths.folder, summary=summary, stats=stats)
-    except BaseException:
+    except BaseException as error:
         if directory.paths.journal.stat().st_size == 0:  # not a single member was given out
             directory.empty()
+        error.add_note(what_was_kept(directory.paths.folder))
         raise
     finally:
         journal.close()

@@ -2,7 +2,7 @@
 
 Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/unit/trainers/loop/test_loggers.py``):
 
-1. A report comes after every ``log_every`` train steps, and at the end.
+1. A report comes after the first batch, after every ``log_every`` train steps, and at the end.
 2. Only rank 0 writes to loggers, and only where there is a run directory.
 3. Loggers are closed however the training ends.
 """
@@ -82,6 +82,8 @@ class Log:
         """Note a batch, and report every so often."""
         if self._first_step_seconds is None:
             self._first_step_seconds = time.perf_counter() - self._begin
+            self._loss = float(losses.detach().mean())
+            self._say(learner)  # whoever wants to stop the training must know that it has begun
         self._losses.append(losses.detach())
         if learner.between_steps and learner.train_step % self._every == 0:
             self._report(learner)
@@ -120,6 +122,9 @@ class Log:
                 },
             )
         self._reported = now
+        return self._say(learner)
+
+    def _say(self, learner: Learner) -> TrainStats:
         stats = TrainStats(
             rank=self._rank,
             train_step=learner.train_step,

@@ -13,7 +13,7 @@ from pipeline.control import rundir
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load, parse
-from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_value
+from pipeline.study.yaml_values import parse_yaml, set_values
 
 DRILLS: Final = Path("drills")
 
@@ -75,12 +75,5 @@ def _loaded(path: Path | None, text: str, overrides: Sequence[str]) -> StudyConf
         return load(path, overrides)
     tree = parse_yaml(text)
     assert isinstance(tree, dict)
-    found = []
-    for override in overrides:
-        try:
-            set_value(tree, override)
-        except YamlProblem as error:
-            found.append(f"--set {override}: {error}")
-    if found:
-        raise ConfigError(found)
+    set_values(tree, overrides)
     return parse(tree)

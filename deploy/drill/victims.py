@@ -13,13 +13,14 @@ from typing import Final
 import psutil
 
 from deploy.drill.plan import Kind
+from pipeline.actors import PROCESS_TITLES
 
 NO_ROOM: Final = 1024  # bytes that no file may grow beyond, where the disk is to be full
 _TITLES: Final[dict[Kind, str]] = {
-    "solver": "ray::_SolverHost.run",
-    "hung": "ray::_SolverHost.run",
-    "reservoir": "ray::_ReservoirHost",
-    "trainer_rank": "ray::RayTrainWorker",
+    "solver": PROCESS_TITLES["solver"],
+    "hung": PROCESS_TITLES["solver"],
+    "reservoir": PROCESS_TITLES["reservoir"],
+    "trainer_rank": PROCESS_TITLES["trainer"],
 }
 _MPI_RANK: Final = ("-m", "pipeline.members.mpi_rank")
 

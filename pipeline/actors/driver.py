@@ -2,8 +2,8 @@
 
 1. Every future that is started is awaited or belongs to a killed actor.
 2. A dead solver process reaches the controller as an event as soon as Ray notices it.
-3. Asked to stop once a rank trains, it has the ranks take a checkpoint and waits for them, but not
-   longer than ``grace_seconds``; no member is started meanwhile.
+3. Asked to stop, it looks whether a rank trains; then it has the ranks take a checkpoint and waits
+   for them, but not longer than ``grace_seconds``. No member is started meanwhile.
 4. No wait for a member is longer than ``TICK_SECONDS``, so that deadlines are noticed at once, and
    none for a reservoir longer than ``ANSWER_SECONDS``.
 """
@@ -46,6 +46,7 @@ from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.stats.stats import Phase, StudyStats
 from pipeline.stats.summary import notes_of
 from pipeline.stats.watch import Effort, Watch
+from trainers.checkpoints.files import steps_in
 
 TICK_SECONDS = 0.1
 OBSERVE_SECONDS = 0.5
@@ -108,6 +109,7 @@ class Driver:
         Raises:
             StudyFailed: With the controller's reason, or because a reservoir cannot go on.
         """
+        self._stop.listen()
         for worker, solver in enumerate(self._solvers):
             self._starting[solver.ready.remote()] = worker
         try:
@@ -122,8 +124,6 @@ class Driver:
             events = self._wait()
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 stats = self._observe()
-                if any(rank.train_step for rank in stats.ranks):
-                    self._stop.listen()
                 waiting = (each.waiting_members for each in stats.reservoirs)
                 events.append(WaitingForRoom(frozenset().union(*waiting)))
             for event in events:
@@ -136,14 +136,16 @@ class Driver:
                 return self._stop_in_order()
 
     def _stop_in_order(self) -> StudyStats:
-        """Let the ranks take a checkpoint and leave.
+        """Let the ranks take a checkpoint and leave, if they train.
 
         Raises:
-            StudyStopped: They have, or the time was up.
+            StudyStopped: They have, or the time was up, or there was nothing to save.
         """
         self._journal.write("stopping", at=self._clock())
-        self._tell_all(lambda each: each.ask_to_stop.remote())
-        deadline = self._clock() + self._grace_seconds
+        began = any(rank.first_step_seconds is not None for rank in self._observe().ranks)
+        if began:
+            self._tell_all(lambda each: each.ask_to_stop.remote())
+        deadline = self._clock() + (self._grace_seconds if began else 0.0)
         left: list[Answer] = []
         while not left and self._clock() < deadline:
             left, _ = ray.wait([self._training], timeout=TICK_SECONDS)
@@ -154,9 +156,11 @@ class Driver:
         if left and exported and isinstance(self._training_ended(), TrainingEnded):
             return self._end(None)  # it had come to its end before it heard of this
         stats = self._observe("stopped")
-        steps = [rank.checkpoint for rank in stats.ranks if rank.checkpoint is not None]
-        self._journal.write("stopped", at=self._clock(), checkpoint=max(steps, default=None))
-        raise StudyStopped(max(steps, default=None))
+        told = [rank.checkpoint for rank in stats.ranks if rank.checkpoint is not None]
+        # What a rank tells may be old; what lies on the disk may be on that of another node.
+        newest = max(told + steps_in(self._run_directory.paths.checkpoints), default=None)
+        self._journal.write("stopped", at=self._clock(), checkpoint=newest)
+        raise StudyStopped(newest)
 
     def _raise_if_refused(self) -> None:
         if self._stop.refused:

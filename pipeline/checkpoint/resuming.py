@@ -10,6 +10,7 @@
 
 import json
 import logging
+import shlex
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +27,13 @@ from pipeline.study.config import StudyConfig
 from pipeline.study.load import as_tuples
 from pipeline.study.problems import from_validation
 from pipeline.study.yaml_values import set_values
-from trainers.checkpoints.files import Checkpoint, newest_valid, remove_partial, set_aside
+from trainers.checkpoints.files import (
+    Checkpoint,
+    newest_valid,
+    remove_partial,
+    set_aside,
+    steps_in,
+)
 from trainers.durable import LOCK_SECONDS, sole_writer
 
 _log = logging.getLogger(__name__)
@@ -147,6 +154,16 @@ def progress_of(out: Path, study: StudyConfig) -> Progress:
         failed=tuple(each for each in failed if each.member not in completed),
         elapsed=max(told, default=0.0),
     )
+
+
+def what_was_kept(out: Path) -> str:
+    """What there is to go on from when a study ends before its time, and how to."""
+    steps, command = steps_in(RunPaths(out).checkpoints), f"headrace resume {shlex.quote(str(out))}"
+    if not RunPaths(out).resolved.exists():
+        return "nothing was begun"
+    if not steps:
+        return f"no checkpoint was taken; begin anew in the same folder: {command}"
+    return f"checkpoint of train step {steps[-1]}; go on: {command}"
 
 
 def take_over(out: Path, study: StudyConfig) -> Progress:

@@ -1,7 +1,7 @@
 """Asks a study to stop in good order: with a checkpoint, and with nothing left behind.
 
-A signal handler asks; the driver looks. Until somebody ``listens`` there is nothing to save, and
-asking is refused, so that the one who asks ends the program at once.
+A signal handler asks; the driver looks. Until somebody ``listens`` asking is refused, so that the
+one who asks ends the program at once.
 """
 
 from typing import final
@@ -25,7 +25,7 @@ class StopRequest:
         return self._asked
 
     def listen(self) -> None:
-        """From now on there is something to save."""
+        """From now on somebody looks often."""
         self._listening = True
 
     def ask(self) -> bool:

@@ -90,6 +90,8 @@ class FakeRun:
         self, out: Path, *, study: StudyConfig, observers: Sequence[object], stop: StopRequest
     ) -> object:
         self.study, self.out, self.source, self.stop = study, out, None, stop
+        if self.ends_with is not None:
+            raise self.ends_with
         return types.SimpleNamespace(summary=SUMMARY)
 
     def write_report(self, out: Path) -> Path:
@@ -460,6 +462,23 @@ def test_ctrl_c_exits_130(study: Path, fake: FakeRun) -> None:
     assert "stopped by Ctrl-C" in result.stderr
 
 
+@pytest.mark.parametrize("ends_with", [StudyFailed("31 of 60"), KeyboardInterrupt(), Terminated()])
+@pytest.mark.parametrize(
+    ("steps", "said"), [((), "no checkpoint was taken"), ((7, 40), "40; go on")]
+)
+def test_whatever_ends_a_study_says_what_was_kept_and_how_to_go_on(
+    study: Path, fake: FakeRun, ends_with: BaseException, steps: tuple[int, ...], said: str
+) -> None:
+    fake.ends_with = ends_with
+    for step in steps:
+        (study.parent / "out" / "checkpoints" / str(step)).mkdir(parents=True)
+    (study.parent / "out").mkdir(exist_ok=True)
+    (study.parent / "out" / "resolved.json").write_text(json.dumps(load(study).as_json()))
+    told = headrace("resume", "out", "-q").stderr
+    assert said in told
+    assert f"headrace resume {study.parent / 'out'}" in told
+
+
 def test_sigterm_exits_143(study: Path, fake: FakeRun) -> None:
     fake.ends_with = Terminated()
     result = headrace("run", str(study), "-q", "--out", "out")
@@ -467,7 +486,13 @@ def test_sigterm_exits_143(study: Path, fake: FakeRun) -> None:
     assert "stopped by SIGTERM" in result.stderr
 
 
-def test_a_signal_asks_once_there_is_something_to_save(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_signal_asks_and_what_was_kept_is_said(
+    capfd: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "runs" / "a b"
+    (folder / "checkpoints" / "40").mkdir(parents=True)
+    (folder / "resolved.json").touch()
+
     def study(number: int, train_step: int | None) -> None:
         with launch.stopped_by_signals() as stop:
             stop.listen()
@@ -477,16 +502,17 @@ def test_a_signal_asks_once_there_is_something_to_save(capfd: pytest.CaptureFixt
 
     with pytest.raises(launch.StoppedBySignal) as stopped:
         study(signal.SIGTERM, 40)
-    stopped.value.say_and_end(Path("runs/a"))
-    assert "checkpoint of train step 40; go on: headrace resume runs/a" in capfd.readouterr().err
+    stopped.value.say_and_end(folder)
+    kept = f"checkpoint of train step 40; go on: headrace resume '{folder}'"
+    assert kept in capfd.readouterr().err
     with pytest.raises(launch.StoppedBySignal) as stopped:
         study(signal.SIGTERM, None)
     with pytest.raises(Terminated):
-        stopped.value.say_and_end(Path("runs/a"))
+        stopped.value.say_and_end(folder)
     with pytest.raises(launch.StoppedBySignal) as stopped:
         study(signal.SIGINT, 40)
     with pytest.raises(KeyboardInterrupt):
-        stopped.value.say_and_end(Path("runs/a"))
+        stopped.value.say_and_end(folder)
 
 
 def test_a_second_signal_ends_at_once() -> None:
@@ -504,7 +530,6 @@ def test_sigterm_with_a_checkpoint_exits_0(study: Path, fake: FakeRun) -> None:
     fake.ends_with = launch.StoppedBySignal(signal.SIGTERM, 40)
     result = headrace("run", str(study), "-q", "--out", "out")
     assert result.exit_code == 0
-    assert "checkpoint of train step 40" in result.stderr
     assert fake.reported == [study.parent / "out"]
 
 

@@ -68,13 +68,13 @@ def test_every_batch_is_trained_on_once_and_every_lease_given_back() -> None:
 def test_reports_come_every_so_often_and_at_the_end() -> None:
     source = linear_source(batches=110)
     stats = train(source, config(log_every=25), linear_problem(), world=World())
-    assert [each.train_step for each in source.reports] == [25, 50, 75, 100, 110]
+    assert [each.train_step for each in source.reports] == [1, 25, 50, 75, 100, 110]
     assert source.reports[-1] == stats
     waits = [each.wait_seconds for each in source.reports]
     assert waits == sorted(waits)
     assert stats.first_step_seconds is not None
     assert stats.first_step_seconds > 0
-    assert 0 < stats.loss < source.reports[0].loss
+    assert 0 < stats.loss < source.reports[1].loss
 
 
 def test_validation_takes_place_every_so_often_and_draws_nothing() -> None:
@@ -83,7 +83,7 @@ def test_validation_takes_place_every_so_often_and_draws_nothing() -> None:
     seen = [each.validation for each in source.reports]
     # The report of a train step comes before the validation after it.
     assert [None if each is None else each.train_step for each in seen] == [
-        *[None] * 4,
+        *[None] * 5,
         *[100] * 4,
         *[200] * 2,
         250,
@@ -225,7 +225,7 @@ def test_accumulated_batches_are_each_trained_on_once() -> None:
     assert stats.train_step == 20  # the last one of a single batch
     assert source.ended == 77
     assert source.open == []
-    assert [each.train_step for each in source.reports] == [3, 6, 9, 12, 15, 18, 20]
+    assert [each.train_step for each in source.reports] == [0, 3, 6, 9, 12, 15, 18, 20]
     assert [each.validation.train_step for each in source.reports if each.validation] == [
         5, 5, 10, 10, 15, 20,
     ]  # fmt: skip
@@ -357,3 +357,14 @@ def test_a_query_without_a_time_of_a_problem_that_has_some_names_their_range(
     train(linear_source(batches=5), config(), linear_problem(), world=World(), out=tmp_path)
     with pytest.raises(ValueError, match=r"time is missing: give one in \[0\.\d+, 0\.\d+\] s"):
         load_surrogate(tmp_path)({"west": 300.0, "load": 0.0})
+
+
+@pytest.mark.parametrize("accumulate", [1, 4])
+def test_that_training_has_begun_is_reported_with_the_first_batch(accumulate: int) -> None:
+    source = linear_source(batches=20)
+    settings = config(log_every=1000, accumulate=accumulate)
+    stats = train(source, settings, linear_problem(), world=World())
+    first, last = source.reports
+    assert first.train_step == (accumulate == 1)
+    assert first.first_step_seconds is not None
+    assert last == stats
