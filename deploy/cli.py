@@ -16,10 +16,14 @@ import typer
 from rich.console import Console
 
 from deploy import launch
-from deploy.cluster import machine, slurm
+from deploy.arguments import Overrides, Study
+from deploy.cluster import machine
+from deploy.cluster.command import write_slurm
 from deploy.commands import describe as costs
 from deploy.commands import record_cli
-from deploy.speaking import FAILED, exit_codes, say, speak_anywhere, write_new
+from deploy.compare.command import compare
+from deploy.drill.command import drill
+from deploy.speaking import exit_codes, say, speak_anywhere, write_new
 from deploy.watch import tables as overview
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
@@ -30,25 +34,11 @@ from pipeline.study.load import load
 app = typer.Typer(
     name="headrace",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
-Study = Annotated[
-    Path,
-    typer.Argument(metavar="STUDY", help="The study, a YAML file. `headrace init` writes one."),
-]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change one key, e.g. [b]--set trainer.batch=20[/b]; the value is read as YAML. "
-        "May be given several times.",
-    ),
-]
 app.add_typer(record_cli.app, name="record")
 
 
@@ -314,137 +304,10 @@ def simulate(
         show(config, member, Pictures(folder=out, plot=plot, animate=animate))
 
 
-@app.command()
-def compare(
-    study: Study,
-    *,
-    overrides: Overrides = None,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A new folder. Default: comparisons/NAME-DATE-TIME."),
-    ] = None,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=1.0,
-            help="Wall time of each method, from the start of its first process. Default: online "
-            "all members are run, offline as many passes as NAME:PASSES says.",
-        ),
-    ] = None,
-    members: Annotated[
-        int | None, typer.Option(min=1, help="Members of the data set. Default: the study's.")
-    ] = None,
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Repeat with so many seeds, from the study's on.")
-    ] = 1,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="A,B,...",
-            help="Online: reservoir, firo, fifo. From files: npy (shuffles all samples, one read "
-            "for each), npy-member and zarr (whole members, shuffled in a pool), ram (npy, held in "
-            "memory); each may say "
-            "NAME:PASSES, and NAME@disk for the data set that --disk allows.",
-        ),
-    ] = None,
-    disk: Annotated[
-        str | None,
-        typer.Option(metavar="BYTES", help="Also train on what fits here, e.g. 100MB."),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            help="Processes that read files for each rank. Default: ensemble.concurrent.",
-        ),
-    ] = None,
-    keep_data: Annotated[
-        bool, typer.Option("--keep-data", help="Leave the data set in DIR/data.")
-    ] = False,
-) -> None:
-    """Train the same network online and offline, and report which way wins at what.
-
-    The data set is written by the study's own solvers; the time that takes is shown apart. Before
-    each pass over files the page cache is dropped for them.
-
-    Examples:
-      headrace compare study.yaml --members 50
-
-      headrace compare study.yaml --seconds 120 --methods reservoir,npy,zarr --seeds 3
-
-      headrace compare study.yaml --disk 100MB
-    """
-    with exit_codes():
-        from deploy.compare.plan import plan
-        from deploy.compare.run import compare as run_all
-
-        config = load(study, overrides or [])
-        made = plan(
-            config,
-            methods=methods,
-            seconds=seconds,
-            members=members,
-            seeds=seeds,
-            disk=disk,
-            workers=workers,
-            keep_data=keep_data,
-        )
-        launch.warn(config)
-        if out is None:
-            out = launch.new_folder(Path("comparisons"), config.name, datetime.now())
-        run_all(made, out.resolve())
+app.command()(compare)
 
 
-@app.command()
-def drill(
-    study: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="[STUDY]", help="A small study. Default: one that is built in, of a plate."
-        ),
-    ] = None,
-    *,
-    overrides: Overrides = None,
-    faults: Annotated[int, typer.Option(min=1, help="How many.")] = 10,
-    seed: Annotated[int, typer.Option(min=0, help="Of the plan of faults.")] = 0,
-    kinds: Annotated[
-        str | None,
-        typer.Option(metavar="A,B,...", help="Of faults. Default: all that the study can suffer."),
-    ] = None,
-    references: Annotated[
-        int,
-        typer.Option(min=0, help="Undisturbed runs to compare with; three have a spread."),
-    ] = 1,
-    nodes: Annotated[
-        int, typer.Option(min=1, help="Make so many Ray nodes of this machine, to lose one.")
-    ] = 1,
-    out: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="A new folder. Default: drills/NAME-DATE-TIME."),
-    ] = None,
-) -> None:
-    """Run a small study, kill its parts one after the other, and see whether anything is lost.
-
-    Kills solvers, mpi_ranks, foreign programs, reservoirs, trainer ranks and the driver, stops
-    a solver, and lets checkpoints find no room. Exit code 0 only if nothing was lost or stored
-    twice.
-
-    Examples:
-      headrace drill
-
-      headrace drill study.yaml --faults 60 --references 3
-
-      headrace drill study.yaml --kinds solver,driver --set ensemble.members=200
-    """
-    with exit_codes():
-        from deploy.drill.ask import asked_for
-        from deploy.drill.run import drill as run_all
-
-        now = datetime.now()
-        asked = asked_for(study, overrides or [], faults, seed, kinds, references, nodes, out, now)
-        launch.warn(asked.study)
-        if not run_all(asked).passed:
-            raise typer.Exit(FAILED)
+app.command()(drill)
 
 
 @app.command()
@@ -466,69 +329,7 @@ def init(
         say(f"next: headrace check {path}, then headrace run {path}")
 
 
-@app.command(name="slurm")
-def write_slurm(
-    study: Study,
-    *,
-    overrides: Overrides = None,
-    script: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="File to write. Default: NAME.sbatch; - for the screen."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for the results, as in run.")
-    ] = None,
-    nodes: Annotated[int, typer.Option(min=1, help="Nodes of the job.")] = 1,
-    cpus: Annotated[
-        int | None,
-        typer.Option(min=1, help="CPUs of each node. Default: as many as the study can use."),
-    ] = None,
-    gpus: Annotated[int, typer.Option(min=0, help="GPUs of each node.")] = 0,
-    memory: Annotated[str | None, typer.Option(help="Memory of each node, e.g. 16G.")] = None,
-    time: Annotated[str, typer.Option(help="Limit, e.g. 01:30:00 or 2-00:00:00.")] = "01:00:00",
-    partition: Annotated[str | None, typer.Option(help="Default: the cluster's.")] = None,
-    account: Annotated[str | None, typer.Option(help="Default: yours.")] = None,
-    setup: Annotated[
-        list[str] | None,
-        typer.Option(metavar="LINE", help="Shell line to run first, e.g. 'module load cuda'."),
-    ] = None,
-) -> None:
-    """Write the script that runs a study as a Slurm job; submit it with sbatch.
-
-    Examples:
-      headrace slurm study.yaml --partition short --time 00:30:00
-
-      sbatch heat-2d.sbatch
-    """
-    with exit_codes():
-        config = load(study, overrides or [])
-        command = ["headrace", "run", str(study.resolve())]
-        command += [word for override in overrides or [] for word in ("--set", override)]
-        # Submitted again, or requeued, the job goes on from the newest checkpoint.
-        command += [] if out is None else ["--out", str(out.resolve()), "--resume"]
-        try:
-            options = slurm.SlurmOptions(
-                name=config.name,
-                command=tuple(command),
-                nodes=nodes,
-                cpus_per_node=slurm.cpus_per_node(config, nodes) if cpus is None else cpus,
-                gpus_per_node=gpus,
-                memory=memory,
-                time=time,
-                partition=partition,
-                account=account,
-                setup=tuple(setup or ()),
-                requeue=out is not None,
-            )
-        except ValueError as error:
-            raise ConfigError([f"--{error}"]) from None
-        text = slurm.render(options)
-        if script == Path("-"):
-            sys.stdout.buffer.write(text.encode())  # a script, whatever the terminal's encoding
-            return
-        target = Path(f"{config.name}.sbatch") if script is None else script
-        write_new(target, text)
-        say(f"next: sbatch {target}")
+app.command(name="slurm")(write_slurm)
 
 
 @app.command()

@@ -718,3 +718,9 @@ def test_a_network_is_no_argument_of_the_list_of_networks() -> None:
     result = headrace("describe", "net.py:Net", "--models")
     assert result.exit_code == 2
     assert "net.py:Net: --models lists the networks" in result.stderr
+
+
+def test_a_shell_can_complete_commands() -> None:
+    result = headrace("--show-completion", "bash")
+    assert result.exit_code == 0, result.stderr
+    assert "_HEADRACE_COMPLETE" in result.stdout
