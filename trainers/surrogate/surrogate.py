@@ -270,12 +270,7 @@ class Surrogate:
         return [array[..., place] for place in range(len(names))]
 
     def _check_ranges(self, numbers: Sequence[Tensor], seconds: float) -> None:
-        """Warn of the inputs that were not trained on, or raise, as was asked for.
-
-        Args:
-            numbers: Values of each parameter that is learnt, then times.
-            seconds: How far a rollout goes on from there.
-        """
+        """Warn of inputs that were not trained on, or raise; times last, and ``seconds`` later."""
         if self._outside == "ignore":
             return
         *parameters, time = map(values_of, numbers)
