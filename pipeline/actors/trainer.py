@@ -38,6 +38,11 @@ _WEIGHTS_SEED = 0x3E16
 COLLECTIVE_TIMEOUT_SECONDS = 300
 
 
+def _answer(future: Answer) -> Answer:
+    """What a reservoir says, which it does in milliseconds: one that does not in time hangs."""
+    return ray.get(future, timeout=COLLECTIVE_TIMEOUT_SECONDS)
+
+
 @final
 class RayReservoir:
     """A ``ReservoirClient`` whose reservoir is an actor on this node.
@@ -52,21 +57,21 @@ class RayReservoir:
 
     def wait_for_watermark(self, timeout: float) -> bool:
         """Wait up to ``timeout`` seconds; whether training may start."""
-        return bool(ray.get(self._handle.wait_for_watermark.remote(timeout)))
+        return bool(_answer(self._handle.wait_for_watermark.remote(timeout)))
 
     def lease(self, returned: Sequence[int], batches: int, batch: int, timeout: float) -> Lease:
         """End the returned leases, then draw."""
-        answer: Lease = ray.get(self._handle.lease.remote(returned, batches, batch, timeout))
+        answer: Lease = _answer(self._handle.lease.remote(returned, batches, batch, timeout))
         return answer
 
     def replay(self, batches: int, batch: int) -> Lease:
         """Draw again after the end."""
-        answer: Lease = ray.get(self._handle.replay.remote(batches, batch))
+        answer: Lease = _answer(self._handle.replay.remote(batches, batch))
         return answer
 
     def held(self) -> HeldState:
         """What is held now."""
-        answer: HeldState = ray.get(self._handle.held.remote())
+        answer: HeldState = _answer(self._handle.held.remote())
         return answer
 
     def report(self, stats: TrainStats) -> None:
@@ -75,7 +80,7 @@ class RayReservoir:
 
     def confirm(self, stats: TrainStats) -> None:
         """Report, and return when the driver can find it: nothing is said after that."""
-        ray.get(self._report(stats))
+        _answer(self._report(stats))
 
     def _report(self, stats: TrainStats) -> Answer:
         if stats.first_step_seconds is not None:
@@ -86,11 +91,11 @@ class RayReservoir:
 
     def begin_checkpoint(self, folder: Path, batches: int) -> None:
         """Begin to write what is held now."""
-        ray.get(self._handle.begin_checkpoint.remote(folder, batches))
+        _answer(self._handle.begin_checkpoint.remote(folder, batches))
 
     def checkpoint_done(self) -> tuple[bool, str | None]:
         """Whether that is over, and why it went wrong."""
-        answer: tuple[bool, str | None] = ray.get(self._handle.checkpoint_done.remote())
+        answer: tuple[bool, str | None] = _answer(self._handle.checkpoint_done.remote())
         return answer
 
 
@@ -177,7 +182,7 @@ def _train_rank(settings: dict[str, Any]) -> None:
     here = ray.get_runtime_context().get_node_id()
     beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
     handle = beside[context.get_local_rank()]
-    description = ray.get(handle.describe.remote())
+    description = _answer(handle.describe.remote())
     client = RayReservoir(handle, loop_began_after=time.time() - settings["started_at"])
     source = ReservoirSource(
         client=client,
