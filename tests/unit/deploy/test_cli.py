@@ -241,7 +241,7 @@ def test_check_says_what_the_study_will_do_and_need(study: Path) -> None:
     text = headrace("check", str(study), "--set", "ensemble.members=70").stdout
     for words in (
         "heat, 32 x 32 points, temperature", "70 to train on + 6 to validate, 2 at a time",
-        "halton", "3,500 = 70 members x 50, 4.00 KiB each", "1 x 1,500 slots", "7.11 MiB",
+        "halton", "3,500 = 70 members x 50, 4.00 KiB each", "1 x 1,500 slots", "7.15 MiB",
         "1 rank x batch 20, mlp, at most 1,400",
     ):  # fmt: skip
         assert words in text
