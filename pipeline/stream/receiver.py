@@ -79,8 +79,8 @@ class ReceiverThread:
     Args:
         intake: Filled by this thread alone, under ``lock``.
         lock: Shared with whoever leases from the same reservoir; a ``Turnstile``.
-        bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or the full
-            address of an earlier life.
+        bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or a full
+            address.
         keys: Of the study; needed over TCP.
         max_frame: Bytes; some more than the longest message, so that one too long has its answer.
     """

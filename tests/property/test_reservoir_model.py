@@ -312,7 +312,7 @@ class ReservoirMachine(RuleBasedStateMachine):
         if not hasattr(self, "subject"):
             return
         self.subject.end_production()
-        most = self.capacity // self.batch + 2
+        most = self.subject.stats().due // self.batch + 2
         leases = 0
         while not self.subject.finished:
             self.subject.lease(1, self.batch)
