@@ -129,7 +129,7 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
         workers=job.workers,
         seed=job.order_seed,
         moments=reduce(Moments.merge, job.moments),
-        validation=held(job.validation_folder, job.validation[rank :: job.config.ranks]),
+        validation=read_held(job.validation_folder, job.validation[rank :: job.config.ranks]),
         share=(rank, job.config.ranks),
         ends_at=None if job.seconds is None else started + job.seconds,
         said=note,
@@ -167,7 +167,7 @@ def _world(job: OfflineJob, rank: int, meeting: Path) -> "World":
     return World(rank=rank, size=ranks, device=device)
 
 
-def held(folder: Path, members: tuple[int, ...]) -> Held:
+def read_held(folder: Path, members: tuple[int, ...]) -> Held:
     """Validation members, read into memory; at least one."""
     files = NpyFiles(folder)
     found = [files.index(member) for member in members]
