@@ -15,7 +15,12 @@ demo: setup  ## train a surrogate of the heat equation from live simulations (a 
 	headrace run examples/heat.yaml $(ARGS)
 
 test: lint  ## what must pass before every commit (at most ten minutes)
+ifdef ARGS
 	pytest -m "not slow and not studies" $(ARGS)
+else
+	pytest -n 2 --dist loadgroup -m "not slow and not studies and not alone"
+	pytest -m "alone and not slow and not studies"
+endif
 
 test-studies: setup  ## whole studies: every example, kills, drills (twenty minutes)
 	pytest -m "studies and not slow" $(ARGS)

@@ -3,7 +3,8 @@
 1. Shapes and types of annotated functions are checked during tests, and only there.
 2. A missing tool skips the tests that need it, with a line that says how to get it; where all must
    run (``HEADRACE_REQUIRE_ALL=1`` or ``CI=true``) it fails them instead.
-3. At the end of a test run no process of it is left, and no ``/dev/shm/headrace-*`` file.
+3. Files are tested in two processes, but for tests that start Ray or Slurm: these run alone.
+4. At the end of a test run no process of it is left, and no ``/dev/shm/headrace-*`` file.
 """
 
 import contextlib
@@ -48,6 +49,16 @@ def _unavailable(reason: str) -> NoReturn:
     if _everything_must_run():
         pytest.fail(f"{reason} (HEADRACE_REQUIRE_ALL or CI is set: no skipping)", pytrace=False)
     pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what runs alone; of two processes each takes whole files (``--dist loadgroup``)."""
+    for item in items:
+        if any(item.get_closest_marker(name) for name in ("cluster", "slurm", "studies")):
+            item.add_marker(pytest.mark.alone)
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,9 @@ from jaxtyping import TypeCheckError
 
 from trainers.base import Lease
 
+pytestmark = pytest.mark.xdist_group("stale files in /dev/shm")
+
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 SAY_SO = ("CI", "HEADRACE_REQUIRE_ALL")
 

@@ -34,6 +34,9 @@ from tests import decay_study
 from tests.errors import made_errors
 from trainers.models.registry import MODELS
 
+pytestmark = pytest.mark.xdist_group("stale files in /dev/shm")
+
+
 SUMMARY = Summary(
     name="heat-2d", members_completed=60, members_failed=1, samples_inserted=2950,
     samples_unique=2950, samples_drawn=23_600, reuse_mean=8.0,

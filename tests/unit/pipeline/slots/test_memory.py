@@ -20,6 +20,9 @@ from pipeline.slots.memory import (
     slots_path,
 )
 
+pytestmark = pytest.mark.xdist_group("stale files in /dev/shm")
+
+
 LAYOUT = SampleLayout(window=2, sample_shape=(3, 5, 7), num_parameters=4)
 
 
