@@ -35,6 +35,9 @@ def write_report(out: Path) -> Path:
     return path
 
 
+_FAILURES = ("failed", "lost")  # of a member
+
+
 def failures(out: Path) -> list[tuple[str, str]]:
     """What went wrong and its details, from the journal: the study first, then the attempts."""
     path = RunPaths(out).journal
@@ -44,8 +47,9 @@ def failures(out: Path) -> list[tuple[str, str]]:
     for event in journal.read(path):
         if event["event"] == "end" and event["reason"] is not None:
             found.insert(0, (f"{figures.clock(event['at'])} the study: {event['reason']}", ""))
-        elif event["event"] in ("failed", "lost") and len(found) < MAX_FAILURES:
-            place = f"member {event.get('member')}, attempt {event.get('attempt')}"
+        elif event["event"] in (*_FAILURES, "trainer failed") and len(found) < MAX_FAILURES:
+            member = f"member {event.get('member')}, attempt {event.get('attempt')}"
+            place = member if event["event"] in _FAILURES else "the trainer"
             line = f"{figures.clock(event['at'])} {place}: {event.get('reason')}"
             found.append((line, str(event.get("details", ""))))
     return found

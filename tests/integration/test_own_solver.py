@@ -210,7 +210,7 @@ def test_a_bug_costs_one_attempt_and_is_shown_with_its_traceback(tmp_path: Path)
     failed = [event for event in read(out / "journal.jsonl") if event["event"] == "failed"]
     assert {event["attempt"] for event in failed} == {1}
     assert failed[0]["details"].endswith("ZeroDivisionError: division by zero")
-    assert any("value = 1 / (step - 3)" in line for line in failures(out))
+    assert any("value = 1 / (step - 3)" in details for _, details in failures(out))
 
 
 # --- the page that takes a script to a study ------------------------------------------------------

@@ -260,6 +260,7 @@ def test_sigterm_leaves_a_checkpoint_that_another_number_of_ranks_goes_on_from(
     assert resumed["train_step"] == found.train_step
 
 
+@pytest.mark.studies
 def test_a_resumed_study_computes_with_the_files_that_it_began_with(folder: Path) -> None:
     written(folder, "time = step", "import time; time.sleep(0.02); time = step")
     rates = [1 + 0.01 * member for member in range(60)]

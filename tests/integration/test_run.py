@@ -91,7 +91,7 @@ def test_the_card_knows_its_study_and_what_it_cost(
     text = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
     assert study["hash"] == hashlib.sha256(text.encode()).hexdigest()
     assert (study["name"], study["seed"], study["solver"]) == ("small", 3, "heat")
-    assert (study["members"], study["samples"]) == (MEMBERS + VALIDATION, MEMBERS * STEPS)
+    assert (study["members"], study["samples"]) == (MEMBERS, MEMBERS * STEPS)
     assert "# Surrogate of small" in (result.out / "model" / "card.md").read_text()
     summary = result.summary
     completed = [e for e in read(result.out / "journal.jsonl") if e["event"] == "completed"]

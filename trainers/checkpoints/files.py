@@ -25,7 +25,7 @@ from typing import Any, Final
 
 from trainers.durable import synchronise, write_durably
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 MANIFEST: Final = "manifest.json"
 _PARTIAL: Final = ".partial"
 _BROKEN: Final = ".broken"
