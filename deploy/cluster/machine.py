@@ -15,6 +15,7 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
+from deploy.speaking import counted
 from pipeline.errors import GroupFailed
 from pipeline.members.mpiexec import find_mpiexec
 from pipeline.study.config import StudyConfig
@@ -82,10 +83,10 @@ def problems(
     if slots_bytes > shared_memory_free:
         needed, free = slots_bytes / 2**20, shared_memory_free / 2**20
         found.append(
-            f"reservoir.capacity={capacity}: the slots of {ranks} rank(s) need {needed:,.0f} MiB "
-            f"of shared memory, but /dev/shm has {free:,.0f} MiB free. Lower reservoir.capacity, "
-            "remove stale files with `headrace clean`, or enlarge /dev/shm (in a container: "
-            "--shm-size)"
+            f"reservoir.capacity={capacity}: the slots of {counted(ranks, 'rank')} need "
+            f"{needed:,.0f} MiB of shared memory, but /dev/shm has {free:,.0f} MiB free. "
+            "Lower reservoir.capacity, remove stale files with `headrace clean`, or "
+            "enlarge /dev/shm (in a container: --shm-size)"
         )
     return found
 

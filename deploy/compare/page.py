@@ -17,6 +17,7 @@ from deploy import figures
 from deploy.compare.outcome import Outcome, Point, common_steps, ends, methods, middle, tail_of
 from deploy.report.page import Card, Tile, render
 from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
+from deploy.speaking import counted
 from pipeline.study.config import StudyConfig
 from trainers.base import FieldError
 
@@ -116,7 +117,7 @@ def page(
         good=True,
         what=(
             f"{study.solver.kind} · {' x '.join(map(str, study.spec.shape))} · "
-            f"{study.trainer.model.kind} on {study.trainer.ranks} rank(s) · {limit}"
+            f"{study.trainer.model.kind} on {counted(study.trainer.ranks, 'rank')} · {limit}"
         ),
         tiles=[_tile(outcomes, name) for name in methods(outcomes)],
         cards=_cards(outcomes, written, sentences),

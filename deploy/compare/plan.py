@@ -12,6 +12,7 @@ import psutil
 
 from deploy import figures
 from deploy.cluster import machine
+from deploy.speaking import counted
 from pipeline.errors import ConfigError
 from pipeline.flow import ONCE, PolicyName
 from pipeline.study.config import StudyConfig
@@ -212,7 +213,7 @@ def _problems(study: StudyConfig, seconds: float | None) -> list[str]:
     if ensemble.validation < study.trainer.ranks:
         found.append(
             f"ensemble.validation={ensemble.validation}: a comparison needs at least one "
-            f"validation member for each of {study.trainer.ranks} rank(s)"
+            f"validation member for each of {counted(study.trainer.ranks, 'rank')}"
         )
     if seconds is not None and ensemble.design not in ENDLESS_DESIGNS:
         found.append(
@@ -240,8 +241,9 @@ def _too_much_for_memory(study: StudyConfig) -> list[str]:
     if ranks * needed <= free:
         return []
     line = (
-        f"--methods: ram holds the data set, {figures.size(needed)}, in each of {ranks} rank(s), "
-        f"but {figures.size(free)} of memory are free. Leave ram out, or lower --members"
+        f"--methods: ram holds the data set, {figures.size(needed)}, in each of "
+        f"{counted(ranks, 'rank')}, but {figures.size(free)} of memory are free. "
+        "Leave ram out, or lower --members"
     )
     return [line]
 

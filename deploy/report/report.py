@@ -16,6 +16,7 @@ from deploy.report import error_plots, pictures, plots, runfiles
 from deploy.report.error_cards import cost_rows, error_cards
 from deploy.report.page import Card, Tile, render
 from deploy.report.runfiles import RunFiles
+from deploy.speaking import counted
 from pipeline.control import journal
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import carry_on
@@ -98,7 +99,9 @@ def _what(run: RunFiles) -> str:
     if "steps" in solver:
         parts.append(f"{solver['steps']} solver steps")
     if "model" in trainer:
-        parts.append(f"{trainer['model'].get('kind')} on {trainer.get('ranks')} ranks")
+        parts.append(
+            f"{trainer['model'].get('kind')} on {counted(int(trainer.get('ranks', 1)), 'rank')}"
+        )
     return " · ".join(parts)
 
 

@@ -242,7 +242,8 @@ def _learning(stats: StudyStats, history: History, curve: int) -> Table:
 def _paid(paid: Breakeven) -> str:
     for queries, more in ((paid.queries, ""), (paid.batched_queries, ", many at once")):
         if queries is not None:
-            return f"after {figures.count(queries)} queries{more}"
+            noun = "query" if queries == 1 else "queries"
+            return f"after {figures.count(queries)} {noun}{more}"
     return "never: the solver is not slower"
 
 

@@ -137,7 +137,8 @@ def paid(result: Breakeven) -> str:
     alone, together = result.queries, result.batched_queries
     compared = f"{duration(result.query_seconds)} instead of {duration(result.member_seconds)}"
     if alone is not None:
-        return f"after {count(alone)} queries ({compared} each)"
+        queries = "1 query" if alone == 1 else f"{count(alone)} queries"
+        return f"after {queries} ({compared} each)"
     if together is not None:
         return f"after {count(together)} queries, many at once; alone never ({compared})"
     return f"never: the solver is not slower ({compared})"

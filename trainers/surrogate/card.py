@@ -217,10 +217,11 @@ def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _training(card: Card) -> Iterator[str]:
     trainer, study = card["trainer"], card.get("study") or {}
+    ranks = "1 rank" if trainer["ranks"] == 1 else f"{trainer['ranks']} ranks"
     facts = {
         "loss": trainer["loss"],
         "optimizer": f"{trainer['optimizer']['kind']}, lr {_number(trainer['optimizer']['lr'])}",
-        "train steps": f"{card['train_steps']:,}, {trainer['ranks']} rank(s) x {trainer['batch']}",
+        "train steps": f"{card['train_steps']:,}, {ranks} x {trainer['batch']}",
         "members": study.get("members"),
         "samples": study.get("samples"),
         "samples drawn": study.get("samples_drawn"),

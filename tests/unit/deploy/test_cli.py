@@ -280,7 +280,7 @@ def test_check_holds_the_study_against_this_machine(
     result = headrace(*arguments)
     assert result.exit_code == 2
     assert "error: trainer.ranks=1: with trainer.device=cuda" in result.stderr
-    assert "error: reservoir.capacity=1500: the slots of 1 rank(s) need 7 MiB" in result.stderr
+    assert "error: reservoir.capacity=1500: the slots of 1 rank need 7 MiB" in result.stderr
     assert headrace(*arguments, "--elsewhere").exit_code == 0
 
 

@@ -78,7 +78,7 @@ def test_more_ranks_than_gpus_are_refused() -> None:
 def test_slots_that_do_not_fit_into_shared_memory_are_refused() -> None:
     memory = {"slots_bytes": 300 << 20, "shared_memory_free": 64 << 20}
     (line,) = machine.problems(ranks=2, device="cpu", gpus=0, capacity=6000, **memory)
-    for word in ("reservoir.capacity=6000", "2 rank(s)", "300 MiB", "64 MiB free", "Lower"):
+    for word in ("reservoir.capacity=6000", "2 ranks", "300 MiB", "64 MiB free", "Lower"):
         assert word in line
 
 
