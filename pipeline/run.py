@@ -13,7 +13,7 @@ import logging
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -223,8 +223,9 @@ def _run_in(
         summary = _conclude(study, directory, stats)
         return StudyResult(out=directory.paths.folder, summary=summary, stats=stats)
     except BaseException as error:
-        if directory.paths.journal.stat().st_size == 0:  # not a single member was given out
-            directory.empty()
+        with suppress(OSError):  # somebody may have removed the folder
+            if directory.paths.journal.stat().st_size == 0:  # not a single member was given out
+                directory.empty()
         error.add_note(what_was_kept(directory.paths.folder))
         raise
     finally:
