@@ -93,7 +93,7 @@ def test_another_format_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(checkpoint_files, "FORMAT", 7)
     final = written(tmp_path, 12)
     monkeypatch.undo()
-    assert verify(final) == "it has format 7, and this version reads 1"
+    assert verify(final) == "it has format 7, and this version reads 2"
 
 
 def test_every_file_is_on_the_disk_before_the_manifest(
