@@ -11,7 +11,7 @@ help:  ## what there is
 setup:  ## bring everything into .venv (about five minutes, once)
 	@tools/setup.sh
 
-demo: setup  ## train a surrogate of the heat equation from live simulations (a minute)
+demo: setup  ## train a surrogate of the heat equation from live simulations (a minute and a half)
 	headrace run examples/heat.yaml $(ARGS)
 
 test: lint  ## what must pass before every commit (at most ten minutes)
@@ -22,7 +22,7 @@ else
 	pytest -m "alone and not slow and not studies"
 endif
 
-test-studies: setup  ## whole studies: every example, kills, drills (twenty minutes)
+test-studies: setup  ## whole studies: every example, kills, drills (half an hour)
 	pytest -m "studies and not slow" $(ARGS)
 
 test-random: setup  ## N random small studies (N=200; FROM=seed of the first)
