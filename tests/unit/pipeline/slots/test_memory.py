@@ -249,10 +249,14 @@ def test_no_slots_at_all_are_refused(tmp_path: Path) -> None:
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
-    def descriptors() -> int:
-        return len(os.listdir("/proc/self/fd"))
+    def descriptors() -> list[str]:
+        """Return what is open in `tmp_path` alone: another test's may close in the meantime."""
+        links = Path("/proc/self/fd").iterdir()
+        return [str(file) for file in map(os.path.realpath, links) if str(tmp_path) in file]
 
-    before = descriptors()
+    assert descriptors() == []
+    with (tmp_path / "seen").open("wb"):
+        assert descriptors() == [str(tmp_path / "seen")]
     owner = make(tmp_path)
     reader = Slots.attach(owner.description)
     with pytest.raises(ConfigError):
@@ -261,4 +265,4 @@ def test_no_descriptor_is_left_open(tmp_path: Path) -> None:
     reader.close()
     owner.close()
     gc.collect()
-    assert descriptors() == before
+    assert descriptors() == []

@@ -150,10 +150,11 @@ def test_a_source_with_nothing_to_give_is_neither_over_nor_failed() -> None:
 
 
 def test_leaving_early_ends_the_thread_and_gives_nothing_back_by_halves() -> None:
-    source = linear_source(batches=400)
+    source, before = linear_source(batches=400), set(threading.enumerate())
 
     def loop() -> None:
         with Staging(source, config(), CPU) as staging:
+            assert "staging" in {thread.name for thread in set(threading.enumerate()) - before}
             next(staging.take(1))
             staging.done()
             raise RuntimeError("the loop went wrong")
@@ -162,5 +163,5 @@ def test_leaving_early_ends_the_thread_and_gives_nothing_back_by_halves() -> Non
     with pytest.raises(RuntimeError, match="the loop went wrong"):
         loop()
     assert time.monotonic() - begin < PATIENCE
-    assert "staging" not in {thread.name for thread in threading.enumerate()}
+    assert "staging" not in {thread.name for thread in set(threading.enumerate()) - before}
     assert source.ended == 0

@@ -175,13 +175,15 @@ def test_what_goes_wrong_while_reading_is_raised_by_lease(tmp_path: Path) -> Non
 
 
 def test_closing_ends_the_thread_and_the_workers(tmp_path: Path) -> None:
+    before = set(threading.enumerate())
     source = source_of(tmp_path, passes=None, workers=2)
     source.lease(1, timeout=5.0)
+    assert "offline" in {thread.name for thread in set(threading.enumerate()) - before}
     workers = multiprocessing.active_children()
     assert len(workers) >= 2
     source.close()
     source.close()
-    assert "offline" not in [thread.name for thread in threading.enumerate()]
+    assert "offline" not in {thread.name for thread in set(threading.enumerate()) - before}
     del source
     gc.collect()
     for worker in workers:
