@@ -67,7 +67,7 @@ class Case(NamedTuple):
 def begun(solver: Any, values: dict[str, float]) -> Any:  # noqa: ANN401
     """What a solver has built, with the initial state of a member."""
     next(solver.run(values, self_communicator()))
-    return solver._built.on(self_communicator())
+    return solver._on(self_communicator())
 
 
 def bare_heat(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
@@ -132,7 +132,7 @@ def bare_wave(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_gray_scott(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One TSSolve."""
-    dish = solver._built.on(self_communicator())
+    dish = solver._on(self_communicator())
     dish._begin(values)
 
     def steps() -> Channel:
@@ -173,7 +173,7 @@ def bare_cavity(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
 
 def bare_lorenz(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """One TSSolve."""
-    system = solver._built.on(self_communicator())
+    system = solver._on(self_communicator())
     system._begin(values)
 
     def steps() -> Channel:

@@ -29,7 +29,7 @@ Source:      Brandstetter, Worrall, Welling, arXiv:2202.03376 (the family); Borg
 On several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import final
 
@@ -37,12 +37,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.burgers import BurgersConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
 from solvers.numerics.sines import Sines
-from solvers.numerics.stencil import Slices
+from solvers.pdes.base import PdeSolver
 
 # Derivatives over seven cells, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([2.0, -27.0, 270.0, -490.0, 270.0, -27.0, 2.0]) / 180
@@ -52,72 +50,37 @@ Sides = Float64[np.ndarray, " 2 faces"]
 
 
 @final
-class Burgers:
+class Burgers(PdeSolver[PeriodicLine]):
     """The solver of ``kind: burgers``.
 
     Args:
         config: Grid, time, and how forcings are drawn.
-
-    Attributes:
-        spec: One channel, u.
-        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(self, config: BurgersConfig) -> None:
+        super().__init__(config, partial(PeriodicLine, config.grid[0], config.petsc_options))
         self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(
-            partial(PeriodicLine, config.grid[0], config.petsc_options),
-            snapshots=config.max_snapshots,
-        )
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per interval.
-
-        Args:
-            parameters: ``alpha``, ``beta``, ``gamma``, ``amplitude`` and ``seed``.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: A solve diverged, a value is not finite, or a parameter makes no sense.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, line: PeriodicLine, values: dict[str, float]) -> Callable[[int], Snapshot]:
         for name in ("alpha", "beta"):
             if values[name] < 0.0:
                 raise SolverFailed(
                     f"{name}={values[name]:g}: need {name} >= 0. Draw it from a range above 0"
                     + (", or mirror the line (x to -x, u to -u)" if name == "alpha" else "")
                 )
-        forcing = self._forcing(values["seed"], values["amplitude"])
-        return self._built.member(self._snapshots(self._built.on(comm), values, forcing))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(x,)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrices, factorisation and vectors. Safe to call twice."""
-        self._built.close()
-
-    def _forcing(self, seed: float, amplitude: float) -> Sines:
-        config = self._config
-        drawn = Sines.draw(
-            seed,
-            amplitude=amplitude,
-            frequency=config.frequency,
-            waves=config.waves,
-            terms=config.terms,
-            length=config.length,
-        )
-        return drawn.averaged(self.spec.spacing[0])
-
-    def _snapshots(
-        self, line: PeriodicLine, values: dict[str, float], forcing: Sines
-    ) -> Callable[[int], Snapshot]:
         (h,), dt, alpha = self.spec.spacing, self._config.dt, values["alpha"]
-        delta = forcing.on(line.cells(h))
+        delta = (
+            Sines.draw(
+                values["seed"],
+                amplitude=values["amplitude"],
+                frequency=self._config.frequency,
+                waves=self._config.waves,
+                terms=self._config.terms,
+                length=self._config.length,
+            )
+            .averaged(h)
+            .on(line.cells(h))
+        )
 
         def snapshot(step: int) -> Snapshot:
             if step == 0:

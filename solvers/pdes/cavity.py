@@ -37,7 +37,7 @@ that differ in lid speed alone have the same steady flow but for that factor. On
 each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -45,12 +45,11 @@ import numpy as np
 from jaxtyping import Float32, Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.cavity import CavityConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.newton import iterations_of, newton_solver, solve_newton
-from solvers.numerics.stencil import Slices, slices_of, spread
+from solvers.numerics.stencil import slices_of, spread
 from solvers.numerics.stream_function import GHOSTS, Flow, StreamFunction, couplings
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc, field_vector, require_finite, unique_prefix
 
 # Iterations with an old factorisation (a residual and two triangular solves each) that together
@@ -67,60 +66,29 @@ Initial = Callable[[Row, Column], Plane]
 
 
 @final
-class Cavity:
+class Cavity(PdeSolver["_Flow"]):
     """The solver of ``kind: cavity``.
-
-    Matrix and factorisation are made at the first member and kept until ``close``.
 
     Args:
         config: Mode, grid, time and lid.
         source: Given x, y [m] and time [s], what to add to the right-hand side of the vorticity
             equation [1/s^2]; none by default.
         initial: Given x and y, the stream function at time 0 [m^2/s]; 0 by default.
-
-    Attributes:
-        spec: Three channels: velocity u and v [m/s], vorticity [1/s].
-        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(
         self, config: CavityConfig, *, source: Source | None = None, initial: Initial | None = None
     ) -> None:
-        self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(
-            partial(_Flow, config, source, initial), snapshots=config.max_snapshots
-        )
+        super().__init__(config, partial(_Flow, config, source, initial))
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per solver step.
-
-        Args:
-            parameters: ``reynolds`` and ``lid_speed`` [m/s], both positive.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: Newton's method diverged, or a value is not finite or not positive.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        announced = self._config.parameters()
-        values = member_values(announced, parameters)
-        for parameter in announced:
+    def _begin(self, flow: "_Flow", values: dict[str, float]) -> Callable[[int], Snapshot]:
+        for parameter in self._parameters:
             if values[parameter.name] <= 0:
                 raise SolverFailed(
                     f"{parameter.name}={values[parameter.name]:g} {parameter.unit}: must be "
                     f"positive; meant for [{parameter.low:g}, {parameter.high:g}]"
                 )
-        return self._built.member(partial(self._built.on(comm).snapshot, values))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(flow.snapshot, values)
 
 
 @final

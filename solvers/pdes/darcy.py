@@ -32,7 +32,7 @@ Source:      Li et al., Fourier Neural Operator, arXiv:2010.08895, section 5.2 (
 On several mpi_ranks each one yields its own box of the fields.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -40,11 +40,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.darcy import DarcyConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.random_fields import draw
-from solvers.numerics.stencil import Slices, fill, slices_of, spread
+from solvers.numerics.stencil import fill, slices_of, spread
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
 from solvers.stepping import Effort, snapshot
 
@@ -58,20 +57,14 @@ Field = Callable[[Row, Column], Plane]
 
 
 @final
-class Darcy:
+class Darcy(PdeSolver["_Medium"]):
     """The solver of ``kind: darcy``.
-
-    The matrix is made at the first member and kept until ``close``.
 
     Args:
         config: Grid and coefficient.
         coefficient: Given x and y of cell centres [m], a > 0 [m^2/(Pa s)]; in place of the random
             field, which is the default.
         source: Given x and y, what ``forcing`` is multiplied with [1]; 1 by default.
-
-    Attributes:
-        spec: Two channels, pressure [Pa] and coefficient [m^2/(Pa s)].
-        max_snapshots: The coefficient alone, and with the solution.
     """
 
     def __init__(
@@ -81,35 +74,12 @@ class Darcy:
         coefficient: Field | None = None,
         source: Field | None = None,
     ) -> None:
+        super().__init__(config, partial(_Medium, config, source))
         self._config, self._coefficient = config, coefficient
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(partial(_Medium, config, source), snapshots=config.max_snapshots)
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the coefficient with zero pressure, then with the solution.
-
-        Args:
-            parameters: ``forcing`` [1/s], ``seed``, and ``contrast`` or ``log_std`` where the
-                config leaves them open.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: The linear solve diverged, or a value cannot be used.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, medium: "_Medium", values: dict[str, float]) -> Callable[[int], Snapshot]:
         coefficient = self._coefficient if self._coefficient is not None else self._drawn(values)
-        medium = self._built.on(comm)
-        return self._built.member(partial(medium.snapshot, coefficient, values["forcing"]))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrix and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(medium.snapshot, coefficient, values["forcing"])
 
     def _drawn(self, values: Mapping[str, float]) -> Field:
         config, name = self._config.coefficient, self._config.strength

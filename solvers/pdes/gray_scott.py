@@ -34,7 +34,7 @@ Source:      Pearson, Complex Patterns in a Simple System, Science 261 (1993), 1
 On several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -42,12 +42,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot
-from solvers.config import member_values
 from solvers.configs.gray_scott import GrayScottConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.reaction import REACH, Reaction
 from solvers.numerics.spots import State, spots
-from solvers.numerics.stencil import Slices, set_rows, slices_of, spread
+from solvers.numerics.stencil import set_rows, slices_of, spread
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc, unique_prefix
 from solvers.stepping import fields_of, fixed_step, restart, snapshot, steps
 
@@ -61,10 +60,8 @@ Source = Callable[
 
 
 @final
-class GrayScott:
+class GrayScott(PdeSolver["_Dish"]):
     """The solver of ``kind: gray_scott``.
-
-    The time stepper is made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time, diffusivities and initial spots.
@@ -72,46 +69,18 @@ class GrayScott:
             spots, which are the default.
         source: Given time, x and y, what to add to the right-hand sides, ``(2, y, x)``; none by
             default.
-
-    Attributes:
-        spec: Two channels, the concentrations of u and v.
-        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(
         self, config: GrayScottConfig, *, state: State | None = None, source: Source | None = None
     ) -> None:
-        self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
         if state is None:
             width, length = config.spot_width, config.length
             state = spots(config.spots, width=width, length=length, seed=config.seed)
-        self._built = BuiltOnce(
-            partial(_Dish, config, state, source), snapshots=config.max_snapshots
-        )
+        super().__init__(config, partial(_Dish, config, state, source))
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per solver step.
-
-        Args:
-            parameters: ``F`` and ``k``.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: A step failed, or a value is not finite.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
-        return self._built.member(partial(self._built.on(comm).snapshot, values))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy time stepper, matrix and vectors. Safe to call twice."""
-        self._built.close()
+    def _begin(self, dish: "_Dish", values: dict[str, float]) -> Callable[[int], Snapshot]:
+        return partial(dish.snapshot, values)
 
 
 @final

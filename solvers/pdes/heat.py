@@ -40,7 +40,7 @@ rod or a plate on one mpi_rank is factorised once; a block is solved with conjug
 several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -48,10 +48,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.heat import WALLS, HeatConfig
-from solvers.numerics.built_once import BuiltOnce
-from solvers.numerics.stencil import Cells, Slices
+from solvers.numerics.stencil import Cells
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, field_vector, linear_solver, solve, unique_prefix
 from solvers.stepping import Effort, snapshot
 
@@ -63,57 +62,25 @@ Perturbation = Callable[..., Float64[np.ndarray, " *grid"]]
 
 
 @final
-class Heat:
+class Heat(PdeSolver["_Body"]):
     """The solver of ``kind: heat``.
-
-    Matrix and factorisation are made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time and material.
         perturbation: Given x, y and z of the cell centres [m], as many as there are axes, what to
             add to the uniform initial temperature [K]; none by default.
-
-    Attributes:
-        spec: The temperature in kelvin, and the heating rate if the settings ask for it.
-        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: HeatConfig, *, perturbation: Perturbation | None = None) -> None:
-        self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(
-            partial(_Body, config, perturbation), snapshots=config.max_snapshots
-        )
+        super().__init__(config, partial(_Body, config, perturbation))
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per solver step.
-
-        Args:
-            parameters: ``initial`` and one temperature for each wall in kelvin; with a source
-                also ``source_rate`` [K/s], ``source_x``, ... and ``source_width`` [m].
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: The linear solve diverged, a value is not finite, or ``source_width`` is
-                not > 0.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, body: "_Body", values: dict[str, float]) -> Callable[[int], Snapshot]:
         if values.get("source_width", 1.0) <= 0:
             raise SolverFailed(
                 f"source_width={values['source_width']:g} m: a source needs a width > 0, better at "
                 f"least 2 cells ({2 * max(self.spec.spacing):g} m)"
             )
-        return self._built.member(partial(self._built.on(comm).snapshot, values))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(body.snapshot, values)
 
 
 @final

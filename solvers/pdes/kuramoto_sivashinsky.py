@@ -29,7 +29,7 @@ Source:      Kassam, Trefethen, SIAM J. Sci. Comput. 26 (2005) 1214; Cvitanovic,
 On several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import final
 
@@ -37,12 +37,10 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot
-from solvers.config import member_values
 from solvers.configs.kuramoto_sivashinsky import KuramotoSivashinskyConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.periodic_line import Explicit, PeriodicLine, Stencil
 from solvers.numerics.sines import Sines
-from solvers.numerics.stencil import Slices
+from solvers.pdes.base import PdeSolver
 
 # Derivatives over seven points, from the third neighbour on the left to the third on the right.
 _SECOND = np.array([0.0, -1.0, 16.0, -30.0, 16.0, -1.0, 0.0]) / 12
@@ -50,40 +48,19 @@ _FOURTH = np.array([-1.0, 12.0, -39.0, 56.0, -39.0, 12.0, -1.0]) / 6
 
 
 @final
-class KuramotoSivashinsky:
+class KuramotoSivashinsky(PdeSolver[PeriodicLine]):
     """The solver of ``kind: kuramoto_sivashinsky``.
-
-    Matrix and factorisation are made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time, and how initial states are drawn.
-
-    Attributes:
-        spec: One channel, u.
-        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(self, config: KuramotoSivashinskyConfig) -> None:
+        super().__init__(config, partial(PeriodicLine, config.grid[0], config.petsc_options))
         self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(
-            partial(PeriodicLine, config.grid[0], config.petsc_options),
-            snapshots=config.max_snapshots,
-        )
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per interval.
-
-        Args:
-            parameters: ``amplitude`` and ``seed``.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: A solve diverged, a value is not finite, or the seed is out of range.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, line: PeriodicLine, values: dict[str, float]) -> Callable[[int], Snapshot]:
+        (h,), dt = self.spec.spacing, self._config.dt
         initial = Sines.draw(
             values["seed"],
             amplitude=values["amplitude"],
@@ -92,24 +69,16 @@ class KuramotoSivashinsky:
             terms=self._config.terms,
             length=self._config.length,
         )
-        return self._built.member(partial(self._snapshot, self._built.on(comm), initial))
 
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(x,)``."""
-        return self._built.on(comm).box
+        def snapshot(step: int) -> Snapshot:
+            if step == 0:
+                line.set_linear(linear_stencil(h))
+                line.start(initial.on(line.cells(h))(0.0), steepening(h), dt=dt)
+            else:
+                line.advance(step, dt=dt, courant=lambda u: u * dt / h)
+            return line.snapshot(step, step * dt)
 
-    def close(self) -> None:
-        """Destroy matrices, factorisation and vectors. Safe to call twice."""
-        self._built.close()
-
-    def _snapshot(self, line: PeriodicLine, initial: Sines, step: int) -> Snapshot:
-        (h,), dt = self.spec.spacing, self._config.dt
-        if step == 0:
-            line.set_linear(linear_stencil(h))
-            line.start(initial.on(line.cells(h))(0.0), steepening(h), dt=dt)
-        else:
-            line.advance(step, dt=dt, courant=lambda u: u * dt / h)
-        return line.snapshot(step, step * dt)
+        return snapshot
 
 
 def linear_stencil(h: float) -> Stencil:

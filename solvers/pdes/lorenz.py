@@ -16,54 +16,32 @@ Source:      Lorenz, J. Atmos. Sci. 20 (1963) 130; Sparrow, The Lorenz Equations
 It runs on one mpi_rank: there is one point.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
 import numpy as np
 
 from solvers.base import Snapshot
-from solvers.config import member_values
 from solvers.configs.lorenz import LorenzConfig
-from solvers.numerics.built_once import BuiltOnce
+from solvers.pdes.base import BuiltOnce
 from solvers.petsc import Owned, PETSc, communicator, unique_prefix
-from solvers.stepping import fixed_step, restart, stream
+from solvers.stepping import fixed_step, restart, snapshot, steps
 
 
 @final
-class Lorenz:
+class Lorenz(BuiltOnce["_System"]):
     """The solver of ``kind: lorenz``.
 
     Args:
         config: Time step and number of steps.
-
-    Attributes:
-        spec: Three channels, x, y and z, at one point.
-        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: LorenzConfig) -> None:
-        self._config = config
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(partial(_System, config), snapshots=config.max_snapshots)
+        super().__init__(config, partial(_System, config))
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per solver step.
-
-        Args:
-            parameters: ``sigma``, ``rho``, ``beta``, and the initial ``x``, ``y`` and ``z``.
-            comm: The mpi4py or PETSc communicator to run on, of one rank.
-
-        Raises:
-            SolverFailed: A solve diverged, or a value is not finite.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
-        return self._built.member(partial(self._built.on(comm).snapshot, values))
-
-    def close(self) -> None:
-        """Destroy the TS with its vectors and matrix. Safe to call twice."""
-        self._built.close()
+    def _begin(self, system: "_System", values: dict[str, float]) -> Callable[[int], Snapshot]:
+        return partial(system.snapshot, values)
 
 
 @final
@@ -88,10 +66,12 @@ class _System:
         """That step's state, computed from the one before."""
         if step == 0:
             self._begin(values)
-            self._snapshots = stream(self._ts, lambda state: state.array_r.reshape(3, -1))
+            self._steps = steps(self._ts)
         # A state on its way to infinity is told by the snapshot, not by NumPy.
         with np.errstate(all="ignore"):
-            return next(self._snapshots)._replace(time=step * self._config.dt)
+            number, _, state, effort = next(self._steps)
+        fields = state.array_r.reshape(3, -1)
+        return snapshot(number, step * self._config.dt, state, fields, effort)
 
     def _begin(self, values: Mapping[str, float]) -> None:
         self._values = values

@@ -30,7 +30,7 @@ Source:      Li et al., Fourier Neural Operator, arXiv:2010.08895, section 5.3 (
 On several mpi_ranks each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from math import ceil
 from typing import final
@@ -39,12 +39,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.navier_stokes import NavierStokesConfig
 from solvers.numerics.arakawa import jacobian
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.random_fields import draw
-from solvers.numerics.stencil import Slices, fill, slices_of, spread
+from solvers.numerics.stencil import fill, slices_of, spread
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc, linear_solver, solve, unique_prefix
 from solvers.stepping import Effort, snapshot
 
@@ -65,20 +64,14 @@ Source = Callable[[Row, Column, float], Plane]
 
 
 @final
-class NavierStokes:
+class NavierStokes(PdeSolver["_Flow"]):
     """The solver of ``kind: navier_stokes``.
-
-    Matrix and factorisation are made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time and initial field.
         initial: Given x and y [m], the vorticity at time 0 [1/s], whose mean is taken off; in place
             of the random field, which is the default.
         source: Given x, y [m] and time [s], what to add to f [1/s^2], with mean 0; none by default.
-
-    Attributes:
-        spec: One channel, the vorticity [1/s].
-        max_snapshots: The initial state and one snapshot per interval.
     """
 
     def __init__(
@@ -88,23 +81,10 @@ class NavierStokes:
         initial: Initial | None = None,
         source: Source | None = None,
     ) -> None:
+        super().__init__(config, partial(_Flow, config, source))
         self._config, self._initial = config, initial
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(partial(_Flow, config, source), snapshots=config.max_snapshots)
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per interval.
-
-        Args:
-            parameters: ``viscosity`` [m^2/s], at least 0, ``forcing`` [1/s^2] and ``seed``.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: A solve diverged, the flow is too fast, or a value cannot be used.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, flow: "_Flow", values: dict[str, float]) -> Callable[[int], Snapshot]:
         if values["viscosity"] < 0:
             raise SolverFailed(
                 f"viscosity={values['viscosity']:g} m^2/s: must not be negative; meant for "
@@ -118,15 +98,7 @@ class NavierStokes:
             def initial(x: Row, y: Column) -> Plane:
                 return field(y.ravel(), x.ravel())
 
-        return self._built.member(partial(self._built.on(comm).snapshot, values, initial))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(flow.snapshot, values, initial)
 
 
 @final

@@ -40,7 +40,7 @@ PETSc spreads the grid and exchanges ghosts; the fluxes are NumPy
 and all take the same steps.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import partial
 from math import ceil
 from typing import Literal, final
@@ -49,12 +49,11 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.shallow_water import ShallowWaterConfig
-from solvers.numerics.built_once import BuiltOnce
 from solvers.numerics.hydrostatic import GHOSTS, Sweep, factor_of_velocity
-from solvers.numerics.stencil import Slices, slices_of, spread
+from solvers.numerics.stencil import slices_of, spread
 from solvers.numerics.still_water import Start, X, Y, at_rest
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc
 from solvers.stepping import NO_EFFORT, Effort, snapshot
 
@@ -71,10 +70,8 @@ Source = Callable[[float, X, Y], Rates]
 
 
 @final
-class ShallowWater:
+class ShallowWater(PdeSolver["_Basin"]):
     """The solver of ``kind: shallow_water``.
-
-    Grid and memory are made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time, and which water over which bottom.
@@ -82,10 +79,6 @@ class ShallowWater:
             [m] at time 0, ``(4, y, x)``; by default what the parameters say.
         source: Given time [s], x and y, what to add to the rates of the first three,
             ``(3, y, x)``; none by default.
-
-    Attributes:
-        spec: Four channels: depth, the discharges in x and y, and the bottom, which is given.
-        max_snapshots: The initial state and one snapshot per ``dt``.
     """
 
     def __init__(
@@ -95,34 +88,12 @@ class ShallowWater:
         start: Start | None = None,
         source: Source | None = None,
     ) -> None:
+        super().__init__(config, partial(_Basin, config, source))
         self._config, self._start = config, start
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(partial(_Basin, config, source), snapshots=config.max_snapshots)
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per ``dt``.
-
-        Args:
-            parameters: What ``config.parameters()`` announces, in metres.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: ``dt`` needs too many steps, a value is not finite, a width is not > 0,
-                or a beach starts beyond the wall.
-            ValueError: Wrong parameter names.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, basin: "_Basin", values: dict[str, float]) -> Callable[[int], Snapshot]:
         start = at_rest(self._config, values) if self._start is None else self._start
-        return self._built.member(partial(self._built.on(comm).snapshot, start))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy grid and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(basin.snapshot, start)
 
 
 @final

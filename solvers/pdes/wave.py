@@ -35,7 +35,7 @@ The matrix never changes: parameters enter through the initial state only. On se
 each one yields its own box of the field.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import final
 
@@ -43,10 +43,9 @@ import numpy as np
 from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.config import member_values
 from solvers.configs.wave import WaveConfig
-from solvers.numerics.built_once import BuiltOnce
-from solvers.numerics.stencil import Cells, Slices
+from solvers.numerics.stencil import Cells
+from solvers.pdes.base import PdeSolver
 from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
 from solvers.stepping import Effort, snapshot
 
@@ -59,54 +58,26 @@ State = Callable[
 
 
 @final
-class Wave:
+class Wave(PdeSolver["_Membrane"]):
     """The solver of ``kind: wave``.
-
-    Matrix and factorisation are made at the first member and kept until ``close``.
 
     Args:
         config: Grid, time and material.
         state: Given x and y of the cell centres [m], displacement [m] and velocity [m/s] at
             time 0, ``(2, y, x)``; in place of the bump, which is the default.
-
-    Attributes:
-        spec: Two channels, displacement in metres and velocity in metres per second.
-        max_snapshots: The initial state and one snapshot per solver step.
     """
 
     def __init__(self, config: WaveConfig, *, state: State | None = None) -> None:
-        self._config, self._state = config, state
-        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
-        self._built = BuiltOnce(partial(_Membrane, config), snapshots=config.max_snapshots)
+        super().__init__(config, partial(_Membrane, config))
+        self._state = state
 
-    def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
-        """Yield the initial state, then one snapshot per solver step.
-
-        Args:
-            parameters: ``x``, ``y``, ``width`` and ``height`` of the bump in metres.
-            comm: The mpi4py or PETSc communicator to run on. With several ranks every one of them
-                must call, and each yields its own ``box(comm)``.
-
-        Raises:
-            SolverFailed: The linear solve diverged, a value is not finite, or ``width`` is not > 0.
-            ValueError: Wrong parameter names, or PETSc options that PETSc does not take.
-        """
-        values = member_values(self._config.parameters(), parameters)
+    def _begin(self, membrane: "_Membrane", values: dict[str, float]) -> Callable[[int], Snapshot]:
         if values["width"] <= 0:
             raise SolverFailed(
                 f"width={values['width']:g} m: a bump needs a width > 0, better at least 3 cells "
                 f"({3 * max(self.spec.spacing):g} m)"
             )
-        state = _bump(values) if self._state is None else self._state
-        return self._built.member(partial(self._built.on(comm).snapshot, state))
-
-    def box(self, comm: object) -> Slices:
-        """Where this mpi_rank's part of a snapshot lies in the whole grid ``(y, x)``."""
-        return self._built.on(comm).box
-
-    def close(self) -> None:
-        """Destroy matrix, factorisation and vectors. Safe to call twice."""
-        self._built.close()
+        return partial(membrane.snapshot, _bump(values) if self._state is None else self._state)
 
 
 def _bump(values: Mapping[str, float]) -> State:

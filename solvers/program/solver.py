@@ -44,7 +44,7 @@ from jaxtyping import Float32
 from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
-from solvers.numerics.built_once import Turns
+from solvers.pdes.base import OneMemberAtATime
 from solvers.program.command import find_command, launched_words
 from solvers.program.foreign import PIPE, ForeignProgram
 from solvers.program.leashed import clean_environment
@@ -70,7 +70,7 @@ class Program:
     def __init__(self, config: ProgramConfig) -> None:
         self._config = config
         self._spec = config.spec()
-        self._turns = Turns()
+        self._members = OneMemberAtATime()
         self._running: ForeignProgram | None = None
 
     @property
@@ -104,11 +104,11 @@ class Program:
         self._stop()
         environment = clean_environment(os.environ, starts=launched_words(self._config)[0])
         command = find_command(self._config, environment["PATH"])
-        return self._member(command, values, environment, self._turns.begin())
+        return self._member(command, values, environment, self._members.begin())
 
     def close(self) -> None:
         """End the program. Safe to call twice."""
-        self._turns.begin()
+        self._members.begin()
         self._stop()
 
     def _stop(self) -> None:
@@ -123,7 +123,7 @@ class Program:
         environment: Mapping[str, str],
         turn: int,
     ) -> Iterator[Snapshot]:
-        self._turns.check(turn, step=0)
+        self._members.check(turn, step=0)
         program = self._running = self._start(command, values, environment)
         series = _Series(self._config)
         try:
@@ -131,7 +131,7 @@ class Program:
                 snapshot = series.take(record)
                 if snapshot is not None:
                     yield snapshot
-                    self._turns.check(turn, step=snapshot.step + 1)
+                    self._members.check(turn, step=snapshot.step + 1)
         except StreamRefused as error:
             program.stop()
             kind = SolverKilled if _killed(program, self._config) else SolverFailed
