@@ -12,7 +12,6 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
 from typing import Protocol, TypeVar, cast, final, runtime_checkable
@@ -44,10 +43,10 @@ _UNTHREADED = 8192
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
-    "FieldVector", "Owned", "PETSc", "add_up", "communicator", "field_vector", "fits_float32",
+    "Owned", "PETSc", "add_up", "communicator", "fits_float32",
     "last_line", "linear_solver", "raised_in_callback", "reason_name", "require_finite",
     "require_finite_everywhere", "scoped_options", "self_communicator", "solve", "unique_prefix",
-    "world_communicator",
+    "vector_over", "world_communicator",
 ]  # fmt: skip
 
 _instances = count()
@@ -155,30 +154,14 @@ def scoped_options(prefix: str, options: str) -> Iterator[None]:
         )
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class FieldVector:
-    """A PETSc vector over memory that NumPy sees too, so that a snapshot is one conversion.
+def vector_over(values: Float64[np.ndarray, " *any"], *, comm: object, owned: Owned) -> PETSc.Vec:
+    """A vector with its numbers in ``values``, so that a snapshot of several is one conversion.
 
-    Attributes:
-        vec: The vector, as PETSc has it.
-        values: The same numbers on the grid. Read only: PETSc would not learn of a change.
+    NumPy may read them. Of what it writes PETSc is told with ``stateIncrease``.
     """
-
-    vec: PETSc.Vec
-    values: Float64[np.ndarray, " channel *grid"]
-
-    def set(self, values: Float64[np.ndarray, " *any"]) -> None:
-        """Write all values, in the order of the grid."""
-        self.vec.setArray(values.ravel())  # type: ignore[arg-type]  # the stub's type
-
-
-def field_vector(shape: tuple[int, ...], *, comm: object, owned: Owned) -> FieldVector:
-    """A vector of zeros; ``shape`` is that of this mpi_rank's part of the field."""
-    values = np.zeros(shape)
     vec = owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))  # type: ignore[arg-type]  # the stub's type
-    values.flags.writeable = False
-    return FieldVector(vec, values)
+    vec.stateIncrease()  # in state 0 PETSc takes a norm that it has not computed for a known 0
+    return vec
 
 
 def linear_solver(

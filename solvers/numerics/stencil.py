@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float64, Int
 
 from solvers.petsc import Owned, PETSc, communicator
 
-__all__ = ["Cells", "Slices", "fill", "set_rows", "slices_of", "spread"]
+__all__ = ["Cells", "Slices", "coupled_matrix", "fill", "set_rows", "slices_of", "spread"]
 
 Slices = tuple[slice, ...]
 Index = Int[np.ndarray, "..."]
@@ -86,6 +86,32 @@ def set_rows(
     rows = np.ascontiguousarray(rows, PETSc.IntType)
     matrix.setValuesLocalIJV(starts, columns.ravel(), entries.ravel(), rowmap=rows)  # type: ignore[arg-type]  # the stub's type
     matrix.assemble()
+
+
+def coupled_matrix(
+    da: PETSc.DMDA, row: Index, column: Index, absent: Bool[np.ndarray, "..."], *, owned: Owned
+) -> PETSc.Mat:
+    """A matrix that knows other points than a star's, for ``setValuesCOO``; collective.
+
+    Args:
+        da: The grid, with one unknown a point and ghosts.
+        row: Of the points that each point's equation knows, ``(offset, y, x)``; one that it names
+            twice gets the sum. The point itself is in the middle of the offsets.
+        column: Of the same points.
+        absent: Which of them are left out.
+        owned: Who destroys the PETSc object.
+    """
+    (west, east), (south, _) = da.getGhostRanges()
+    local = (row - south) * (east - west) + (column - west)
+    columns = da.getLGMap().apply(local.ravel().astype(PETSc.IntType))
+    rows = np.tile(np.split(columns, len(row))[len(row) // 2], len(row))
+    columns[absent.ravel()] = -1
+    matrix = owned(PETSc.Mat().create(da.getComm()))
+    size = (len(rows) // len(row), PETSc.DETERMINE)
+    matrix.setSizes((size, size))
+    matrix.setType(PETSc.Mat.Type.AIJ)
+    matrix.setPreallocationCOO(rows, columns)  # type: ignore[arg-type]  # the stub's type
+    return matrix
 
 
 @final

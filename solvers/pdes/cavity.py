@@ -42,15 +42,16 @@ from functools import partial
 from typing import final
 
 import numpy as np
-from jaxtyping import Float32, Float64
+from jaxtyping import Float64
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.cavity import CavityConfig
 from solvers.numerics.newton import iterations_of, newton_solver, solve_newton
-from solvers.numerics.stencil import slices_of, spread
+from solvers.numerics.stencil import coupled_matrix, slices_of, spread
 from solvers.numerics.stream_function import GHOSTS, Flow, StreamFunction, couplings
 from solvers.pdes.base import PdeSolver
-from solvers.petsc import Owned, PETSc, field_vector, require_finite, unique_prefix
+from solvers.petsc import Owned, PETSc, unique_prefix, vector_over
+from solvers.stepping import Effort, snapshot
 
 # Iterations with an old factorisation (a residual and two triangular solves each) that together
 # cost less than a new one.
@@ -61,8 +62,12 @@ _MAX_ITERATIONS = 50
 Plane = Float64[np.ndarray, " y x"]
 Row = Float64[np.ndarray, " 1 x"]
 Column = Float64[np.ndarray, " y 1"]
-Source = Callable[[Row, Column, float], Plane]
-Initial = Callable[[Row, Column], Plane]
+Source = Callable[[Row, Column, float], Plane | float]
+Initial = Callable[[Row, Column], Plane | float]
+
+
+def _nothing(x: Row, y: Column, time: float = 0.0) -> float:
+    return 0.0
 
 
 @final
@@ -77,7 +82,7 @@ class Cavity(PdeSolver["_Flow"]):
     """
 
     def __init__(
-        self, config: CavityConfig, *, source: Source | None = None, initial: Initial | None = None
+        self, config: CavityConfig, *, source: Source = _nothing, initial: Initial = _nothing
     ) -> None:
         super().__init__(config, partial(_Flow, config, source, initial))
 
@@ -98,12 +103,12 @@ class _Flow:
     def __init__(
         self,
         config: CavityConfig,
-        source: Source | None,
-        initial: Initial | None,
+        source: Source,
+        initial: Initial,
         comm: object,
         owned: Owned,
     ) -> None:
-        self._config, self._source, self._initial, self._owned = config, source, initial, owned
+        self._config, self._source, self._initial = config, source, initial
         (self._ny, self._nx), self._width = config.grid, config.length[1]
         self._hy, self._hx = (h / self._width for h in config.spec().spacing)
         self._iterations = 0  # of the linear solver, in the newest step
@@ -116,15 +121,15 @@ class _Flow:
             spacing=(self._hy, self._hx),
             at_walls=(south == 0, north == self._ny, west == 0, east == self._nx),
         )
-        self._local_vec = owned(
-            PETSc.Vec().createWithArray(self._local.psi.reshape(-1), comm=PETSc.COMM_SELF)  # type: ignore[arg-type]  # the stub's type
-        )
+        self._local_vec = vector_over(self._local.psi, comm=PETSc.COMM_SELF, owned=owned)
         self._now, self._before, self._guess = (
-            field_vector((1, *self._shape), comm=comm, owned=owned) for _ in range(3)
+            vector_over(psi, comm=comm, owned=owned) for psi in np.zeros((3, *self._shape))
         )
         self._vorticity: Plane = np.zeros(self._shape)
+        self._fields = np.zeros((3, *self._shape))  # what is streamed
+        self._shown = vector_over(self._fields, comm=comm, owned=owned)
         self._snes = newton_solver(
-            self._matrix(),
+            coupled_matrix(self._da, *couplings(self.box, config.grid), owned=owned),
             self._residual,
             self._jacobian,
             max_it=_MAX_ITERATIONS,
@@ -132,24 +137,6 @@ class _Flow:
             options=config.petsc_options,
             owned=owned,
         )
-
-    def _matrix(self) -> PETSc.Mat:
-        """Thirteen entries a row. A column on a wall is left out, one beyond it is the mirrored."""
-        row, column, on_wall = couplings(self.box, self._config.grid)
-        (west, east), (south, _) = self._da.getGhostRanges()
-        local = (row - south) * (east - west) + (column - west)
-        mapping = self._da.getLGMap()
-        columns = mapping.apply(local.ravel().astype(PETSc.IntType))
-        columns[on_wall.ravel()] = -1
-        j, i = np.mgrid[self.box]
-        own = (j - south) * (east - west) + (i - west)
-        rows = np.tile(mapping.apply(own.ravel().astype(PETSc.IntType)), len(row))
-        matrix = self._owned(PETSc.Mat().create(self._da.getComm()))
-        size = (int(np.prod(self._shape)), PETSc.DETERMINE)
-        matrix.setSizes((size, size))
-        matrix.setType(PETSc.Mat.Type.AIJ)
-        matrix.setPreallocationCOO(rows, columns)  # type: ignore[arg-type]  # the stub's type
-        return matrix
 
     def snapshot(self, values: Mapping[str, float], step: int) -> Snapshot:
         """This mpi_rank's box of that step's state, computed from the one before."""
@@ -162,7 +149,11 @@ class _Flow:
             self._first_step(time)
         else:
             self._next_step(step, time)
-        return Snapshot(step, time, self._fields(step, time), self._iterations)
+        speed, (u, v) = self._speed, self._velocity
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._fields[:] = speed * u, speed * v, speed / self._width * self._vorticity
+        self._shown.stateIncrease()  # NumPy has written
+        return snapshot(step, time, self._shown, self._fields, Effort(self._iterations))
 
     def _start(self, values: Mapping[str, float]) -> None:
         """Set the parameters and the initial state of a member."""
@@ -176,11 +167,10 @@ class _Flow:
             self._profile = 16 * self._x[0] ** 2 * (1 - self._x[0]) ** 2
         self._lid = self._profile if unsteady else 0.0 * self._profile
         psi = np.zeros(self._shape)
-        if self._initial is not None:
-            psi += self._initial(self._x * self._width, self._y * self._width)
+        psi += self._initial(self._x * self._width, self._y * self._width)
         psi /= self._speed * self._width
         for state in (self._now, self._before):
-            state.set(psi)
+            state.setArray(psi.ravel())  # type: ignore[arg-type]  # the stub's type
         self._derive()
         self._rebuild, self._keep = True, unsteady
 
@@ -199,7 +189,7 @@ class _Flow:
             self._right = self._rate * self._vorticity + self._sources(share * time)
             self._solve_in_time(1, time)
             self._derive()
-        self._now.vec.axpby(0.5, 0.5, self._guess.vec)
+        self._now.axpby(0.5, 0.5, self._guess)
         self._derive()
         self._vorticity_before = before
 
@@ -211,33 +201,22 @@ class _Flow:
         self._solve_in_time(step, time)
         self._derive()
 
-    def _fields(self, step: int, time: float) -> Float32[np.ndarray, " channel y x"]:
-        """This mpi_rank's box of the newest state, as an array that is the receiver's."""
-        speed = self._speed
-        with np.errstate(over="ignore", invalid="ignore"):
-            u, v, vorticity = *self._velocity, self._vorticity
-            values = np.stack([speed * u, speed * v, speed / self._width * vorticity])
-        require_finite(values, step=step, time=time)
-        return values.astype(np.float32)
-
     def _sources(self, time: float) -> Plane | float:
-        if self._source is None:
-            return 0.0
         source = self._source(self._x * self._width, self._y * self._width, time)
         return (self._width / self._speed) ** 2 * source
 
     def _advance(self) -> None:
         """Make room for a new state, whose first guess is extrapolated from the last two."""
         self._now, self._before = self._before, self._now
-        self._now.vec.axpby(2.0, -1.0, self._before.vec)
+        self._now.axpby(2.0, -1.0, self._before)
 
     def _solve_in_time(self, step: int, time: float) -> None:
         """Newton's method with an old factorisation, and with a new one an iteration if need be."""
-        self._now.vec.copy(self._guess.vec)
+        self._now.copy(self._guess)
         try:
             iterations = self._newton(step, time)
         except SolverFailed:
-            self._guess.vec.copy(self._now.vec)
+            self._guess.copy(self._now)
             self._keep = False
             try:
                 iterations = self._newton(step, time)
@@ -248,14 +227,14 @@ class _Flow:
     def _newton(self, step: int, time: float) -> int:
         """How many iterations it took; its linear ones count even if it fails."""
         try:
-            return solve_newton(self._snes, self._now.vec, step=step, time=time)
+            return solve_newton(self._snes, self._now, step=step, time=time)
         finally:
             self._iterations += iterations_of(self._snes)
 
     def _derive(self) -> None:
         """Velocity and vorticity of the newest state; those of the last step's are kept."""
         self._vorticity_before = self._vorticity
-        u, v, vorticity = self._flow_of(self._now.vec)
+        u, v, vorticity = self._flow_of(self._now)
         self._velocity = (u[:, 1:-1], v[1:-1])
         self._vorticity = vorticity[1:-1, 1:-1].copy()
 

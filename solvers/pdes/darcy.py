@@ -44,7 +44,7 @@ from solvers.configs.darcy import DarcyConfig
 from solvers.numerics.random_fields import draw
 from solvers.numerics.stencil import fill, slices_of, spread
 from solvers.pdes.base import PdeSolver
-from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
+from solvers.petsc import Owned, PETSc, linear_solver, solve, unique_prefix, vector_over
 from solvers.stepping import Effort, snapshot
 
 __all__ = ["Darcy"]
@@ -115,7 +115,7 @@ class _Medium:
         # Both in one piece of memory, so that a snapshot is one conversion.
         self._fields = np.zeros((2, north - south, east - west))
         self._pressure, self._coefficient, self._rhs = (
-            owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
+            vector_over(values, comm=comm, owned=owned)
             for values in (*self._fields, np.zeros_like(self._fields[0]))
         )
         self._fill(np.ones((top - bottom, right - left)))

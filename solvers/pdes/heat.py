@@ -51,7 +51,7 @@ from solvers.base import Snapshot, SolverFailed
 from solvers.configs.heat import WALLS, HeatConfig
 from solvers.numerics.stencil import Cells
 from solvers.pdes.base import PdeSolver
-from solvers.petsc import Owned, field_vector, linear_solver, solve, unique_prefix
+from solvers.petsc import Owned, linear_solver, solve, unique_prefix, vector_over
 from solvers.stepping import Effort, snapshot
 
 # BDF2 reads u' = (3 u_new - 4 u + u_old) / (2 dt): divided by 3/2, the matrix is I + 2/3 dt L.
@@ -106,7 +106,8 @@ class _Body:
             factorise=len(config.grid) < 3,
         )
         self._now, self._before, self._spare, self._rhs, self._given = (
-            field_vector((1, *self._cells.shape), comm=comm, owned=owned) for _ in range(5)
+            vector_over(values, comm=comm, owned=owned)
+            for values in np.zeros((5, *self._cells.shape))
         )
         self._source: Float64[np.ndarray, " 1 *grid"] | None = None
 
@@ -119,10 +120,10 @@ class _Body:
             iterations = self._first_step(time)
         else:
             iterations = self._next_step(step, time)
-        fields = self._now.values
+        fields = self._now.array_r.reshape(1, *self._cells.shape)
         if self._source is not None:
             fields = np.concatenate([fields, self._source])
-        return snapshot(step, time, self._now.vec, fields, Effort(iterations))
+        return snapshot(step, time, self._now, fields, Effort(iterations))
 
     def _start(self, values: Mapping[str, float]) -> int:
         """Set walls, source and initial state of a member, which takes no iterations."""
@@ -136,10 +137,10 @@ class _Body:
         initial = np.full(self._cells.shape, values["initial"])
         if self._perturbation is not None:
             initial += self._perturbation(*centres)
-        self._given.set(given)
+        self._given.setArray(given.ravel())  # type: ignore[arg-type]  # the stub's type
         # All three, because an iterative solver starts from what the last member left in them.
         for state in (self._now, self._before, self._spare):
-            state.set(initial)
+            state.setArray(initial.ravel())  # type: ignore[arg-type]  # the stub's type
         return 0
 
     def _walls(self, values: Mapping[str, float]) -> Float64[np.ndarray, " *grid"]:
@@ -158,12 +159,12 @@ class _Body:
         Returns:
             Iterations of the linear solver.
         """
-        rhs, given = self._rhs.vec, self._given.vec
-        rhs.waxpy(1.0, self._now.vec, given)
-        iterations = solve(self._ksp, rhs, self._before.vec, step=1, time=time)
-        rhs.waxpy(1.0, self._before.vec, given)
-        iterations += solve(self._ksp, rhs, self._spare.vec, step=1, time=time)
-        self._spare.vec.axpby(0.5, 0.5, self._before.vec)
+        rhs, given = self._rhs, self._given
+        rhs.waxpy(1.0, self._now, given)
+        iterations = solve(self._ksp, rhs, self._before, step=1, time=time)
+        rhs.waxpy(1.0, self._before, given)
+        iterations += solve(self._ksp, rhs, self._spare, step=1, time=time)
+        self._spare.axpby(0.5, 0.5, self._before)
         self._now, self._before, self._spare = self._spare, self._now, self._before
         return iterations
 
@@ -173,9 +174,9 @@ class _Body:
         Returns:
             Iterations of the linear solver.
         """
-        rhs, solution = self._rhs.vec, self._before.vec
-        solution.axpby(4 / 3, -1 / 3, self._now.vec)
-        rhs.waxpy(1.0, solution, self._given.vec)
+        rhs, solution = self._rhs, self._before
+        solution.axpby(4 / 3, -1 / 3, self._now)
+        rhs.waxpy(1.0, solution, self._given)
         iterations = solve(self._ksp, rhs, solution, step=step, time=time)
         self._now, self._before = self._before, self._now
         return iterations

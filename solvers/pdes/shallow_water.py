@@ -54,7 +54,7 @@ from solvers.numerics.hydrostatic import GHOSTS, Sweep, factor_of_velocity
 from solvers.numerics.stencil import slices_of, spread
 from solvers.numerics.still_water import Start, X, Y, at_rest
 from solvers.pdes.base import PdeSolver
-from solvers.petsc import Owned, PETSc
+from solvers.petsc import Owned, PETSc, vector_over
 from solvers.stepping import NO_EFFORT, Effort, snapshot
 
 __all__ = ["ShallowWater"]
@@ -106,7 +106,7 @@ class _Basin:
     def __init__(
         self, config: ShallowWaterConfig, source: Source | None, comm: object, owned: Owned
     ) -> None:
-        self._config, self._source, self._owned = config, source, owned
+        self._config, self._source = config, source
         self._hy, self._hx = config.spec().spacing
         ny, nx = config.grid
         ends: Literal["periodic", "ghosted"] = (
@@ -120,9 +120,9 @@ class _Basin:
         walled = config.boundary == "walls"
         self._west, self._east = walled and west == 0, walled and east == nx
         self._south, self._north = walled and south == 0, walled and north == ny
-        self._allocate((north - south, east - west))
+        self._allocate((north - south, east - west), owned)
 
-    def _allocate(self, shape: tuple[int, int]) -> None:
+    def _allocate(self, shape: tuple[int, int], owned: Owned) -> None:
         self._fields = np.zeros((4, *shape))  # depth, discharges, bottom: what is streamed
         self._stage, self._first, self._second = np.zeros((3, 3, *shape))
         ghosted = (shape[0] + 2 * GHOSTS, shape[1] + 2 * GHOSTS)
@@ -130,19 +130,15 @@ class _Basin:
         self._near = np.zeros((5, *ghosted))
         self._factor, self._scratch = np.zeros((2, *ghosted))
         self._fastest = np.zeros(2)
-        comm = self._da.comm
-        self._whole, self._waves = (self._over(a, comm) for a in (self._fields, self._fastest))
-        self._of_fields = [self._over(plane, comm) for plane in self._fields]
-        self._of_stage = [self._over(plane, comm) for plane in self._stage]
-        self._of_near = [self._over(plane, PETSc.COMM_SELF) for plane in self._near]
+        over = partial(vector_over, comm=self._da.comm, owned=owned)
+        self._whole, self._waves = over(self._fields), over(self._fastest)
+        self._of_fields, self._of_stage = ([*map(over, a)] for a in (self._fields, self._stage))
+        self._of_near = [*map(partial(over, comm=PETSc.COMM_SELF), self._near)]
         self._waves.setBlockSize(2)
         self._sweeps = [
             Sweep(axis=axis, shape=shape, spacing=spacing, gravity=self._config.gravity)
             for axis, spacing in ((1, self._hx), (0, self._hy))
         ]
-
-    def _over(self, array: Float64[np.ndarray, " *any"], comm: PETSc.Comm) -> PETSc.Vec:
-        return self._owned(PETSc.Vec().createWithArray(array.reshape(-1), comm=comm))  # type: ignore[arg-type]  # the stub's type
 
     def snapshot(self, start: Start, step: int) -> Snapshot:
         """This mpi_rank's box of that step's state, computed from the one before."""

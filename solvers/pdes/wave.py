@@ -46,7 +46,7 @@ from solvers.base import Snapshot, SolverFailed
 from solvers.configs.wave import WaveConfig
 from solvers.numerics.stencil import Cells
 from solvers.pdes.base import PdeSolver
-from solvers.petsc import Owned, PETSc, communicator, linear_solver, solve, unique_prefix
+from solvers.petsc import Owned, linear_solver, solve, unique_prefix, vector_over
 from solvers.stepping import Effort, snapshot
 
 __all__ = ["Wave"]
@@ -120,7 +120,7 @@ class _Membrane:
         self._fields = np.zeros((2, *self._cells.shape))
         # Beside u and v: D u, and q with D q = v.
         self._displacement, self._velocity, self._image, self._push, self._rhs = (
-            owned(PETSc.Vec().createWithArray(values.reshape(-1), comm=communicator(comm)))
+            vector_over(values, comm=comm, owned=owned)
             for values in (*self._fields, *np.zeros((3, *self._cells.shape)))
         )
 
