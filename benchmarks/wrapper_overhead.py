@@ -73,8 +73,8 @@ def begun(solver: Any, values: dict[str, float]) -> Any:  # noqa: ANN401
 def bare_heat(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     """BDF2 with one KSP; two solves make the first step."""
     plate = begun(solver, values)
-    ksp, rhs, walls = plate._ksp, plate._rhs.vec, plate._given.vec
-    new, old, start = plate._spare.vec, plate._now.vec, plate._before.vec
+    ksp, rhs, walls = plate._ksp, plate._rhs, plate._given
+    new, old, start = plate._spare, plate._now, plate._before
 
     def steps() -> Channel:
         now, before = new, old
@@ -148,8 +148,8 @@ def bare_cavity(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
     snes, rate, quick = flow._snes, flow._rate, sys.modules[type(flow).__module__]._QUICK
 
     def solve() -> None:
-        flow._now.vec.copy(flow._guess.vec)
-        snes.solve(None, flow._now.vec)
+        flow._now.copy(flow._guess)
+        snes.solve(None, flow._now)
         flow._rebuild = snes.getIterationNumber() > quick
         flow._derive()
 
@@ -158,13 +158,13 @@ def bare_cavity(solver: Any, values: dict[str, float]) -> Steps:  # noqa: ANN401
         for _ in range(2):
             flow._right = rate * flow._vorticity
             solve()
-        flow._now.vec.axpby(0.5, 0.5, flow._guess.vec)
+        flow._now.axpby(0.5, 0.5, flow._guess)
         flow._derive()
         flow._vorticity_before = before
         for _ in range(solver.max_snapshots - 2):
             flow._right = rate * ((4 * flow._vorticity - flow._vorticity_before) / 3)
             flow._now, flow._before = flow._before, flow._now
-            flow._now.vec.axpby(2.0, -1.0, flow._before.vec)
+            flow._now.axpby(2.0, -1.0, flow._before)
             solve()
         return np.ravel(flow._vorticity)
 
