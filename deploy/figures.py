@@ -36,7 +36,17 @@ def number(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     if math.isinf(value):
         return INFINITE
-    return f"{_plain(value)} {unit}" if unit not in ("", "1") else _plain(value)
+    return f"{_plain(value)} {shown(unit)}".rstrip()
+
+
+def shown(unit: str) -> str:
+    """The unit as it is printed: a quantity without dimension has none."""
+    return "" if unit == "1" else unit
+
+
+def labelled(name: str, unit: str) -> str:
+    """A quantity as the label of an axis or a column: ``depth / m``."""
+    return f"{name} / {shown(unit)}" if shown(unit) else name
 
 
 def _plain(value: float) -> str:

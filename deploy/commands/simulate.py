@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
+from deploy import figures
 from deploy.cluster import machine
 from deploy.speaking import counted, say
 from pipeline.errors import ConfigError, StudyFailed
@@ -140,10 +141,7 @@ def _row(snapshot: Snapshot, seconds: float) -> _Row:
 
 
 def _parameter_lines(announced: Sequence[Parameter], values: Mapping[str, float]) -> Iterator[str]:
-    rows = [
-        (one.name, f"{values[one.name]:.6g}", "" if one.unit == "1" else one.unit)
-        for one in announced
-    ]
+    rows = [(one.name, f"{values[one.name]:.6g}", figures.shown(one.unit)) for one in announced]
     lines = _aligned([("parameter", "value", "unit"), *rows])
     whats = ("what it is", *(one.description for one in announced))
     yield from (f"{line}  {what}" for line, what in zip(lines, whats, strict=True))
@@ -152,7 +150,7 @@ def _parameter_lines(announced: Sequence[Parameter], values: Mapping[str, float]
 
 def _in_one_line(announced: Sequence[Parameter], values: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{one.name} = {values[one.name]:.4g}" + (f" {one.unit}" if one.unit != "1" else "")
+        f"{one.name} = {values[one.name]:.4g} {figures.shown(one.unit)}".rstrip()
         for one in announced
     )
 
@@ -162,7 +160,7 @@ def _course_lines(study: StudyConfig, rows: Sequence[_Row]) -> Iterator[str]:
     solved = any(row.iterations or row.refused for row in rows)
     header = ["step", "time / s", "seconds", *(("iterations", "refused") if solved else ())]
     for name, unit in zip(spec.names, spec.units, strict=True):
-        header += [f"{name} min", "mean", f"max / {unit}" if unit != "1" else "max"]
+        header += [f"{name} min", "mean", figures.labelled("max", unit)]
     shown = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), TABLE_ROWS)).round().astype(int))
     table: list[Sequence[str]] = [header]
     start = 0

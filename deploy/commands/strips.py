@@ -26,6 +26,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from deploy import figures
 from solvers.base import FieldSpec, Snapshot
 
 FRAMES, FILM_FRAMES, ROWS, MAX_PIXELS = 6, 60, 400, 512
@@ -134,8 +135,7 @@ def write_film(member: Member, path: Path) -> None:
 
 
 def _label(spec: FieldSpec, channel: int) -> str:
-    unit = spec.units[channel]
-    return f"{spec.names[channel]} / {unit}" if unit not in ("", "1") else spec.names[channel]
+    return figures.labelled(spec.names[channel], spec.units[channel])
 
 
 def _when(snapshot: Snapshot) -> str:

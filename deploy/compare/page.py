@@ -36,8 +36,8 @@ def columns(outcomes: Sequence[Outcome]) -> list[Column]:
         return figures.count(round(value))
 
     def field(index: int, one: FieldError) -> Column:
-        unit = "" if one.unit == "1" else f" / {one.unit}"
-        return f"{one.name}{unit}", lambda each: each.fields[index].rmse, figures.number
+        name = figures.labelled(one.name, one.unit)
+        return name, lambda each: each.fields[index].rmse, figures.number
 
     steps = common_steps(outcomes)
     return [

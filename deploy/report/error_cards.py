@@ -54,9 +54,10 @@ def _row(kind: str, errors: Errors) -> tuple[str, ...]:
 
 
 def _regions(run: RunFiles, kind: str) -> Card:
-    drawings = [error_plots.regions(run.regions)]
+    has_plane = len(run.regions) > 1 and run.regions[0].effect is not None
+    drawings = [error_plots.regions(run.regions, columns=2 if has_plane else 4)]
     more = ""
-    if len(run.regions) > 1 and run.regions[0].effect is not None:
+    if has_plane:
         first, second = run.regions[:2]
         errors = mean_errors(run.members.shown)
         at = [m for m, error in errors.items() if math.isfinite(error) and m in run.parameters]

@@ -20,7 +20,6 @@ from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf
 
 MAX_PARAMETERS = 6
-COLUMNS = 2
 ERROR_COLOURS = "YlOrRd"
 CURVE_COLOURS = (ORANGE, BLUE)
 
@@ -50,18 +49,19 @@ def spread(errors: Mapping[str, Sequence[float]]) -> Markup:
         return markup(figure, "error of the validation members, sorted")
 
 
-def regions(found: Sequence[ErrorsOf]) -> Markup:
+def regions(found: Sequence[ErrorsOf], *, columns: int) -> Markup:
     """Mean and largest error in each range of each parameter, the strongest effect first."""
     shown = found[:MAX_PARAMETERS]
-    rows = -(-len(shown) // COLUMNS)
+    columns = max(2, min(columns, len(shown)))
+    rows = -(-len(shown) // columns)
     with style("regions"):
-        figure = Figure(figsize=(2.6 * COLUMNS + 0.4, 1.75 * rows + 0.4), layout="constrained")
-        grid = figure.subplots(rows, COLUMNS, squeeze=False, sharey=True).reshape(-1)
+        figure = Figure(figsize=(2.6 * columns + 0.4, 1.75 * rows + 0.4), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True).reshape(-1)
         for axes, one in zip(grid, shown, strict=False):
             _ranges(axes, one)
         for axes in grid[len(shown) :]:
             axes.set_visible(False)
-        for axes in grid[::COLUMNS]:
+        for axes in grid[::columns]:
             axes.set_ylabel("error / %")
         handles, labels = grid[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=2)
@@ -83,7 +83,7 @@ def _ranges(axes: Axes, one: ErrorsOf) -> None:
     axes.tick_params(axis="x", labelsize=8)
     axes.set_ylim(bottom=0.0)
     effect = "" if one.effect is None else f": effect {figures.percent(round(one.effect, 2))}"
-    axes.set_title(f"{_named(one)}{effect}")
+    axes.set_title(f"{figures.labelled(one.name, one.unit)}{effect}")
 
 
 def plane(
@@ -111,8 +111,8 @@ def plane(
             if not np.allclose(np.diff(edges), edges[1] - edges[0]):
                 axes.set(**{f"{axis}scale": "log"})
             axes.set(**{f"{axis}lim": (edges[0], edges[-1])})
-        axes.set_xlabel(_named(first))
-        axes.set_ylabel(_named(second))
+        axes.set_xlabel(figures.labelled(first.name, first.unit))
+        axes.set_ylabel(figures.labelled(second.name, second.unit))
         bar = figure.colorbar(ScalarMappable(scale, ERROR_COLOURS), ax=axes, aspect=28,
                               label="error / % of std")  # fmt: skip
         bar.outline.set_visible(False)
@@ -157,10 +157,6 @@ def _scale(values: np.ndarray) -> Normalize:
 
 def _edges(one: ErrorsOf) -> np.ndarray:
     return np.array([one.ranges[0].low, *(each.high for each in one.ranges)])
-
-
-def _named(one: ErrorsOf) -> str:
-    return one.name if one.unit in ("", "1") else f"{one.name} / {one.unit}"
 
 
 def _short(value: float) -> str:

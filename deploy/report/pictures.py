@@ -27,16 +27,17 @@ def fields(shown: Sequence[Picture], channel: int, channels: Channels) -> Markup
     """Truth, prediction and error of the shown members, for one channel."""
     name = channels.names[channel] if channels.names else f"channel {channel}"
     unit = channels.units[channel] if channels.units else ""
-    titled = f"{name} / {unit}" if unit not in ("", "1") else name
     with style(f"pictures-{channel}"):
         if shown[0].truth.ndim == 2:
-            figure = _curves(shown, channel, channels, titled)
+            figure = _curves(shown, channel, channels, figures.labelled(name, unit))
         else:
-            figure = _images(shown, channel, channels, titled)
+            figure = _images(shown, channel, channels, name, unit)
         return markup(figure, f"truth, prediction and error of {name} for validation members")
 
 
-def _images(shown: Sequence[Picture], channel: int, channels: Channels, titled: str) -> Figure:
+def _images(
+    shown: Sequence[Picture], channel: int, channels: Channels, name: str, unit: str
+) -> Figure:
     truth = [_plane(one.truth[channel]) for one in shown]
     prediction = [_plane(one.prediction[channel]) for one in shown]
     low, high = _ends([*truth, *prediction])
@@ -63,8 +64,8 @@ def _images(shown: Sequence[Picture], channel: int, channels: Channels, titled: 
     for axes in grid[:, 0]:
         axes.set_ylabel("y / m" if channels.spacing else "y / grid points")
     for columns, scale, colours, label in (
-        (grid[:, :2], field_scale, FIELD_COLOURS, titled),
-        (grid[:, 2], error_scale, ERROR_COLOURS, f"error / {titled.partition(' / ')[2]}"),
+        (grid[:, :2], field_scale, FIELD_COLOURS, figures.labelled(name, unit)),
+        (grid[:, 2], error_scale, ERROR_COLOURS, figures.labelled("error", unit)),
     ):
         bar = figure.colorbar(
             ScalarMappable(scale, colours), ax=columns, location="bottom", aspect=34, label=label
@@ -138,4 +139,4 @@ def _curves(shown: Sequence[Picture], channel: int, channels: Channels, titled: 
 
 def _caption(one: Picture) -> str:
     place = f"{one.place}: " if one.place else ""
-    return f"{place}member {one.member}, t = {figures.number(one.time, 's')}"
+    return f"{place}member {one.member} at {figures.number(one.time, 's')}"

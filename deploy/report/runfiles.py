@@ -281,7 +281,7 @@ def _pictures(folder: Path, errors: dict[int, float]) -> tuple[Picture, ...]:
         named = {}
     pictures = []
     for member in dict.fromkeys(reversed(named.values())) if named else kept:
-        place = " and ".join(name for name in reversed(named) if named[name] == member)
+        place = ", ".join(name for name in reversed(named) if named[name] == member)
         mine = np.flatnonzero(members == member)
         row = int(mine[np.argmax(times[mine])])
         pictures.append(

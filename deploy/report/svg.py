@@ -18,6 +18,7 @@ BLUE, ORANGE, GREEN, PURPLE = "#4285f4", "#f2842b", "#2ba672", "#9a63e8"
 # Not meant to be seen: each is replaced by a colour that the page sets.
 INK, _FAINT = "#010203", "#040506"
 _PAGE_COLOURS = {INK: "currentColor", _FAINT: "var(--line)"}
+_WIDEST = 115.0  # pixels of the page for an inch of the figure: a page is no poster
 
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
@@ -57,11 +58,13 @@ def style(name: str) -> Iterator[None]:
 
 
 def markup(figure: Figure, label: str) -> Markup:
-    """One ``<svg>`` element that scales with its place and says what it shows."""
+    """One ``<svg>`` element that says what it shows and scales with its place, but to no giant."""
     text = io.StringIO()
     figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
     for placeholder, colour in _PAGE_COLOURS.items():
         svg = svg.replace(placeholder, colour)
-    return Markup(svg.replace("<svg", f'<svg role="img" aria-label="{escape(label)}"', 1))
+    widest = round(_WIDEST * figure.get_figwidth())
+    attributes = f'role="img" aria-label="{escape(label)}" style="max-width: {widest}px"'
+    return Markup(svg.replace("<svg", f"<svg {attributes}", 1))

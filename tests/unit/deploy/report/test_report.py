@@ -310,7 +310,7 @@ def test_one_validation_member_is_shown_once(tmp_run: Path) -> None:
         rows = arrays["members"] == MEMBERS + 2
         np.savez(path, **{name: array[rows] for name, array in arrays.items()})
     shown = runfiles.read(out).pictures
-    assert [(one.place, one.member) for one in shown] == [("best and median and worst", 37)]
+    assert [(one.place, one.member) for one in shown] == [("best, median, worst", 37)]
     report(out)
 
 
@@ -441,4 +441,4 @@ def test_errors_that_differ_much_and_log_ranges_are_drawn() -> None:
     drawing = error_plots.plane(one, other, at, [0.01, 0.5])
     assert "nu / m^2/s" in drawing
     assert "re&lt;1&gt;" in drawing
-    assert "re&lt;1&gt;: effect 50 %" in error_plots.regions([one, other] * 4)
+    assert "re&lt;1&gt;: effect 50 %" in error_plots.regions([one, other] * 4, columns=2)
