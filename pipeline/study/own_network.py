@@ -4,8 +4,6 @@
 2. Without torch, as on a login node, nothing can be said of the network, and nothing is.
 """
 
-import json
-import pickle
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -24,33 +22,32 @@ def network_problems(config: TrainerConfig, problem: Problem) -> list[str]:
     if not isinstance(config.model, OwnModelConfig) or find_spec("torch") is None:
         return []
     try:
-        said = ask_apart(
+        ask_apart(
             "pipeline.study.own_network",
-            pickle.dumps((config, problem)),
+            (config, problem),
             what=f"trainer.model: {config.model.class_name} of {config.model.path}",
             limit=LIMIT_SECONDS,
             remedy="Make it smaller, or leave long work out of the file",
         )
     except Unusable as error:
         return error.problems
-    return list(json.loads(said))
+    return []
 
 
-def _try_out(question: bytes) -> bytes:
-    """The problems of a network on two samples."""
+def _try_out(question: tuple[TrainerConfig, Problem]) -> None:
+    """Build a network and its task once, and train them on two samples."""
     from trainers.tasks.trial import try_out
 
-    config, problem = pickle.loads(question)
-    problems = []
+    config, problem = question
+    assert isinstance(config.model, OwnModelConfig)
     try:
         try_out(config, problem)
-    except Exception as error:  # noqa: BLE001 - theirs may raise anything
+    except Exception as error:
         line = str(error)
         if not line.startswith("trainer."):
             what, _ = user_part(error, Path(config.model.path))
             line = f"trainer.model: {config.model.class_name} cannot be trained: {what}. Correct it"
-        problems = [line]
-    return json.dumps(problems).encode()
+        raise Unusable([line]) from error
 
 
 if __name__ == "__main__":

@@ -18,30 +18,6 @@ from solvers.own.load import Unusable, load_class, make
 LIMIT_SECONDS = 120.0
 
 
-def announce(file: Path, name: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the class says of itself with these settings: ``Announced``, as plain data.
-
-    Args:
-        file: Absolute.
-        name: Of the class.
-        settings: Arguments of its ``__init__``, as YAML has them.
-
-    Raises:
-        Unusable: With everything that is wrong with the file, the class or the settings.
-    """
-    said = ask_apart(
-        "solvers.own.announce",
-        json.dumps([str(file), name, dict(settings)], default=str).encode(),
-        what=f"solver.path={file}: {name}",
-        limit=LIMIT_SECONDS,
-        remedy="Leave long work to run()",
-    )
-    found = json.loads(said)
-    if "problems" in found:
-        raise Unusable(found["problems"])
-    return dict(found["announced"])
-
-
 def with_announcement(section: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The section of a study with an absolute path, and with what the class announces.
 
@@ -66,28 +42,31 @@ def with_announcement(section: Mapping[str, Any], folder: Path) -> dict[str, Any
         )
         raise Unusable([line])
     settings = {key: value for key, value in section.items() if key not in OWN_KEYS}
+    settings = json.loads(json.dumps(settings, default=str))  # as they lie in a run directory
+    announced = ask_apart(
+        "solvers.own.announce",
+        (file, name, settings),
+        what=f"solver.path={file}: {name}",
+        limit=LIMIT_SECONDS,
+        remedy="Leave long work to run()",
+    )
     return {
         "kind": "own",
         "path": str(file),
         "class": name,
         **settings,
-        "announced": announce(file, name, settings),
+        "announced": announced,
     }
 
 
 def ask(file: Path, name: str, settings: Mapping[str, Any]) -> Announced:
-    """Like ``announce``, but in this process."""
+    """What a class says of itself with these settings, asked in this process.
+
+    Raises:
+        Unusable: With everything that is wrong with the file, the class or the settings.
+    """
     return announced(make(load_class(file, name), settings, file), settings, file)
 
 
-def _announce(question: bytes) -> bytes:
-    path, name, settings = json.loads(question)
-    try:
-        found: dict[str, Any] = {"announced": ask(Path(path), name, settings).model_dump()}
-    except Unusable as error:
-        found = {"problems": error.problems}
-    return json.dumps(found).encode()
-
-
 if __name__ == "__main__":
-    answer(_announce)
+    answer(lambda question: ask(*question).model_dump())

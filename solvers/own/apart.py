@@ -8,11 +8,13 @@
 import contextlib
 import logging
 import os
+import pickle
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from solvers.own.load import Unusable
 
@@ -22,24 +24,24 @@ PROGRESS_SECONDS = 5.0
 _SHOWN_LINES = 5
 
 
-def ask_apart(module: str, question: bytes, *, what: str, limit: float, remedy: str) -> bytes:
+def ask_apart(module: str, question: object, *, what: str, limit: float, remedy: str) -> Any:  # noqa: ANN401 - the module's
     """What a module of ours answers, run as a program that calls ``answer``.
 
     Args:
         module: Its full name.
-        question: For it.
+        question: Its question, which is pickled, as the answer is.
         what: Which file it runs, for messages.
         limit: Longest time [s].
         remedy: What to do where it takes longer.
 
     Raises:
-        Unusable: It took too long, or ended without an answer.
+        Unusable: It said so, took too long, or ended without an answer.
     """
     root = str(Path(__file__).resolve().parents[2])
     paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory(prefix="headrace-apart-") as folder:
         asked, answered, output = (Path(folder) / name for name in ("asked", "answered", "output"))
-        asked.write_bytes(question)
+        asked.write_bytes(pickle.dumps(question))
         # Into a file: what the user's file leaves running would hold a pipe open.
         with output.open("wb") as printed:
             process = subprocess.Popen(
@@ -53,17 +55,25 @@ def ask_apart(module: str, question: bytes, *, what: str, limit: float, remedy: 
         if not _has_ended(process, what, limit):
             raise Unusable([f"{what}: took longer than {limit:g} s. {remedy}"])
         if answered.exists():
-            return answered.read_bytes()
+            said = pickle.loads(answered.read_bytes())
+            if isinstance(said, Unusable):
+                raise said
+            return said
         text = output.read_text(encoding="utf-8", errors="replace")
-    said = " | ".join(text.strip().splitlines()[-_SHOWN_LINES:]) or "it said nothing"
-    line = f"{what}: the process that tried it ended with status {process.returncode}: {said}"
+    last = " | ".join(text.strip().splitlines()[-_SHOWN_LINES:]) or "it said nothing"
+    line = f"{what}: the process that tried it ended with status {process.returncode}: {last}"
     raise Unusable([f"{line}. Run the file by itself"])
 
 
-def answer(give: Callable[[bytes], bytes]) -> None:
-    """In the process that was started: read the question, and leave the answer."""
+def answer(give: Callable[[Any], object]) -> None:
+    """In the process that was started: read the question, and leave the answer, or ``Unusable``."""
     folder = Path(sys.argv[1])
-    (folder / "part").write_bytes(give((folder / "asked").read_bytes()))
+    said: object
+    try:
+        said = give(pickle.loads((folder / "asked").read_bytes()))
+    except Unusable as error:
+        said = error
+    (folder / "part").write_bytes(pickle.dumps(said))
     (folder / "part").replace(folder / "answered")
 
 

@@ -8,14 +8,16 @@ of these two, ``max_snapshots`` and ``end_time``), and a method ``run(parameters
 
 import ast
 import inspect
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, final
 
 from solvers.base import FieldSpec, Parameter
 from solvers.configs.own import Announced, AnnouncedParameter
-from solvers.own.load import Unusable
+from solvers.own.load import Unusable, arguments_of
 
+_PARAMETERS = "a list of solvers.base.Parameter"
 _EXAMPLES = {
     "parameters": 'parameters = [Parameter(name="speed", unit="m/s", low=0.5, high=2.0, '
     'description="of the wave")]',
@@ -26,6 +28,7 @@ _EXAMPLES = {
     "end_time": "self.end_time = 1.0",
     "run": "def run(self, parameters, comm): ... yield from stream(ts)",
 }
+_FIELDS = tuple(AnnouncedParameter.model_fields)
 
 
 def announced(made: object, settings: Mapping[str, Any], file: Path) -> Announced:
@@ -35,10 +38,9 @@ def announced(made: object, settings: Mapping[str, Any], file: Path) -> Announce
         Unusable: An attribute is missing or wrong.
     """
     asked = _Asked(made, file)
-    parameters, spec = asked.parameters(), asked.spec()
-    most, end = asked.most(), asked.end()
+    parameters, spec, (most, end) = asked.parameters(), asked.spec(), asked.extent()
     asked.run()
-    if asked.problems or spec is None or most is None or end is None:
+    if asked.problems or spec is None:
         raise Unusable(asked.problems)
     return Announced(
         about=inspect.getdoc(type(made)) or f"{type(made).__name__} has no docstring.",
@@ -65,11 +67,10 @@ class _Asked:
         self.problems: list[str] = []
 
     def parameters(self) -> tuple[AnnouncedParameter, ...]:
-        given = self._get("parameters", (list, tuple), "a list of solvers.base.Parameter")
         found = []
-        for each in given or ():
+        for each in self._get("parameters", (list, tuple), _PARAMETERS) or ():
             if not isinstance(each, Parameter):
-                self._wrong("parameters", each, "a list of solvers.base.Parameter")
+                self._wrong("parameters", each, _PARAMETERS)
                 return ()
             if not each.low <= each.high:  # written so that NaN is refused too
                 self._wrong("parameters", each, "made with low <= high")
@@ -81,7 +82,7 @@ class _Asked:
         return tuple(found)
 
     def spec(self) -> FieldSpec | None:
-        spec = self._get("spec", (FieldSpec,), "a solvers.base.FieldSpec")
+        spec: FieldSpec | None = self._get("spec", (FieldSpec,), "a solvers.base.FieldSpec")
         if spec is None:
             return None
         if not 1 <= len(spec.shape) <= 3 or min(spec.shape) < 1:
@@ -90,28 +91,20 @@ class _Asked:
             self._wrong("spec", spec.spacing, "of positive spacings [m]")
         if not spec.names:
             self._wrong("spec", spec.names, "of at least one channel")
-        return spec if isinstance(spec, FieldSpec) else None
+        return spec
 
-    def most(self) -> int | None:
-        """Snapshots of a member."""
-        name = "max_snapshots" if hasattr(self._made, "max_snapshots") else "steps"
-        value = self._get(name, (int,), "a whole number of at least 1")
-        if value is None or value < 1:
-            if value is not None:
-                self._wrong(name, value, "a whole number of at least 1")
-            return None
-        return int(value) + (name == "steps")
-
-    def end(self) -> float | None:
-        """Time of the last snapshot."""
-        name = "end_time" if hasattr(self._made, "end_time") else "dt"
-        value = self._get(name, (int, float), "a number of seconds above 0")
-        if value is None or not 0 < value < float("inf"):
-            if value is not None:
-                self._wrong(name, value, "a number of seconds above 0")
-            return None
-        most = self.most() if name == "dt" and not self.problems else 1
-        return float(value) if name == "end_time" else value * max(1, (most or 2) - 1)
+    def extent(self) -> tuple[int, float]:
+        """Snapshots of a member, and the time of the last one."""
+        count = "max_snapshots" if hasattr(self._made, "max_snapshots") else "steps"
+        time = "end_time" if hasattr(self._made, "end_time") else "dt"
+        given = self._get(count, (int,), "a whole number of at least 1", lambda n: n >= 1)
+        seconds = self._get(
+            time, (int, float), "a number of seconds above 0", lambda s: 0 < s < math.inf
+        )
+        if given is None or seconds is None:
+            return 1, 1.0
+        most = int(given) + (count == "steps")
+        return most, float(seconds) if time == "end_time" else seconds * max(1, most - 1)
 
     def run(self) -> None:
         run = getattr(self._made, "run", None)
@@ -126,7 +119,13 @@ class _Asked:
                 "'yield from stream(ts)', or 'yield' before each snapshot"
             )
 
-    def _get(self, name: str, types: tuple[type, ...], what: str) -> Any:  # noqa: ANN401 - theirs
+    def _get(
+        self,
+        name: str,
+        types: tuple[type, ...],
+        what: str,
+        fits: Callable[[Any], bool] = lambda value: True,
+    ) -> Any:  # noqa: ANN401 - theirs
         if not hasattr(self._made, name):
             self.problems.append(
                 f"{self._where}: class {self._name} has no {name!r}, {what}. Write for example "
@@ -134,7 +133,7 @@ class _Asked:
             )
             return None
         value = getattr(self._made, name)
-        if isinstance(value, types) and not isinstance(value, bool):
+        if isinstance(value, types) and not isinstance(value, bool) and fits(value):
             return value
         self._wrong(name, value, what)
         return None
@@ -144,9 +143,6 @@ class _Asked:
             f"{self._where}: {self._name}.{name}={value!r:.80}: must be {what}. Write for example "
             f"'{_EXAMPLES[name]}'"
         )
-
-
-_FIELDS = tuple(AnnouncedParameter.model_fields)
 
 
 def _class_in(cls: type, file: Path) -> ast.ClassDef | None:
@@ -172,10 +168,9 @@ def _gives_nothing(cls: type, file: Path) -> bool:
 
 def _effective(cls: type, settings: Mapping[str, Any]) -> dict[str, str]:
     """Every setting with its value, defaults included."""
-    if cls.__init__ is object.__init__:  # type: ignore[misc]  # only compared
-        return {}
-    arguments = list(inspect.signature(cls.__init__).parameters.values())[1:]  # type: ignore[misc]
     defaults = {
-        each.name: repr(each.default) for each in arguments if each.default is not each.empty
+        name: repr(argument.default)
+        for name, argument in arguments_of(cls)[0].items()
+        if argument.default is not argument.empty
     }
     return defaults | {name: repr(value) for name, value in settings.items()}

@@ -108,7 +108,7 @@ def make(cls: type[Any], settings: Mapping[str, Any], file: Path) -> Any:  # noq
 
 
 def _checked_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
-    known, open_ended = _arguments(cls)
+    known, open_ended = arguments_of(cls)
     if settings.keys() & set(OWN_KEYS):
         open_ended = False
     problems = []
@@ -147,7 +147,7 @@ def _checked_settings(cls: type[Any], settings: Mapping[str, Any]) -> dict[str, 
     return values
 
 
-def _arguments(cls: type[Any]) -> tuple[dict[str, inspect.Parameter], bool]:
+def arguments_of(cls: type[Any]) -> tuple[dict[str, inspect.Parameter], bool]:
     """The arguments of ``__init__`` by name, and whether it takes any others."""
     if cls.__init__ is object.__init__:
         return {}, False

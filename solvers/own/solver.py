@@ -24,7 +24,7 @@ from typing import Any, final
 
 import numpy as np
 
-from solvers.base import FieldSpec, Snapshot, SolverBug, SolverFailed
+from solvers.base import Snapshot, SolverBug, SolverFailed
 from solvers.config import member_values
 from solvers.configs.own import OwnConfig
 from solvers.own.ask import announced
@@ -49,7 +49,8 @@ class Own:
     """
 
     def __init__(self, config: OwnConfig) -> None:
-        self._config, self._spec = config, config.spec()
+        self._config = config
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
         try:
             self._made = make(load_class(config.file, config.class_), config.settings, config.file)
             now = announced(self._made, config.settings, config.file)
@@ -60,16 +61,6 @@ class Own:
                 f"{config.path}: {config.class_} announces something else than when the study was "
                 "checked. Leave the file alone while a study starts, and start it again"
             )
-
-    @property
-    def spec(self) -> FieldSpec:
-        """What the class announced."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """What the class announced."""
-        return self._config.max_snapshots
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Yield the class's own snapshots, each checked.
@@ -135,10 +126,10 @@ class Own:
                 "Write 'yield from stream(ts)', with stream from solvers.stepping"
             )
         fields = np.asarray(given.fields)
-        if fields.shape != self._spec.sample_shape:
+        if fields.shape != self.spec.sample_shape:
             raise SolverBug(
                 f"{run} fields of shape {fields.shape} in snapshot {step}, but its spec announces "
-                f"(channel, *grid) = {self._spec.sample_shape}. Make the two agree"
+                f"(channel, *grid) = {self.spec.sample_shape}. Make the two agree"
             )
         if given.step != step or not given.time > before:
             raise SolverBug(

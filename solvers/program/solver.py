@@ -41,7 +41,7 @@ from typing import final
 import numpy as np
 from jaxtyping import Float32
 
-from solvers.base import FieldSpec, Snapshot, SolverFailed, SolverKilled
+from solvers.base import Snapshot, SolverFailed, SolverKilled
 from solvers.config import member_values
 from solvers.configs.program import ProgramConfig
 from solvers.pdes.base import OneMemberAtATime
@@ -69,19 +69,9 @@ class Program:
 
     def __init__(self, config: ProgramConfig) -> None:
         self._config = config
-        self._spec = config.spec()
+        self.spec, self.max_snapshots = config.spec(), config.max_snapshots
         self._members = OneMemberAtATime()
         self._running: ForeignProgram | None = None
-
-    @property
-    def spec(self) -> FieldSpec:
-        """The components that the study names."""
-        return self._spec
-
-    @property
-    def max_snapshots(self) -> int:
-        """The first vector and every n-th after it."""
-        return self._config.max_snapshots
 
     def run(self, parameters: Mapping[str, float], comm: object) -> Iterator[Snapshot]:
         """Start the program, and yield a snapshot for every n-th vector that it writes.
