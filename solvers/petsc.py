@@ -43,7 +43,7 @@ _UNTHREADED = 8192
 _LARGEST_FLOAT32 = float(np.finfo(np.float32).max)
 
 __all__ = [
-    "Owned", "PETSc", "add_up", "communicator", "fits_float32",
+    "Owned", "PETSc", "add_up", "communicator",
     "last_line", "linear_solver", "raised_in_callback", "reason_name", "require_finite",
     "require_finite_everywhere", "scoped_options", "self_communicator", "solve", "unique_prefix",
     "vector_over", "world_communicator",
@@ -282,23 +282,16 @@ def require_finite_everywhere(
     Raises:
         SolverFailed: There is such a value, here or on another mpi_rank.
     """
-    if fits_float32(state):
+    root = state.norm()  # a sum, in which NaN and infinity are not lost, as in a maximum
+    assert isinstance(root, float)
+    largest = root if root <= _LARGEST_FLOAT32 else state.norm(PETSc.NormType.NORM_INFINITY)
+    assert isinstance(largest, float)
+    if np.isfinite(root) and largest <= _LARGEST_FLOAT32:
         return
     require_finite(values, step=step, time=time)
     raise SolverFailed(
         f"field is not finite at solver step {step}, time {time:g} s: on another mpi_rank"
     )
-
-
-def fits_float32(state: PETSc.Vec) -> bool:
-    """Whether every value on every mpi_rank is one that a snapshot can hold; collective."""
-    root = state.norm()  # a sum, in which NaN and infinity are not lost, as in a maximum
-    assert isinstance(root, float)
-    if root <= _LARGEST_FLOAT32:
-        return True
-    largest = state.norm(PETSc.NormType.NORM_INFINITY)
-    assert isinstance(largest, float)
-    return bool(np.isfinite(root)) and largest <= _LARGEST_FLOAT32
 
 
 def last_line(error: PETSc.Error) -> str:

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import final
 
-from solvers.program.leashed import Leashed, Output, read_some
+from solvers.program.leashed import Leashed, read_some
 
 PIPE = "stream"
 _CHUNK = 1 << 20
@@ -32,6 +32,9 @@ class ForeignProgram:
         folder: A new folder, private to this run and its own from now on.
         keep: Whether the folder outlives the run.
         environment: Variables that the program sees.
+
+    Attributes:
+        output: What the program printed, as far as it was read.
     """
 
     def __init__(
@@ -49,16 +52,12 @@ class ForeignProgram:
                 held=(self._pipe,),
             )
             undo.callback(self._leashed.stop)
+            self.output = self._leashed.output
             self._selector = selectors.DefaultSelector()
             undo.callback(self._selector.close)
             for file in (self._leashed.ended, self._leashed.text, self._pipe):
                 self._selector.register(file, selectors.EVENT_READ)
             self._undo = undo.pop_all()
-
-    @property
-    def output(self) -> Output:
-        """What the program printed, as far as it was read."""
-        return self._leashed.output
 
     @property
     def returncode(self) -> int | None:

@@ -17,14 +17,17 @@ import os
 import select
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 _REAP_EVERY_SECONDS = 30.0
+_ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _KILL_SECONDS = 5.0  # only a process inside a dead file system resists a SIGKILL for long
 _SHARED_MEMORY = Path("/dev/shm")
 _SEGMENTS = "mpich_shm_"
@@ -42,20 +45,17 @@ def main(folder: str, keep: str, *command: str) -> int:
         keep: ``keep`` to leave it.
         command: Program and arguments.
     """
-    for name in os.listdir("/proc/self/fd"):  # what is held open for headrace is not the program's
-        with contextlib.suppress(OSError):
-            if int(name) > 2:
-                os.set_inheritable(int(name), False)
     os.setpgid(0, 0)  # Ctrl-C in a terminal is for headrace, which ends this in its own time
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in _ENDING:
         signal.signal(number, _tell)
     try:
-        status = _watch(_start(command))
+        program = _start(command)  # kept: without its object the status could go unseen
+        status = _watch(program.pid)
     except _Told:
         status = 0
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        for number in _ENDING:
             signal.signal(number, signal.SIG_IGN)
         _end_all()
         remove_unused_segments()
@@ -82,28 +82,14 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def _start(command: Sequence[str]) -> int:
-    parent = os.getpid()
-    program = os.fork()
-    if program:
-        return program
+def _start(command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """Start the command with nothing but our output; what else we hold open is for headrace."""
+    die = partial(die_with_parent, os.getpid())
     try:
-        die_with_parent(parent)
-        for number in (
-            signal.SIGPIPE,
-            signal.SIGXFSZ,
-            signal.SIGTERM,
-            signal.SIGINT,
-            signal.SIGHUP,
-        ):
-            signal.signal(number, signal.SIG_DFL)  # Python's own choices would be inherited
-        nothing = os.open(os.devnull, os.O_RDONLY)
-        os.dup2(nothing, 0)
-        os.execvp(command[0], list(command))
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=die)
     except OSError as error:
-        os.write(2, f"{command[0]}: {error.strerror}\n".encode())
-    finally:
-        os._exit(127)
+        sys.stderr.write(f"{command[0]}: {error.strerror}\n")
+        sys.exit(127)
 
 
 def _watch(program: int) -> int:

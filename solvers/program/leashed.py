@@ -40,10 +40,14 @@ _BATCH_LAUNCHERS = ("srun", "jsrun", "aprun", "flux", "ibrun")  # they are nothi
 
 @final
 class Output:
-    """The last lines of a program, and the first reason that PETSc gives in it."""
+    """The last lines of a program, and the first reason that PETSc gives in it.
+
+    Attributes:
+        lines: The last lines, rulers left out.
+    """
 
     def __init__(self) -> None:
-        self._lines: deque[str] = deque(maxlen=_LAST_LINES)
+        self.lines: deque[str] = deque(maxlen=_LAST_LINES)
         self._rest = b""
         self._reason: list[str] = []
         self._in_reason = False
@@ -70,7 +74,7 @@ class Output:
             if said.strip("- ") == "Error Message":
                 self._in_reason = not self._reason
             return
-        self._lines.append(line)
+        self.lines.append(line)
         if _NOT_CONVERGED in line and not self._reason:
             self._reason = [line.strip()]
         elif self._in_reason and said.startswith("See "):
@@ -78,13 +82,8 @@ class Output:
         elif self._in_reason and error and len(self._reason) < _REASON_LINES:
             self._reason.append(said)
 
-    @property
-    def lines(self) -> tuple[str, ...]:
-        """The last lines, rulers left out."""
-        return tuple(self._lines)
-
     def __str__(self) -> str:
-        return "\n".join(f"  {line}" for line in self._lines) if self._lines else "  (no output)"
+        return "\n".join(f"  {line}" for line in self.lines) if self.lines else "  (no output)"
 
 
 @final
@@ -102,6 +101,7 @@ class Leashed:
 
     Attributes:
         output: What the command printed, as far as it was read.
+        returncode: None while it runs; 128 and the signal's number when a signal ended it.
         ended: A file that has something to read once the command is over.
         text: A file that has something to read once the command has printed.
     """
@@ -118,7 +118,7 @@ class Leashed:
     ) -> None:
         self.output = Output()
         self._folder, self._keep = folder, keep
-        self._returncode: int | None = None
+        self.returncode: int | None = None
         self._stopped = False
         with contextlib.ExitStack() as undo:
             self.text, command_writes = os.pipe()
@@ -142,30 +142,25 @@ class Leashed:
             undo.callback(os.close, self.ended)
             self._undo = undo.pop_all()
 
-    @property
-    def returncode(self) -> int | None:
-        """None while it runs; 128 and the signal's number when a signal ended it."""
-        return self._returncode
-
     def attend(self, ready: Collection[int]) -> None:
         """Take in what the files ``ended`` and ``text`` say, as far as they are ``ready``."""
         if self.ended in ready:
-            self._returncode = self._leash.wait()
+            self.returncode = self._leash.wait()
         if self.ended in ready or self.text in ready:
             self._read_output()
 
     def wait(self, seconds: float) -> bool:
         """Wait until the command has ended by itself; whether it has."""
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._returncode = self._leash.wait(seconds)
-        return self._returncode is not None
+            self.returncode = self._leash.wait(seconds)
+        return self.returncode is not None
 
     def stop(self) -> None:
         """End the command, if it still runs, with all that it has started. May be called twice."""
         if self._stopped:
             return
         self._stopped = True
-        if self._returncode is None:
+        if self.returncode is None:
             assert self._leash.stdin is not None
             self._leash.stdin.close()  # the leash takes it as the word to kill
             self.wait(_STOP_SECONDS)
@@ -174,22 +169,22 @@ class Leashed:
 
     def _read_output(self) -> None:
         # Once is enough while it runs; after its end, what fits into a pipe.
-        for _ in range(1 if self._returncode is None else _OUTPUT_BYTES // _TEXT_CHUNK):
+        for _ in range(1 if self.returncode is None else _OUTPUT_BYTES // _TEXT_CHUNK):
             data = read_some(self.text, _TEXT_CHUNK)
             if not data:
                 break
             self.output.feed(data)
-        if self._returncode is not None:
+        if self.returncode is not None:
             self.output.feed(b"")
 
     def _kill(self) -> None:
         """Make sure of the end, also when the leash does not obey or was itself killed."""
         assert self._leash.stdin is not None
-        if self._returncode is None or self._returncode < 0:
+        if self.returncode is None or self.returncode < 0:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._leash.pid, signal.SIGKILL)
             self._leash.kill()
-            self._returncode = self._leash.wait()
+            self.returncode = self._leash.wait()
             if not self._keep:
                 shutil.rmtree(self._folder, ignore_errors=True)
         self._leash.stdin.close()

@@ -51,6 +51,9 @@ class VectorReader:
         length: Values in every vector.
         timed: Whether a time stands before every vector.
         most: Vectors in the whole stream; one more is refused.
+
+    Attributes:
+        vectors: Number of records so far.
     """
 
     def __init__(self, *, length: int, timed: bool, most: int) -> None:
@@ -61,12 +64,7 @@ class VectorReader:
         self._integer = 0  # bytes of an index; 0 while unknown
         self._time: float | None = None
         self._inside = False  # after the header of a vector
-        self._number = 0
-
-    @property
-    def vectors(self) -> int:
-        """Records so far."""
-        return self._number
+        self.vectors = 0
 
     def feed(self, data: bytes) -> Iterator[Record]:
         """The records that ``data`` completes; to be taken before more is fed.
@@ -98,11 +96,11 @@ class VectorReader:
             return None
         if len(self._held) < self._length * _DOUBLE:
             return None
-        if self._number == 0 and not self._holds_doubles(ended=ended):
+        if self.vectors == 0 and not self._holds_doubles(ended=ended):
             return None
         values = np.frombuffer(self._take(self._length * _DOUBLE), ">f8")
-        record = Record(self._number, self._time, values)
-        self._number, self._time, self._inside = self._number + 1, None, False
+        record = Record(self.vectors, self._time, values)
+        self.vectors, self._time, self._inside = self.vectors + 1, None, False
         return record
 
     def _knows_integers(self) -> bool:
@@ -127,7 +125,7 @@ class VectorReader:
         if len(self._held) < self._integer + _DOUBLE:
             return False
         value = self._held[self._integer : self._integer + _DOUBLE]
-        if self._number == 0 and int.from_bytes(value[4:], "big") == VECTOR_ID:
+        if self.vectors == 0 and int.from_bytes(value[4:], "big") == VECTOR_ID:
             raise StreamRefused(_other_precision("single"))
         self._take(self._integer)
         self._time = float(np.frombuffer(self._take(_DOUBLE), ">f8")[0])
@@ -143,7 +141,7 @@ class VectorReader:
         length = int.from_bytes(self._take(self._integer), "big", signed=True)
         if length != self._length:
             raise StreamRefused(
-                f"vector {self._number} has length {length}, but grid and components make "
+                f"vector {self.vectors} has length {length}, but grid and components make "
                 f"{self._length}. Correct them, or the program's own grid"
             )
         self._inside = True
@@ -154,10 +152,10 @@ class VectorReader:
         if found != expected:
             what = {TIME_ID: "a time", VECTOR_ID: "a vector"} | _OTHERS
             raise StreamRefused(
-                f"before vector {self._number} the stream has "
+                f"before vector {self.vectors} the stream has "
                 f"{what.get(found, repr(bytes(self._held[:16])))} where {what[expected]} must be"
             )
-        if self._number == self._most:
+        if self.vectors == self._most:
             raise StreamRefused(
                 f"more than {self._most} vectors come, the initial state included. Raise steps, "
                 "or let the program end"
@@ -192,8 +190,8 @@ class VectorReader:
         )
 
     def _cut_short(self) -> str:
-        complete = f"the stream ends inside a record, after {self._number} whole vectors"
-        if self._number == 0 and self._inside and len(self._held) == self._length * 4:
+        complete = f"the stream ends inside a record, after {self.vectors} whole vectors"
+        if self.vectors == 0 and self._inside and len(self._held) == self._length * 4:
             return f"{complete}: {_other_precision('single')}"
         return complete
 

@@ -1,5 +1,6 @@
 """A TS as a lazy sequence: somebody's own TS in a few lines, its end, failures and callbacks."""
 
+import contextlib
 import gc
 import traceback
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from solvers.base import Snapshot, SolverFailed
-from solvers.petsc import Owned, PETSc, fits_float32, self_communicator
+from solvers.petsc import Owned, PETSc, require_finite_everywhere, self_communicator, vector_over
 from solvers.stepping import (
     fields_of,
     fixed_step,
@@ -337,6 +338,7 @@ def test_the_message_names_the_time_that_it_is_given(owned: Owned) -> None:
     ],
 )
 def test_what_a_snapshot_can_hold(values: list[float], fits: bool, owned: Owned) -> None:
-    vec = owned(PETSc.Vec().createSeq(len(values), comm=PETSc.COMM_SELF))
-    vec.setArray(values)
-    assert fits_float32(vec) is fits
+    array = np.array([values])
+    vec = vector_over(array, comm=PETSc.COMM_SELF, owned=owned)
+    with contextlib.nullcontext() if fits else pytest.raises(SolverFailed, match="is not finite"):
+        require_finite_everywhere(vec, array, step=3, time=0.5)
