@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from solvers.base import Snapshot, SolverFailed
 from solvers.configs.gray_scott import GrayScottConfig
-from solvers.numerics.spots import State
+from solvers.numerics.spots import State, spots
 from solvers.pdes.gray_scott import GrayScott, Source
 from solvers.petsc import self_communicator
 from tests.numerics.fitted_order import assert_order
@@ -231,3 +231,63 @@ def test_a_pattern_lives_in_every_corner_of_the_announced_range(share: tuple[flo
     assert u.min() > 0.0
     assert u.max() < 1.0 + 1e-6
     assert v.min() > -1e-6
+
+
+def spectral(
+    config: GrayScottConfig, *, points: int, dt: float, times: tuple[float, ...]
+) -> dict[float, Array]:
+    """v at some times: Fourier and Runge-Kutta 4, diffusion and decay integrated exactly."""
+    (ly, lx), fraction = config.length, np.arange(points) / points
+    start = spots(config.spots, width=config.spot_width, length=config.length, seed=config.seed)
+    state = np.fft.rfft2(start(fraction[None, :] * lx, fraction[:, None] * ly))
+    ky, kx = np.fft.fftfreq(points, ly / points), np.fft.rfftfreq(points, lx / points)
+    squares = (2 * np.pi) ** 2 * np.add.outer(ky**2, kx**2)
+    u, v = config.diffusion_u * squares + FEED, config.diffusion_v * squares + FEED + KILL
+    half = np.exp(-np.stack([u, v]) * dt / 2)
+
+    def rate(state: NDArray[np.complex128]) -> NDArray[np.complex128]:
+        u, v = np.fft.irfft2(state)
+        reaction = np.fft.rfft2(u * v * v)
+        rates = np.stack([-reaction, reaction])
+        rates[0, 0, 0] += FEED * points**2
+        return rates
+
+    found = {}
+    for step in range(1, round(max(times) / dt) + 1):
+        a = dt * rate(state)
+        b = dt * rate(half * (state + a / 2))
+        c = dt * rate(half * state + b / 2)
+        d = dt * rate(half * (half * state + c))
+        state = half * (half * (state + a / 6) + (b + c) / 3) + d / 6
+        if step * dt in times:
+            found[step * dt] = np.asarray(np.fft.irfft2(state)[1])
+    return found
+
+
+# As docs/study.md and the solver's docstring state them, in per cent of v's norm.
+@pytest.mark.parametrize(
+    ("settings", "points", "stated"),
+    [
+        ({}, 128, {250.0: 0.3, 500.0: 0.6}),
+        ({"grid": (48, 48), "steps": 500, "dt": 1.0}, 96, {250.0: 1.0, 500.0: 1.8}),
+        (
+            {"length": (1.0, 1.0), "spots": 5, "steps": 750, "dt": 2.0},
+            128,
+            {240.0: 6.0, 500.0: 11.0, 1500.0: 48.0},
+        ),
+    ],
+    ids=["default, 6 points a spot", "5 points", "3 points"],
+)
+def test_the_errors_of_default_and_advised_settings_are_those_described(
+    settings: dict[str, object], points: int, stated: dict[float, float]
+) -> None:
+    config = GrayScottConfig.model_validate(settings)
+    exact = spectral(config, points=points, dt=1.0, times=tuple(stated))
+    solver = GrayScott(config)
+    computed = {s.time: s.fields[1] for s in solver.run(PEARSON, self_communicator())}
+    solver.close()
+    coarser = points // config.grid[0]
+    for time, percent in stated.items():
+        v = exact[time][::coarser, ::coarser]
+        error = 100 * np.linalg.norm(computed[time] - v) / np.linalg.norm(v)
+        assert error == pytest.approx(percent, rel=0.1), f"at time {time:g}"
