@@ -82,7 +82,8 @@ def draw(
             return lambda *points: median * _exp(log_std * series(*points))
         case TwoPhaseFieldConfig(low=low, contrast=contrast, share=share):
             assert contrast is not None
-            series, threshold = _gaussian(config, rng, length, boundary), _exceeded_by(share)
+            series = _gaussian(config, rng, length, boundary)
+            threshold = -NormalDist().inv_cdf(share)
             return lambda *points: np.where(series(*points) > threshold, low * contrast, low)
         case VoronoiFieldConfig():
             return _voronoi(config, rng, length, boundary)
@@ -148,10 +149,6 @@ def _spanned(
 def _exp(exponent: Float64[np.ndarray, " *grid"]) -> Float64[np.ndarray, " *_grid"]:
     with np.errstate(over="ignore"):  # what overflows is refused as a snapshot
         return np.asarray(np.exp(exponent))
-
-
-def _exceeded_by(share: float) -> float:
-    return -NormalDist().inv_cdf(share)
 
 
 def _voronoi(

@@ -11,7 +11,7 @@ with A in [-1, 1], omega in [-1, 1] * frequency, l in {1, ..., waves}, phi in [0
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self, final
 
 import numpy as np
@@ -92,11 +92,7 @@ class Sines:
 
         return at
 
-    def averaged(self, width: float) -> "Sines":
+    def averaged(self, width: float) -> Self:
         """The sum whose value at a point is this one's mean over ``width`` around that point."""
-        return Sines(
-            amplitudes=self.amplitudes * np.sinc(self.wavenumbers * width / (2 * np.pi)),
-            frequencies=self.frequencies,
-            wavenumbers=self.wavenumbers,
-            phases=self.phases,
-        )
+        damping = np.sinc(self.wavenumbers * width / (2 * np.pi))
+        return replace(self, amplitudes=self.amplitudes * damping)

@@ -101,12 +101,7 @@ class _Flow:
     """The discretised cavity on one communicator, in units of length x and lid speed."""
 
     def __init__(
-        self,
-        config: CavityConfig,
-        source: Source,
-        initial: Initial,
-        comm: object,
-        owned: Owned,
+        self, config: CavityConfig, source: Source, initial: Initial, comm: object, owned: Owned
     ) -> None:
         self._config, self._source, self._initial = config, source, initial
         (self._ny, self._nx), self._width = config.grid, config.length[1]
@@ -149,6 +144,7 @@ class _Flow:
             self._first_step(time)
         else:
             self._next_step(step, time)
+        self._derive()
         speed, (u, v) = self._speed, self._velocity
         with np.errstate(over="ignore", invalid="ignore"):
             self._fields[:] = speed * u, speed * v, speed / self._width * self._vorticity
@@ -159,19 +155,18 @@ class _Flow:
         """Set the parameters and the initial state of a member."""
         j, i = np.ogrid[self.box]
         self._x, self._y = (i + 1) * self._hx, (j + 1) * self._hy
-        self._speed, self._viscosity = values["lid_speed"], 1 / values["reynolds"]
+        self._speed = values["lid_speed"]
         unsteady = self._config.mode == "unsteady"
         self._rate = 1.5 * self._width / (self._config.dt * self._speed) if unsteady else 0.0
+        self._terms = {"rate": self._rate, "viscosity": 1 / values["reynolds"]}
         self._profile = np.ones_like(self._x[0])
         if self._config.lid == "regularised":
             self._profile = 16 * self._x[0] ** 2 * (1 - self._x[0]) ** 2
         self._lid = self._profile if unsteady else 0.0 * self._profile
-        psi = np.zeros(self._shape)
-        psi += self._initial(self._x * self._width, self._y * self._width)
+        psi = np.zeros(self._shape) + self._initial(self._x * self._width, self._y * self._width)
         psi /= self._speed * self._width
         for state in (self._now, self._before):
             state.setArray(psi.ravel())  # type: ignore[arg-type]  # the stub's type
-        self._derive()
         self._rebuild, self._keep = True, unsteady
 
     def _steady_step(self, step: int, time: float) -> None:
@@ -180,7 +175,6 @@ class _Flow:
         self._right = self._sources(time)
         self._advance()
         self._newton(step, time)
-        self._derive()
 
     def _first_step(self, time: float) -> None:
         """The mean of two backward Euler solutions, at 2/3 and 4/3 of the step."""
@@ -190,8 +184,7 @@ class _Flow:
             self._solve_in_time(1, time)
             self._derive()
         self._now.axpby(0.5, 0.5, self._guess)
-        self._derive()
-        self._vorticity_before = before
+        self._vorticity = before  # not that of the stages, for the next step
 
     def _next_step(self, step: int, time: float) -> None:
         """BDF2."""
@@ -199,7 +192,6 @@ class _Flow:
         self._right = self._rate * history + self._sources(time)
         self._advance()
         self._solve_in_time(step, time)
-        self._derive()
 
     def _sources(self, time: float) -> Plane | float:
         source = self._source(self._x * self._width, self._y * self._width, time)
@@ -246,9 +238,7 @@ class _Flow:
     def _residual(self, snes: PETSc.SNES, state: PETSc.Vec, out: PETSc.Vec) -> None:
         """The vorticity equation; not finite where the state is too large, which PETSc detects."""
         with np.errstate(over="ignore", invalid="ignore"):
-            value = self._local.residual(
-                self._flow_of(state), self._right, rate=self._rate, viscosity=self._viscosity
-            )
+            value = self._local.residual(self._flow_of(state), self._right, **self._terms)
         out.setArray(value.ravel())  # type: ignore[arg-type]  # the stub's type
 
     def _jacobian(
@@ -258,9 +248,7 @@ class _Flow:
         if self._keep and not self._rebuild:
             return
         self._rebuild = False
-        entries = self._local.entries(
-            self._flow_of(state), rate=self._rate, viscosity=self._viscosity
-        )
+        entries = self._local.entries(self._flow_of(state), **self._terms)
         preconditioner.setValuesCOO(entries.ravel(), PETSc.InsertMode.INSERT_VALUES)  # type: ignore[arg-type]  # the stub's type
         if matrix != preconditioner:  # -snes_mf_operator
             matrix.assemble()
