@@ -10,10 +10,9 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 """
 
 import logging
-import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, final
@@ -31,7 +30,7 @@ from pipeline.actors.cluster import (
 from pipeline.actors.driver import Driver, Observer
 from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.solver import SolverActor
-from pipeline.actors.trainer import problem_of, start_training
+from pipeline.actors.trainer import Ranks, problem_of
 from pipeline.checkpoint.inputs import as_begun, keep
 from pipeline.checkpoint.resuming import (
     Progress,
@@ -166,8 +165,6 @@ def resume(
     _check_surroundings(begun)
     directory = RunDirectory(path, again=True)
     progress = take_over(path, study)
-    # Ray would take it for a run of its own to be resumed.
-    shutil.rmtree(directory.paths.ray_train, ignore_errors=True)
     directory.write_study(source=None, resolved=study.as_json())
     return _run_in(directory, begun, progress, observers, stop)
 
@@ -273,7 +270,6 @@ def _conclude(study: StudyConfig, directory: RunDirectory, stats: StudyStats) ->
         if here:
             card.complete(directory.paths.model, study_facts(study, summary))
     with carry_on("tidy run directory"):
-        shutil.rmtree(directory.paths.ray_train, ignore_errors=True)  # a marker of Ray's, no more
         drop_empty(directory.paths.checkpoints)
     return summary
 
@@ -285,8 +281,10 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
     places = place_ranks(nodes, study.trainer.ranks, use_gpu=use_gpu)
     design, keys = design_of(study), StudyKeys.generate()
     record = None if study.record is None else parts.directory.paths.record
+    spans_nodes, from_checkpoint = len(nodes) > 1, parts.resume
     with (
-        _reservoirs(study, places, keys, parts.resume, record, spans_nodes=len(nodes) > 1) as (
+        closing(Ranks(places, use_gpu=use_gpu, spans_nodes=spans_nodes)) as ranks,
+        _reservoirs(study, places, keys, from_checkpoint, record, spans_nodes=spans_nodes) as (
             reservoirs,
             endpoints,
         ),
@@ -309,14 +307,12 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
             ),
             solvers=solvers,
             reservoirs=reservoirs,
-            training=start_training(
+            training=ranks.train(
                 study,
                 reservoirs,
-                places,
                 out=parts.directory.paths.folder,
-                use_gpu=use_gpu,
                 started_at=time.time() - clock(),
-                resume=None if parts.resume is None else Path(parts.resume[0]),
+                resume=None if from_checkpoint is None else Path(from_checkpoint[0]),
             ),
             parameters=lambda assignment: (
                 design.values(assignment.member)

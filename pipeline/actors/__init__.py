@@ -6,5 +6,5 @@ from typing import Final
 PROCESS_TITLES: Final = {
     "solver": "ray::_SolverHost.run",
     "reservoir": "ray::_ReservoirHost",
-    "trainer": "ray::RayTrainWorker",
+    "trainer": "ray::_RankHost",
 }

@@ -16,7 +16,8 @@ import ray
 from ray.exceptions import ActorUnavailableError, RayActorError, RayError, RayTaskError
 
 from pipeline.actors.cluster import Actor, Answer, last_line
-from pipeline.actors.failures import failure_of, failure_of_training
+from pipeline.actors.failures import RankFailed, failure_of
+from pipeline.actors.trainer import Training
 from pipeline.control.controller import Controller
 from pipeline.control.events import (
     BeginTraining,
@@ -68,7 +69,7 @@ class Driver:
 
     Args:
         parameters: For an assignment, the value of each solver parameter by name.
-        training: Future that is done when every rank has left the training loop.
+        training: What the ranks do.
         clock: Seconds since the study's start.
         stop: Whether somebody wants the study to stop.
         grace_seconds: Longest that it takes to stop.
@@ -80,7 +81,7 @@ class Driver:
         controller: Controller,
         solvers: Sequence[Actor],
         reservoirs: Sequence[Actor],
-        training: Answer,
+        training: Training,
         parameters: Callable[[Assignment], Mapping[str, float]],
         journal: Journal,
         run_directory: RunDirectory,
@@ -146,14 +147,15 @@ class Driver:
         if began:
             self._tell_all(lambda each: each.ask_to_stop.remote())
         deadline = self._clock() + (self._grace_seconds if began else 0.0)
-        left: list[Answer] = []
-        while not left and self._clock() < deadline:
-            left, _ = ray.wait([self._training], timeout=TICK_SECONDS)
+        ended: list[Event] = []
+        while not ended and self._clock() < deadline:
+            done, _ = ray.wait(self._training.runs, timeout=TICK_SECONDS)
+            ended = [event for run in done for event in self._rank_left(run)]
             self._raise_if_refused()
             if self._clock() - self._observed_at >= OBSERVE_SECONDS:
                 self._observe()
         exported = self._run_directory.paths.card.exists()
-        if left and exported and isinstance(self._training_ended(), TrainingEnded):
+        if exported and ended == [TrainingEnded()]:
             return self._end(None)  # it had come to its end before it heard of this
         stats = self._observe("stopped")
         told = [rank.checkpoint for rank in stats.ranks if rank.checkpoint is not None]
@@ -176,13 +178,13 @@ class Driver:
         return stats
 
     def _wait(self) -> list[Event]:
-        futures = [self._training, *self._starting, *self._running]
+        futures = [*self._training.runs, *self._starting, *self._running]
         done, _ = ray.wait(futures, timeout=TICK_SECONDS)
         return [event for future in done for event in self._event(future)] or [TimePassed()]
 
     def _event(self, future: Answer) -> list[Event]:
-        if future == self._training:
-            return [self._training_ended()]
+        if future in self._training.runs:
+            return self._rank_left(future)
         if future in self._starting:
             return self._started(future, self._starting.pop(future))
         start, began = self._running.pop(future)
@@ -226,14 +228,13 @@ class Driver:
         spent = self._effort.attempt_seconds + seconds
         self._effort = replace(self._effort, attempt_seconds=spent)
 
-    def _training_ended(self) -> Event:
+    def _rank_left(self, run: Answer) -> list[Event]:
         try:
-            ray.get(self._training)
-        except RayError as error:
-            failure = failure_of_training(error)
-            self._journal.write("trainer failed", at=self._clock(), **failure.told)
-            return Broken(f"trainer: {failure.reason}")
-        return TrainingEnded()
+            return [TrainingEnded()] if self._training.left(run) else []
+        except RankFailed as error:
+            details = {"details": error.story} if error.story else {}
+            self._journal.write("trainer failed", at=self._clock(), reason=str(error), **details)
+            return [Broken(f"trainer: {error}")]
 
     def _started(self, future: Answer, worker: int) -> list[Event]:
         try:

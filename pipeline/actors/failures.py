@@ -62,22 +62,24 @@ def rank_failed(error: Exception, model: AnyModelConfig) -> RankFailed:
     return RankFailed(*user_part(error, file))
 
 
-def first_failure(failures: Mapping[int, Exception]) -> RankFailed:
+def first_failure(failures: Mapping[int, RayError]) -> RankFailed:
     """Of what the ranks raised, what was not the consequence of another rank's failure."""
-    rank = min(failures, key=lambda each: (isinstance(failures[each], PeerFailed), each))
-    error = failures[rank]
+    causes = {
+        rank: error.cause if isinstance(error, RayTaskError) else error
+        for rank, error in failures.items()
+    }
+    # A rank that has died says nothing itself; those that waited for it say much.
+    rank = min(
+        causes,
+        key=lambda each: (
+            isinstance(causes[each], PeerFailed), isinstance(causes[each], RankFailed), each
+        ),
+    )  # fmt: skip
+    error = causes[rank]
     said = isinstance(error, RankFailed | TrainingDiverged | NothingToTrainOn | PeerFailed)
     line = f"rank {rank}: {error if said else last_line(error)}"
-    return RankFailed(line, error.story if isinstance(error, RankFailed) else "")
-
-
-def failure_of_training(error: RayError) -> Failure:
-    """What ended the training, as the study tells it."""
-    cause = error.cause if isinstance(error, RayTaskError) else None
-    if not isinstance(cause, RankFailed):
-        return Failure(reason=last_line(error), details=None, final=True)
-    story = cause.story[-MAX_DETAIL_CHARACTERS:] or None
-    return Failure(reason=str(cause), details=story, final=True)
+    story = error.story if isinstance(error, RankFailed) else ""
+    return RankFailed(line, story[-MAX_DETAIL_CHARACTERS:])
 
 
 def failure_of(error: RayTaskError) -> Failure:

@@ -1,21 +1,31 @@
-"""The Ray Train shell of the trainer: one process per rank, joined by torch.distributed.
+"""The Ray shell of the trainer: one process per rank, joined by torch.distributed.
 
 The only file outside ``trainers/`` that imports torch, and only inside the rank's process.
+
+1. A rank that fails or dies ends the training; its own story is told, not that of those it left
+   alone.
+2. On one node ranks listen on loopback alone.
 """
 
-import logging
+import os
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, final
 
 import numpy as np
 import ray
+from ray.exceptions import RayError
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
-from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node, on_node
+from pipeline.actors.cluster import NODE_ID_LABEL, Actor, Answer, Node
 from pipeline.actors.failures import first_failure, rank_failed
 from pipeline.control.rundir import RunPaths
+from pipeline.errors import StudyFailed
 from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.slots.memory import Slots
@@ -36,6 +46,9 @@ _WEIGHTS_SEED = 0x3E16
 # Ranks speak to each other at least once a second, whatever they wait for; only a validation in
 # between, which no rank interrupts, takes longer.
 COLLECTIVE_TIMEOUT_SECONDS = 300
+ROOM_SECONDS = 60  # until there is a place for every rank: nothing of the study runs before
+OTHERS_SECONDS = 5.0  # from a rank's failure to those that it causes
+LOOPBACK = "127.0.0.1"
 
 
 def _answer(future: Answer) -> Answer:
@@ -99,128 +112,223 @@ class RayReservoir:
         return answer
 
 
-def start_training(
-    study: StudyConfig,
-    reservoirs: Sequence[Actor],
-    places: Sequence[Node],
-    *,
-    out: Path,
-    use_gpu: bool,
-    started_at: float,
-    resume: Path | None = None,
-) -> Answer:
-    """Start a rank beside each reservoir; the future is done when all have left the loop.
+class _RankHost:
+    """One rank: it imports torch while other parts start, meets the others, and trains."""
+
+    def __init__(self, rank: int, size: int, *, use_gpu: bool) -> None:
+        check_packages()
+        import trainers.trainer  # noqa: F401 - seconds, while the reservoirs fill
+
+        self._rank, self._size, self._use_gpu = rank, size, use_gpu
+        self._store: Any = None
+
+    @ray.method
+    def meet(self, address: str) -> tuple[str, int]:
+        """Listen for the other ranks on an address of this node: that, and the port."""
+        import torch.distributed as dist
+
+        door = socket.create_server((address, 0))
+        port = door.getsockname()[1]
+        self._store = dist.TCPStore(  # type: ignore[attr-defined]  # not exported
+            address, port, self._size, is_master=True, wait_for_workers=False,
+            master_listen_fd=door.detach(),
+        )  # fmt: skip
+        return address, port
+
+    @ray.method
+    def train(
+        self,
+        study: StudyConfig,
+        problem: Problem,
+        reservoir: Actor,
+        out: Path,
+        started_at: float,
+        resume: Path | None,
+        meeting: tuple[str, int] | None,
+    ) -> None:
+        """Train to the end; see ``Ranks.train``."""
+        from trainers.checkpoints.saver import Checkpoints
+        from trainers.loop.lockstep import World
+        from trainers.trainer import train
+
+        if meeting is not None:
+            self._join(*meeting)
+        paths = RunPaths(out)
+        description = _answer(reservoir.describe.remote())
+        client = RayReservoir(reservoir, loop_began_after=time.time() - started_at)
+        kept = description.validation
+        source = ReservoirSource(
+            client=client,
+            training=Slots.attach(description.training),
+            validation=None if kept is None else Slots.attach(kept),
+            batch=study.trainer.batch,
+            first_members=study.first_members,
+            watermark=study.reservoir.watermark,
+        )
+        device = "cuda:0" if self._use_gpu else "cpu"  # Ray shows a rank its own GPU alone
+        try:
+            stats = train(
+                source,
+                study.trainer,
+                problem,
+                world=World(rank=self._rank, size=self._size, device=device),
+                out=paths.folder,
+                seed=weights_seed(study),
+                expected_steps=study.expected_train_steps,
+                checkpoints=Checkpoints(
+                    folder=paths.checkpoints,
+                    every_seconds=study.checkpoint.every_seconds,
+                    keep_last=study.checkpoint.keep_last,
+                    keep_best=study.checkpoint.keep_best,
+                    resume=resume,
+                    journal=paths.journal,
+                ),
+            )
+            client.confirm(stats)
+        except (TrainingDiverged, NothingToTrainOn, PeerFailed):
+            raise
+        except Exception as error:
+            raise rank_failed(error, study.trainer.model) from error
+        finally:
+            source.close()
+
+    def _join(self, address: str, port: int) -> None:
+        """Initialise torch.distributed together with all other ranks."""
+        import torch.distributed as dist
+
+        if address == LOOPBACK:
+            os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody outside can reach a rank
+        if self._store is None:
+            self._store = dist.TCPStore(  # type: ignore[attr-defined]  # not exported
+                address, port, self._size, wait_for_workers=False
+            )
+        dist.init_process_group(
+            "nccl" if self._use_gpu else "gloo",
+            store=self._store,
+            rank=self._rank,
+            world_size=self._size,
+            timeout=timedelta(seconds=COLLECTIVE_TIMEOUT_SECONDS),
+        )
+
+
+RankActor = ray.remote(max_restarts=0)(_RankHost)
+
+
+@final
+class Training:
+    """What the ranks do together: it ends when all have left the loop, or when one fails.
 
     Args:
-        study: What is trained, and how.
-        reservoirs: One actor per rank.
-        places: The node of each.
-        out: Run directory.
-        use_gpu: Whether a rank has a GPU (NCCL) or not (gloo).
-        started_at: When the study started, seconds since the epoch.
-        resume: Folder of the checkpoint to go on from.
+        runs: Future of each rank.
     """
-    settings = {
-        "study": study.as_json(),
-        "problem": problem_of(study),  # made here: a CSV design need not lie on the ranks' nodes
-        "reservoirs": [(node.id, handle) for node, handle in zip(places, reservoirs, strict=True)],
-        "out": str(out),
-        "use_gpu": use_gpu,
-        "started_at": started_at,
-        "resume": None if resume is None else str(resume),
-    }
-    # ``fit`` blocks while the driver has members to hand out, so it gets a process of its own. In a
-    # thread of the driver it would outlive a failed study, and start Ray again. It and Ray Train's
-    # own actor stand beside a rank: a node that only solves must not take the training with it.
-    fit = _FitTask.options(**on_node(places[0]))
-    return fit.remote(settings, [node.id for node in places], use_gpu, out)
+
+    def __init__(self, runs: Sequence[Answer]) -> None:
+        self._runs = {run: rank for rank, run in enumerate(runs)}
+
+    @property
+    def runs(self) -> list[Answer]:
+        """Of the ranks that have not left yet."""
+        return list(self._runs)
+
+    def left(self, run: Answer) -> bool:
+        """Take note of a rank that has left; whether it was the last.
+
+        Raises:
+            RankFailed: It has failed, and with it the training.
+        """
+        rank = self._runs.pop(run)
+        try:
+            ray.get(run)
+        except RayError as error:
+            raise first_failure({rank: error} | self._failures()) from error
+        return not self._runs
+
+    def _failures(self) -> dict[int, RayError]:
+        """What the other ranks say then: one of them may have failed first, by itself."""
+        others, self._runs = self._runs, {}
+        if not others:
+            return {}
+        done, _ = ray.wait(list(others), num_returns=len(others), timeout=OTHERS_SECONDS)
+        failures: dict[int, RayError] = {}
+        for run in done:
+            try:
+                ray.get(run)
+            except RayError as error:
+                failures[others[run]] = error
+        return failures
 
 
-def _fit(settings: dict[str, Any], node_ids: Sequence[str], use_gpu: bool, out: Path) -> None:
-    from ray.train import FailureConfig, RunConfig, ScalingConfig, WorkerGroupError
-    from ray.train.torch import TorchConfig, TorchTrainer
+@final
+class Ranks:
+    """The processes of the ranks.
 
-    logging.getLogger("ray.train").setLevel(logging.ERROR)
-    trainer = TorchTrainer(
-        _train_rank,
-        train_loop_config=settings,
-        torch_config=TorchConfig(
-            backend="nccl" if use_gpu else "gloo", timeout_s=COLLECTIVE_TIMEOUT_SECONDS
-        ),
-        scaling_config=ScalingConfig(
-            num_workers=len(node_ids),
-            use_gpu=use_gpu,
-            label_selector=[{NODE_ID_LABEL: node_id} for node_id in node_ids],  # type: ignore[call-arg]  # the annotation is of the older class
-        ),
-        run_config=RunConfig(
-            name=RunPaths(out).ray_train.name,
-            storage_path=str(out),
-            failure_config=FailureConfig(max_failures=0),
-        ),
-    )
-    try:
-        trainer.fit()
-    except WorkerGroupError as error:
-        raise first_failure(error.worker_failures) from None
+    They are made before the solvers, so that on a cluster that others use, too, these cannot take
+    the CPUs that the ranks need.
+    """
 
+    def __init__(self, places: Sequence[Node], *, use_gpu: bool, spans_nodes: bool) -> None:
+        """Start a process for each rank.
 
-_FitTask = ray.remote(num_cpus=0, max_retries=0)(_fit)
+        Args:
+            places: The node of each.
+            use_gpu: Whether a rank has a GPU (NCCL) or not (gloo).
+            spans_nodes: Whether the study has several nodes, and not this one alone.
 
+        Raises:
+            StudyFailed: A node has no CPU or GPU free.
+        """
+        self._actors: list[Actor] = []
+        self._meeting_place = places[0].address if spans_nodes else LOOPBACK
+        share = {"CPU": 1, "GPU": 1} if use_gpu else {"CPU": 1}
+        labels = [{NODE_ID_LABEL: node.id} for node in places]
+        self._room = placement_group([share for _ in places], bundle_label_selector=labels)
+        if not self._room.wait(ROOM_SECONDS):
+            remove_placement_group(self._room)
+            raise StudyFailed(
+                f"the trainer's ranks need {share} each on {len(places)} place(s), and the cluster "
+                f"has not had that free for {ROOM_SECONDS} s. See what else runs there"
+            )
+        for rank in range(len(places)):
+            where = PlacementGroupSchedulingStrategy(self._room, placement_group_bundle_index=rank)
+            options = RankActor.options(
+                num_cpus=1, num_gpus=share.get("GPU", 0), scheduling_strategy=where
+            )
+            self._actors.append(options.remote(rank, len(places), use_gpu=use_gpu))
 
-def _train_rank(settings: dict[str, Any]) -> None:
-    """Runs in each rank's process."""
-    check_packages()
-    import ray.train.torch
+    def train(
+        self,
+        study: StudyConfig,
+        reservoirs: Sequence[Actor],
+        *,
+        out: Path,
+        started_at: float,
+        resume: Path | None,
+    ) -> Training:
+        """Have each rank train on the samples of its reservoir.
 
-    from trainers.checkpoints.saver import Checkpoints
-    from trainers.loop.lockstep import World
-    from trainers.trainer import train
-
-    study = StudyConfig.model_validate(settings["study"])
-    paths = RunPaths(Path(settings["out"]))
-    context = ray.train.get_context()
-    here = ray.get_runtime_context().get_node_id()
-    beside = [handle for node_id, handle in settings["reservoirs"] if node_id == here]
-    handle = beside[context.get_local_rank()]
-    description = _answer(handle.describe.remote())
-    client = RayReservoir(handle, loop_began_after=time.time() - settings["started_at"])
-    source = ReservoirSource(
-        client=client,
-        training=Slots.attach(description.training),
-        validation=None if description.validation is None else Slots.attach(description.validation),
-        batch=study.trainer.batch,
-        first_members=study.first_members,
-        watermark=study.reservoir.watermark,
-    )
-    try:
-        stats = train(
-            source,
-            study.trainer,
-            settings["problem"],
-            world=World(
-                rank=context.get_world_rank(),
-                size=context.get_world_size(),
-                device=str(ray.train.torch.get_device()),
-            ),
-            out=paths.folder,
-            seed=weights_seed(study),
-            expected_steps=study.expected_train_steps,
-            checkpoints=Checkpoints(
-                folder=paths.checkpoints,
-                every_seconds=study.checkpoint.every_seconds,
-                keep_last=study.checkpoint.keep_last,
-                keep_best=study.checkpoint.keep_best,
-                resume=None if settings["resume"] is None else Path(settings["resume"]),
-                journal=paths.journal,
-            ),
+        Args:
+            study: What is trained, and how.
+            reservoirs: One actor per rank.
+            out: Run directory.
+            started_at: When the study started, seconds since the epoch.
+            resume: Folder of the checkpoint to go on from.
+        """
+        problem = problem_of(study)  # here: a CSV design need not lie on the ranks' nodes
+        first, meeting = self._actors[0], None
+        if len(self._actors) > 1:
+            meeting = first.meet.remote(self._meeting_place)
+        return Training(
+            [
+                actor.train.remote(study, problem, reservoir, out, started_at, resume, meeting)
+                for actor, reservoir in zip(self._actors, reservoirs, strict=True)
+            ]
         )
-        client.confirm(stats)
-    except (TrainingDiverged, NothingToTrainOn, PeerFailed):
-        raise
-    except Exception as error:
-        raise rank_failed(error, study.trainer.model) from error
-    finally:
-        source.close()
+
+    def close(self) -> None:
+        """End the processes."""
+        for actor in self._actors:
+            ray.kill(actor)
+        remove_placement_group(self._room)
 
 
 def weights_seed(study: StudyConfig) -> int:

@@ -38,7 +38,6 @@ class RunPaths:
         self.card: Final = self.model / "card.json"  # written last
         self.summary: Final = folder / "summary.json"  # there when the study has ended
         self.report: Final = folder / "report.html"
-        self.ray_train: Final = folder / "ray_train"  # Ray Train's own, while the study runs
 
 
 def problems(out: Path) -> list[str]:

@@ -13,7 +13,6 @@ from ray.cluster_utils import Cluster
 def cluster() -> Iterator[str]:
     """One Ray instance for all: starting one for each would take longer than the studies."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"
     nodes = Cluster(
         initialize_head=True,
         head_node_args={

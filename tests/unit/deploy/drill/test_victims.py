@@ -25,8 +25,7 @@ STUDY = [
     process(12, "ray::_SolverHost.run"),
     process(13, "ray::_SolverHost"),
     process(14, "ray::_ReservoirHost.lease"),
-    process(15, "ray::RayTrainWorker._RayTrainWorker__execute.get_next"),
-    process(16, "ray::TrainController"),
+    process(15, "ray::_RankHost.train"),
     process(20, "python", "-I", "-S", "/h/solvers/leash.py", "/tmp/a", "mpiexec", "-n", "2"),
     process(
         21, "mpiexec", "-n", "2", "python", "-X", "faulthandler", "-m", "pipeline.members.mpi_rank",

@@ -7,6 +7,7 @@ import pytest
 import ray
 
 from pipeline.actors.driver import Driver
+from pipeline.actors.trainer import Training
 from pipeline.control.controller import Controller
 from pipeline.control.journal import Journal, read
 from pipeline.control.rundir import RunDirectory
@@ -81,7 +82,7 @@ def test_a_stop_looks_at_once_whether_training_has_begun(
         controller=Controller(validation=0, members=3, max_attempts=1, max_failed_fraction=1.0),
         solvers=[],
         reservoirs=[reservoir],
-        training="training",
+        training=Training(["run"]),
         parameters=lambda assignment: {},
         journal=journal,
         run_directory=directory,

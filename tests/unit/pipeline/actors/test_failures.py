@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ray.exceptions import RayTaskError
+from ray.exceptions import ActorDiedError, RayTaskError
 
 from deploy.launch import MAX_STORIES, say_failures
 from deploy.report.report import failures, write_report
@@ -14,7 +14,6 @@ from pipeline.actors.failures import (
     MAX_DETAIL_CHARACTERS,
     RankFailed,
     failure_of,
-    failure_of_training,
     first_failure,
     rank_failed,
 )
@@ -75,11 +74,9 @@ def test_a_rank_tells_the_line_of_the_users_network(tmp_path: Path) -> None:
     with pytest.raises(KeyError) as caught:
         theirs["forward"]()
     told = pickle.loads(pickle.dumps(rank_failed(caught.value, config)))
-    failure = failure_of_training(raised(first_failure({0: PeerFailed("rank 1"), 1: told})))
-    assert failure.reason == f"rank 1: KeyError: 'oops' ({path}:2, in forward)"
-    assert failure.details is not None
-    assert f'File "{path}", line 2, in forward\n    raise KeyError' in failure.details
-    assert failure.told == {"reason": failure.reason, "details": failure.details}
+    failure = first_failure({0: raised(PeerFailed("rank 1")), 1: raised(told)})
+    assert str(failure) == f"rank 1: KeyError: 'oops' ({path}:2, in forward)"
+    assert f'File "{path}", line 2, in forward\n    raise KeyError' in failure.story
 
 
 def test_a_rank_without_own_code_tells_ours() -> None:
@@ -91,17 +88,19 @@ def test_a_rank_without_own_code_tells_ours() -> None:
 
 
 def test_a_message_for_people_stays_as_it_is() -> None:
-    diverged = first_failure({1: TrainingDiverged("train step 3: loss=nan. Lower lr")})
-    assert failure_of_training(raised(diverged)).told == {
-        "reason": "rank 1: train step 3: loss=nan. Lower lr"
-    }
-    killed = first_failure({0: PeerFailed("peer"), 1: RuntimeError("told\nthe worker died")})
-    assert str(killed) == "rank 1: the worker died"
+    diverged = first_failure({1: raised(TrainingDiverged("train step 3: loss=nan. Lower lr"))})
+    assert (str(diverged), diverged.story) == ("rank 1: train step 3: loss=nan. Lower lr", "")
+
+
+def test_the_rank_that_died_is_named_and_not_those_that_it_left_alone() -> None:
+    lost = raised(RankFailed("RuntimeError: connection closed by peer"))
+    failure = first_failure({0: lost, 1: raised(PeerFailed("peer")), 2: ActorDiedError()})
+    assert str(failure).startswith("rank 2: The actor died")
 
 
 def test_a_long_story_of_a_rank_is_bounded() -> None:
-    failure = failure_of_training(raised(RankFailed("rank 0: broken", "x" * 20_000)))
-    assert len(failure.details or "") == MAX_DETAIL_CHARACTERS
+    failure = first_failure({0: raised(RankFailed("broken", "x" * 20_000))})
+    assert len(failure.story) == MAX_DETAIL_CHARACTERS
 
 
 def test_the_trainers_story_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
