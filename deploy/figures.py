@@ -23,11 +23,18 @@ PHASES: dict[Phase, str] = {
     "failed": "failed",
     "stopped": "stopped",
 }
-WAITING: dict[Waiting, str] = {
+_WAITING: dict[Waiting, str] = {
     "nobody": "nobody waits",
     "trainer": "the trainer waits for the solvers",
     "solvers": "the solvers wait for the trainer",
 }
+
+
+def waiting(stats: StudyStats) -> str:
+    """Who waits for whom."""
+    if stats.waiting == "solvers" and not stats.ranks:
+        return "the trainer is starting: it imports torch"
+    return _WAITING[stats.waiting]
 
 
 def number(value: float | None, unit: str = "") -> str:

@@ -84,7 +84,7 @@ def line(stats: StudyStats) -> str:
     if result is not None:
         parts.append(f"validation {figures.errors(result.one_step)}")
     if stats.phase not in OVER:
-        parts.append(figures.WAITING[stats.waiting])
+        parts.append(figures.waiting(stats))
         parts.append(f"{figures.seconds(stats.remaining_seconds)} left")
     return ", ".join(parts)
 
@@ -209,9 +209,7 @@ def _flow(stats: StudyStats, history: History, curve: int) -> Table:
             " unseen",
         ),
     )
-    table.add_row(
-        "waiting", Text(), Text(figures.WAITING[stats.waiting], WAITING_STYLES[stats.waiting])
-    )
+    table.add_row("waiting", Text(), Text(figures.waiting(stats), WAITING_STYLES[stats.waiting]))
     return table
 
 

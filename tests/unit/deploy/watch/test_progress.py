@@ -142,6 +142,14 @@ def test_the_panel_holds_every_figure_and_fits(elapsed: float, width: int) -> No
         assert part in flat
 
 
+def test_solvers_that_wait_for_a_trainer_that_starts_are_told_so() -> None:
+    stats = stats_at(20.0)
+    assert figures.waiting(stats) == "the solvers wait for the trainer"
+    starting = replace(stats, ranks=())
+    assert figures.waiting(starting) == "the trainer is starting: it imports torch"
+    assert figures.waiting(replace(starting, waiting="nobody")) == "nobody waits"
+
+
 def test_the_panel_shows_the_course_of_the_loss_and_who_waits() -> None:
     rows = rendered(20.0).splitlines()
     losses = next(row for row in rows if "loss" in row)
