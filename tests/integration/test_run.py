@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, StudyFailed
 from pipeline.run import StudyResult, run
 from pipeline.stats.members import MemberTable
 from pipeline.stats.stats import StudyStats
-from tests.small_study import MEMBERS, STEPS, VALIDATION, small_study
+from tests.small_study import MEMBERS, NAME, STEPS, VALIDATION, small_study
 from tests.strict import strict_json
 from trainers.durable import json_text
 
@@ -58,7 +58,7 @@ def test_the_run_directory_tells_what_happened(
 ) -> None:
     out = finished[0].out
     assert (out / "study.yaml").read_text() == "name: small\n"
-    assert json.loads((out / "resolved.json").read_text())["name"] == "small"
+    assert json.loads((out / "resolved.json").read_text())["name"] == NAME
     told = strict_json(json_text(finished[0].summary.as_json()))
     assert strict_json((out / "summary.json").read_text()) == told
     for path in [*out.rglob("*.json"), *out.glob("*.jsonl")]:
@@ -90,7 +90,7 @@ def test_the_card_knows_its_study_and_what_it_cost(
     resolved = json.loads((result.out / "resolved.json").read_text())
     text = json.dumps(resolved, sort_keys=True, separators=(",", ":"))
     assert study["hash"] == hashlib.sha256(text.encode()).hexdigest()
-    assert (study["name"], study["seed"], study["solver"]) == ("small", 3, "heat")
+    assert (study["name"], study["seed"], study["solver"]) == (NAME, 3, "heat")
     assert (study["members"], study["samples"]) == (MEMBERS, MEMBERS * STEPS)
     assert "# Surrogate of small" in (result.out / "model" / "card.md").read_text()
     summary = result.summary
@@ -211,7 +211,7 @@ def test_a_trainer_that_stops_early_ends_the_study_and_its_simulations(tmp_run: 
     assert events[-1]["reason"] is None
     assert result.stats.phase == "done"
     assert result.surrogate().card["train_steps"] == result.summary.train_steps
-    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
 
 
 def test_a_study_that_cannot_succeed_fails_with_the_reason_and_leaves_nothing(
@@ -224,7 +224,7 @@ def test_a_study_that_cannot_succeed_fails_with_the_reason_and_leaves_nothing(
     )
     with pytest.raises(StudyFailed, match=r"members failed.*DIVERGED_ITS"):
         run(study, out=tmp_run)
-    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
     failed = [event for event in read(tmp_run / "journal.jsonl") if event["event"] == "failed"]
     assert len(failed) >= 3
     assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"
@@ -255,7 +255,7 @@ def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
     with pytest.raises(StudyFailed, match="a reservoir cannot go on"):
         run(small_study(), out=tmp_run, observers=[kill_one])
     assert len(killed) == 1
-    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
     assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"
 
 

@@ -20,7 +20,7 @@ from pipeline.slots.shared_files import SHARED_MEMORY
 from pipeline.stats.stats import StudyStats
 from pipeline.stream.endpoint import StudyKeys
 from pipeline.stream.intake import Bounds
-from tests.small_study import small_study
+from tests.small_study import NAME, small_study
 
 pytestmark = pytest.mark.cluster
 
@@ -53,7 +53,7 @@ class Look:
         # The nearest folder that nobody else can enter.
         self.modes["ray"] = folder.parents[1].stat().st_mode & 0o777
         self.modes["out"] = self._out.stat().st_mode & 0o777
-        for path in SHARED_MEMORY.glob(f"headrace-small-{self.keys[0].study:016x}-*"):
+        for path in SHARED_MEMORY.glob(f"headrace-{NAME}-{self.keys[0].study:016x}-*"):
             self.modes["slots"] = path.stat().st_mode & 0o777
         if self.stranger is None:
             self.stranger = self._enter()

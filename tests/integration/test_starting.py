@@ -11,7 +11,7 @@ from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import project_root
 from pipeline.run import run
 from pipeline.slots.shared_files import SHARED_MEMORY
-from tests.small_study import small_study
+from tests.small_study import NAME, small_study
 
 pytestmark = pytest.mark.cluster
 
@@ -31,7 +31,7 @@ def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
     )
     with pytest.raises(StudyFailed, match=r"GB of shared memory needed.*reservoir.capacity"):
         run(study, out=tmp_run)
-    assert list(SHARED_MEMORY.glob("headrace-small-*")) == []
+    assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
     assert not tmp_run.exists()
     assert not ray.is_initialized()
 
