@@ -118,3 +118,18 @@ def test_the_default_line_is_chaotic() -> None:
 def test_a_short_line_comes_to_rest() -> None:
     fields = streamed({"amplitude": 1.0, "seed": 2.0}, grid=[16], length=6.0, steps=200, dt=0.5)
     assert np.abs(fields[-1]).max() < 1e-3
+
+
+# As docs/study.md and the solver's docstring state it. A member's own value is 0.011 off by
+# chance, the mean of 16 is 0.003; at the spacing that is refused it would be 1.201.
+@pytest.mark.slow
+@pytest.mark.parametrize(("points", "stated"), [(64, 1.185), (44, 1.181), (33, 1.180)])
+def test_the_root_mean_square_on_the_attractor_is_the_one_described(
+    points: int, stated: float
+) -> None:
+    case = {"grid": [points], "length": 22.0, "steps": 12_000, "dt": 0.25}
+    squares = [
+        np.mean(streamed({"amplitude": 1.0, "seed": float(seed)}, **case)[800:] ** 2)
+        for seed in range(16)
+    ]
+    assert np.sqrt(np.mean(squares)) == pytest.approx(stated, abs=0.009)
