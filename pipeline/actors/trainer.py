@@ -112,6 +112,18 @@ class RayReservoir:
         return answer
 
 
+def listen(address: str, size: int) -> tuple[Any, int]:
+    """The store by which ``size`` ranks find each other, on one address of this node; its port."""
+    import torch.distributed as dist
+
+    door = socket.create_server((address, 0))
+    port = door.getsockname()[1]
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # not exported
+        address, port, size, is_master=True, wait_for_workers=False, master_listen_fd=door.detach()
+    )
+    return store, port
+
+
 class _RankHost:
     """One rank: it imports torch while other parts start, meets the others, and trains."""
 
@@ -125,14 +137,7 @@ class _RankHost:
     @ray.method
     def meet(self, address: str) -> tuple[str, int]:
         """Listen for the other ranks on an address of this node: that, and the port."""
-        import torch.distributed as dist
-
-        door = socket.create_server((address, 0))
-        port = door.getsockname()[1]
-        self._store = dist.TCPStore(  # type: ignore[attr-defined]  # not exported
-            address, port, self._size, is_master=True, wait_for_workers=False,
-            master_listen_fd=door.detach(),
-        )  # fmt: skip
+        self._store, port = listen(address, self._size)
         return address, port
 
     @ray.method

@@ -240,20 +240,28 @@ def test_a_folder_that_holds_another_study_is_refused_before_anything_starts(
     assert [path.name for path in tmp_run.iterdir()] == ["resolved.json"]
 
 
-def test_a_killed_reservoir_ends_the_study_with_a_reason(tmp_run: Path) -> None:
+@pytest.mark.parametrize(
+    ("title", "reason"),
+    [
+        ("ray::_ReservoirHost", "a reservoir cannot go on"),
+        ("ray::_RankHost.train", r"trainer: rank [01]: .*died"),  # and not: connection closed
+    ],
+)
+def test_a_killed_part_ends_the_study_with_a_reason(tmp_run: Path, title: str, reason: str) -> None:
     killed: list[int] = []
 
     def kill_one(stats: StudyStats) -> None:
         if killed:
             return
         for process in psutil.Process().children(recursive=True):
-            if process.name().startswith("ray::_ReservoirHost"):
+            if process.name().startswith(title):
                 process.send_signal(signal.SIGKILL)
                 killed.append(process.pid)
                 return
 
-    with pytest.raises(StudyFailed, match="a reservoir cannot go on"):
-        run(small_study(), out=tmp_run, observers=[kill_one])
+    study = small_study(ensemble={"members": 100})  # there is still much to do
+    with pytest.raises(StudyFailed, match=reason):
+        run(study, out=tmp_run, observers=[kill_one])
     assert len(killed) == 1
     assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
     assert list(read(tmp_run / "journal.jsonl"))[-1]["event"] == "end"

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import pytest
 import ray
+from ray.cluster_utils import Cluster
 
 from pipeline.actors.cluster import cluster
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.guards import project_root
 from pipeline.run import run
 from pipeline.slots.shared_files import SHARED_MEMORY
-from tests.small_study import NAME, small_study
+from tests.small_study import MEMBERS, NAME, VALIDATION, small_study
 
 pytestmark = pytest.mark.cluster
 
@@ -34,6 +35,20 @@ def test_a_start_that_fails_leaves_nothing(tmp_run: Path) -> None:
     assert list(SHARED_MEMORY.glob(f"headrace-{NAME}-*")) == []
     assert not tmp_run.exists()
     assert not ray.is_initialized()
+
+
+def test_solvers_take_no_cpu_that_a_rank_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_run: Path
+) -> None:
+    others = Cluster(
+        initialize_head=True, head_node_args={"num_cpus": 3, "include_dashboard": False}
+    )
+    monkeypatch.setenv("RAY_ADDRESS", others.address)
+    try:
+        summary = run(small_study(ensemble={"concurrent": 3}), out=tmp_run).summary
+    finally:
+        others.shutdown()  # type: ignore[no-untyped-call]
+    assert summary.members_completed == MEMBERS + VALIDATION
 
 
 def test_ray_of_the_caller_is_left_alone(tmp_run: Path) -> None:
