@@ -7,8 +7,7 @@
    than ``_QUEUED`` frames of a connection: it stands still until they are taken.
 5. Whoever else wants the lock gets it after at most one message.
 6. The socket folder of a receiver that was killed can be found and removed.
-7. A receiver that starts again at the same address gets the senders back without their doing.
-8. A connection that does not say who it is within ``_HANDSHAKE_MS`` is closed, and strangers that
+7. A connection that does not say who it is within ``_HANDSHAKE_MS`` is closed, and strangers that
    come in numbers take no more than ``_STRANGERS`` answers a turn from those who belong here.
 """
 
@@ -29,7 +28,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
-from pipeline.stream.sockets import is_private, new_socket
+from pipeline.stream.sockets import new_socket
 from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
@@ -79,8 +78,8 @@ class ReceiverThread:
     Args:
         intake: Filled by this thread alone, under ``lock``.
         lock: Shared with whoever leases from the same reservoir; a ``Turnstile``.
-        bind: ``"ipc"`` (a fresh private directory), ``"tcp://HOST"`` (a free port), or a full
-            address.
+        bind: ``"ipc"`` (in a fresh private folder) or ``"tcp://HOST[:PORT]"`` (without a port: a
+            free one).
         keys: Of the study; needed over TCP.
         max_frame: Bytes; some more than the longest message, so that one too long has its answer.
     """
@@ -96,15 +95,15 @@ class ReceiverThread:
     ) -> None:
         if bind.startswith("tcp://") and keys is None:
             raise ValueError(f"bind={bind!r} needs the study's keys: TCP is always authenticated")
-        if not bind.startswith(("tcp://", "ipc")):
-            raise ValueError(f"bind={bind!r}: need 'ipc', 'ipc://PATH' or 'tcp://HOST[:PORT]'")
+        if bind != "ipc" and not bind.startswith("tcp://"):
+            raise ValueError(f"bind={bind!r}: need 'ipc' or 'tcp://HOST[:PORT]'")
         self._intake, self._lock, self._bind = intake, lock, bind
         self._keys, self._max_frame = keys, max_frame
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_lock = threading.Lock()
         self._closing = threading.Event()
-        self._path: Path | None = None  # of the ipc socket, once it is ours
+        self._path: Path | None = None  # of the ipc socket
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-receiver", daemon=True)
 
@@ -170,16 +169,10 @@ class ReceiverThread:
         return Endpoint(address=bound, server_key=keys.server_public)
 
     def _bind_ipc(self) -> Endpoint:
-        if self._bind == "ipc":
-            path = new_socket()
-        else:
-            path = Path(self._bind.removeprefix("ipc://"))
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            if not is_private(path.parent):
-                raise ValueError(f"{path.parent}: need mode 700, no link, owner {os.geteuid()}")
-        self._router.bind(f"ipc://{path}")
-        self._path = path
-        return Endpoint(address=f"ipc://{path}")
+        self._path = new_socket()
+        address = f"ipc://{self._path}"
+        self._router.bind(address)
+        return Endpoint(address=address)
 
     def _run(self) -> None:
         try:

@@ -3,8 +3,8 @@
 1. What ``Canvas`` writes, ``decode`` reads back bit for bit, for every layout, box and count.
 2. A malformed frame raises ``StreamRefused`` with what, which value and which limit, before any
    length it states is used to allocate or to slice.
-3. A DATA message stands alone: it carries all that is needed to store it, so that a restarted
-   receiver or a new connection can take it.
+3. A DATA message stands alone: it carries all that is needed to store it, so that a new
+   connection can take it.
 4. ``decode`` copies nothing: its arrays are views of the frame.
 
 Little-endian throughout. A DATA frame is::

@@ -184,7 +184,10 @@ def test_every_sample_of_every_process_lies_in_its_slot_once(nodes: Nodes, trans
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
-    nodes: Nodes, senders: Callable[..., Sender], transport: str
+    nodes: Nodes,
+    senders: Callable[..., Sender],
+    transport: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     first = nodes.start(transport, capacity=10)
     sender = senders([first.endpoint], batch_bytes=3 * LAYOUT.nbytes)
@@ -194,7 +197,11 @@ def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
     assert len(first.stored()) == 10
     address = first.endpoint.address
     first.receiver.close()
-    second = nodes.start(address)
+    if address.startswith("ipc://"):
+        path = Path(address.removeprefix("ipc://"))
+        path.parent.mkdir(mode=0o700)
+        monkeypatch.setattr(receiving, "new_socket", lambda: path)
+    second = nodes.start("ipc" if transport == "ipc" else address)
     assert second.endpoint.address == address
     sender.flush(timeout=TIMEOUT)
     assert first.stored().keys() | second.stored().keys() == {(4, s) for s in range(25)}
@@ -470,7 +477,7 @@ def test_only_sockets_that_nobody_listens_on_are_stale(
     ("bind", "keys", "message"),
     [
         ("tcp://127.0.0.1", None, "always authenticated"),
-        ("udp://127.0.0.1", KEYS, "need 'ipc', 'ipc://PATH' or"),
+        ("udp://127.0.0.1", KEYS, "need 'ipc' or"),
     ],
 )
 def test_an_address_that_would_not_be_safe_is_refused(
@@ -478,24 +485,6 @@ def test_an_address_that_would_not_be_safe_is_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         ReceiverThread(intake=Intake.__new__(Intake), lock=Turnstile(), bind=bind, keys=keys)
-
-
-def test_a_folder_that_others_can_enter_is_refused(nodes: Nodes, tmp_path: Path) -> None:
-    folder = tmp_path / "open"
-    folder.mkdir(mode=0o755)
-    with pytest.raises(ValueError, match="need mode 700"):
-        nodes.start(f"ipc://{folder}/s")
-    nodes.stack.close()
-    assert folder.exists(), "a folder that is not ours was removed"
-
-
-def test_a_link_to_a_folder_is_refused_though_the_folder_is_private(
-    nodes: Nodes, tmp_path: Path
-) -> None:
-    (tmp_path / "private").mkdir(mode=0o700)
-    (tmp_path / "link").symlink_to(tmp_path / "private")
-    with pytest.raises(ValueError, match="need mode 700, no link"):
-        nodes.start(f"ipc://{tmp_path}/link/s")
 
 
 def test_clean_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -565,11 +554,6 @@ def test_a_frame_longer_than_any_of_the_study_costs_its_sender_the_connection(
     sender.flush(timeout=TIMEOUT)
     assert node.book.inserted == 50
     assert node.intake.stats(0.0).refused == 0
-
-
-def test_a_socket_path_that_is_too_long_is_refused(nodes: Nodes, tmp_path: Path) -> None:
-    with pytest.raises(zmq.ZMQError, match="longer than 107"):
-        nodes.start(f"ipc://{tmp_path}/{'x' * 100}/s")
 
 
 def test_a_sender_gives_up_when_nothing_is_stored_for_long(

@@ -8,7 +8,7 @@ PACKAGES = ("pipeline", "trainers", "solvers", "deploy")
 # Method -> arguments from which on one of them is the time limit.
 LIMITED_BY = {
     "wait": 1, "join": 1, "acquire": 1, "result": 1, "poll": 1, "wait_for": 2, "communicate": 2,
-    "recv": 9, "recv_multipart": 9, "select": 1,
+    "recv": 9, "recv_multipart": 9, "select": 1, "get": 1,
 }  # fmt: skip
 DEAD_ACTOR = "Ray raises when the actor dies; its method has a limit of its own"
 DEAD_POOL = "a process that dies breaks the pool, which raises"
@@ -73,14 +73,22 @@ def test_every_wait_has_an_end(project: Path) -> None:
     assert not endless, "give it a timeout, or say in ENDS why it ends"
 
 
-def test_no_loop_that_sleeps_is_without_a_condition(project: Path) -> None:
-    """``while True`` with a sleep ends by nothing but a return: it needs a deadline in sight."""
+def endless_loops(tree: ast.AST) -> Iterator[ast.While]:
+    """Loops that sleep, with no deadline in sight: whatever they wait for may never come."""
+    for node in ast.walk(tree):
+        text = ast.unparse(node) if isinstance(node, ast.While) else ""
+        bounded = any(word in text for word in ("deadline", "timeout", "monotonic", "clock"))
+        if isinstance(node, ast.While) and "sleep(" in text and not bounded:
+            yield node
+
+
+def test_no_loop_that_sleeps_is_without_a_deadline(project: Path) -> None:
     for package in PACKAGES:
         for path in (project / package).rglob("*.py"):
-            for loop in ast.walk(ast.parse(path.read_text("utf-8"))):
-                if not (isinstance(loop, ast.While) and "time.sleep(" in ast.unparse(loop)):
-                    continue
-                text = ast.unparse(loop)
-                bound = any(word in text for word in ("deadline", "timeout", "monotonic", "clock"))
-                where = f"{path.relative_to(project)}:{loop.lineno}"
-                assert bound or "while True" not in text, where
+            loops = list(endless_loops(ast.parse(path.read_text("utf-8"))))
+            assert not loops, f"{path.relative_to(project)}:{loops[0].lineno}"
+
+
+def test_a_loop_that_only_sleeps_is_seen_whatever_its_condition() -> None:
+    source = "while not done():\n    time.sleep(1)\nwhile True:\n    clock.tick()\n"
+    assert [loop.lineno for loop in endless_loops(ast.parse(source))] == [1]
