@@ -121,7 +121,7 @@ def measure(load: Load, transport: Transport, record: Record | None = None) -> f
                 raise TimeoutError(f"{stats} after {_TIMEOUT_SECONDS} s")
         seconds = time.perf_counter() - started
         stats = stored.intake.stats(time.monotonic())
-    if (stats.samples, stats.duplicates, stats.refused) != (warm + load.samples, 0, 0):
+    if (stored.intake.samples, stats.duplicates, stats.refused) != (warm + load.samples, 0, 0):
         raise RuntimeError(f"the stream is not exact: {stats}, expected {warm + load.samples}")
     return load.samples / seconds
 

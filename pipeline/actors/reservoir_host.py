@@ -163,17 +163,13 @@ class ReservoirHost:
         """Statistics of the reservoir, and the newest of its rank."""
         self._parts.receiver.check()
         with self._lock:
-            record, received = (
-                self._parts.record,
-                asdict(self._parts.intake.stats(time.monotonic())),
-            )
-            del received["samples"]  # validation ones are among them
+            record = self._parts.record
             stats = ReservoirStats(
                 rank=self._parts.rank,
                 trainer_blocked_seconds=self._trainer_blocked,
                 validation_held=self._parts.appended.complete,
                 **asdict(self._book.stats()),
-                **received,
+                **asdict(self._parts.intake.stats(time.monotonic())),
                 **({} if record is None else asdict(record.stats())),
             )
         return stats, self._train_stats

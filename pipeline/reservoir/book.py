@@ -29,28 +29,26 @@ from pipeline.errors import StudyFailed
 from pipeline.flow import ONCE, UNLIMITED, FlowControl, PolicyName
 from pipeline.reservoir.policies import NONE, SlotSet, make_policy
 from pipeline.reservoir.state import Counters, HeldRows, Numbers, ReservoirState
-from pipeline.reservoir.tally import DrawTally
+from pipeline.reservoir.tally import DrawTally, Evenness
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReservoirCounts:
-    """The bookkeeping's part of ``pipeline.stats.stats.ReservoirStats``, under the same names.
+class ReservoirCounts(Evenness):
+    """What the bookkeeping of a reservoir counts, in samples.
 
     Attributes:
         capacity: Slots.
         held: Samples that may be drawn from.
         unseen: Samples never drawn so far.
-        leased: SlotNumbers promised to the rank.
+        leased: Slots promised to the rank.
         inserted: Samples stored since the start.
         drawn: Draws since the start, replayed ones included.
         unique: Samples drawn at least once.
         evicted: Samples overwritten.
         due: Draws that would be left if production ended now.
         production_ended: No further sample will come.
-        draws_by_tenth: See ``pipeline.reservoir.tally.Evenness``.
-        effective_share: See there.
     """
 
     capacity: int
@@ -63,8 +61,6 @@ class ReservoirCounts:
     evicted: int
     due: int
     production_ended: bool
-    draws_by_tenth: tuple[float, ...]
-    effective_share: float | None
 
 
 def require_replayable(*, ended: bool, filled: int) -> None:

@@ -25,7 +25,7 @@ class Evenness:
     Attributes:
         draws_by_tenth: Mean draws per sample of each tenth of the stream, the oldest first.
         effective_share: Samples that would count as much if all were drawn equally often, as a
-            share of all: (sum of draws)^2 / (samples * sum of draws^2).
+            share of all: (sum of draws)^2 / (samples * sum of draws^2); None before the first draw.
     """
 
     draws_by_tenth: tuple[float, ...] = ()

@@ -7,8 +7,10 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from pipeline.reservoir.book import ReservoirCounts
 from pipeline.stats.breakeven import Breakeven, Cost
 from pipeline.stats.regions import ErrorsOf
+from pipeline.stream.intake import IntakeStats
 from trainers.base import Errors, QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed", "stopped"]
@@ -39,32 +41,13 @@ class MemberCounts:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class ReservoirStats:
+class ReservoirStats(ReservoirCounts, IntakeStats):
     """One reservoir, by number of samples unless said otherwise.
 
     Attributes:
         rank: The torch.distributed rank it feeds.
-        capacity: Slots.
-        held: Slots that may be drawn from.
-        unseen: Held samples never drawn so far.
-        leased: Slots promised to the rank.
-        inserted: Samples stored since the start.
-        drawn: Draws since the start.
-        unique: Samples drawn at least once.
-        evicted: Samples overwritten.
-        due: Draws that would be left if production ended now.
-        duplicates: Samples recognised as stored before, and dropped.
-        refused: Messages that were malformed, foreign or not finite.
-        pending: Messages that wait for room.
-        bytes_received: Field bytes stored.
-        solver_blocked_seconds: Time during which at least one message waited for room.
         trainer_blocked_seconds: Time the rank waited for a lease.
         validation_held: Validation samples stored.
-        production_ended: No further training sample will come.
-        waiting_members: Members of the messages that wait for room.
-        draws_by_tenth: Mean draws per sample of each tenth of the stream, the oldest first.
-        effective_share: (sum of draws)^2 / (samples * sum of draws^2): 1 where all samples were
-            drawn equally often; None before the first draw.
         recorded: Samples taken into the record.
         record_dropped: Samples that the record should have, and has not.
         record_bytes: Written to the record.
@@ -73,26 +56,8 @@ class ReservoirStats:
     """
 
     rank: int
-    capacity: int
-    held: int
-    unseen: int
-    leased: int
-    inserted: int
-    drawn: int
-    unique: int
-    evicted: int
-    due: int
-    duplicates: int
-    refused: int
-    pending: int
-    bytes_received: int
-    solver_blocked_seconds: float
     trainer_blocked_seconds: float
     validation_held: int
-    production_ended: bool
-    waiting_members: tuple[int, ...] = ()
-    draws_by_tenth: tuple[float, ...] = ()
-    effective_share: float | None = None
     recorded: int = 0
     record_dropped: int = 0
     record_bytes: int = 0

@@ -61,12 +61,11 @@ class Bounds:
     waiting_bytes: int = 1 << 30
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)  # no slots: it is one of two bases of ``ReservoirStats``
 class IntakeStats:
-    """Counters of a receiver; all but ``samples`` as in ``pipeline.stats.stats.ReservoirStats``.
+    """What a receiver counts, validation included.
 
     Attributes:
-        samples: Stored, validation included.
         duplicates: Samples or parts recognised as stored before, and dropped.
         refused: Messages and peers that were malformed, foreign or not finite.
         pending: Messages that wait for room.
@@ -75,13 +74,12 @@ class IntakeStats:
         waiting_members: Members of the messages that wait for room.
     """
 
-    samples: int
     duplicates: int
     refused: int
     pending: int
     bytes_received: int
     solver_blocked_seconds: float
-    waiting_members: tuple[int, ...]
+    waiting_members: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -142,7 +140,6 @@ class Intake:
         stores = [store for store in self._stores.values() if store is not None]
         since = 0.0 if self._blocked_since is None else now - self._blocked_since
         return IntakeStats(
-            samples=self._samples,
             duplicates=sum(store.duplicates for store in stores),
             refused=self._refused,
             pending=len(self._waiting),
@@ -194,7 +191,7 @@ class Intake:
 
     def _retry_once(self) -> bool:
         """Try each message that waits; whether anything was stored."""
-        may_reserve, before = {False: True, True: True}, self._samples
+        may_reserve, before = {False: True, True: True}, self.samples
         for (sender, sequence), waiting in list(self._waiting.items()):
             if self._ordered and not self._may_come(waiting.message):
                 continue
@@ -215,7 +212,7 @@ class Intake:
                 self._waiting_bytes -= waiting.cost
                 self._queued[stamp.validation] -= 1
                 peer.waiting.discard(sequence)
-        return self._samples > before
+        return self.samples > before
 
     def _may_come(self, message: Message) -> bool:
         """Whether its member has its turn, or is over."""
@@ -225,7 +222,8 @@ class Intake:
         return member == store.turn.member or store.turn.is_over(member)
 
     @property
-    def _samples(self) -> int:
+    def samples(self) -> int:
+        """Samples stored since the start, validation included."""
         return sum(store.samples for store in self._stores.values() if store is not None)
 
     def pass_member(self, member: int, instead: int | None) -> None:

@@ -210,7 +210,7 @@ def test_a_group_that_loses_a_process_is_replaced_and_no_sample_is_lost_or_doubl
     traces = Traces.of(psutil.Process())
 
     def kill() -> None:
-        wait_until(lambda: node.intake.stats(0.0).samples >= 30)
+        wait_until(lambda: node.intake.samples >= 30)
         traces.victim(who).kill()
 
     killer = threading.Thread(target=kill)
@@ -246,7 +246,7 @@ def test_nothing_is_left_when_the_actors_process_is_killed(node: Node, project: 
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "started\n"
-            wait_until(lambda: node.intake.stats(0.0).samples >= 30)
+            wait_until(lambda: node.intake.samples >= 30)
             traces = Traces.of(psutil.Process(process.pid))
             assert len(traces.ranks) == 2
         finally:

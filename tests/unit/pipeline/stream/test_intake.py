@@ -340,7 +340,7 @@ def test_counters_say_what_was_stored() -> None:
     rig.take(data(1, [0], member=9, validation=True))
     rig.take(data(2, [2, 3]))
     stats = rig.intake.stats(0.0)
-    assert (stats.samples, stats.bytes_received, stats.pending) == (4, 4 * LAYOUT.nbytes, 1)
+    assert (rig.intake.samples, stats.bytes_received, stats.pending) == (4, 4 * LAYOUT.nbytes, 1)
 
 
 def test_what_waits_is_bounded_and_what_was_let_go_is_taken_when_it_comes_again() -> None:
