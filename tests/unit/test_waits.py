@@ -18,7 +18,7 @@ STAGING = "notified by the other of two threads, which says so when it ends, an 
 # Beginning of a wait without a time limit -> why it ends all the same.
 ENDS = {
     "ray.get(future)": "called for futures that ray.wait has found done",
-    "ray.get(self._training)": "called when ray.wait has found it done",
+    "ray.get(run)": "called for runs that ray.wait has found done",
     "ray.get(handle.describe.remote())": DEAD_ACTOR,
     "ray.get(self._handle.": DEAD_ACTOR,
     "ray.get(self._report(stats))": DEAD_ACTOR,
