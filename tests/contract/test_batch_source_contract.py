@@ -289,7 +289,7 @@ def test_a_lease_waits_no_longer_than_its_timeout(live: Case) -> None:
     waited = time.monotonic() - began
     assert lease.indices.shape == (0, BATCH)
     assert not lease.finished
-    assert 0.05 < waited < 2.0
+    assert 0.05 < waited < 30.0
 
 
 def test_a_waiting_lease_ends_when_samples_arrive(live: Case) -> None:

@@ -69,7 +69,7 @@ def test_what_hangs_is_ended_and_tried_again(
     )  # fmt: skip
     result = run(study, out=tmp_run, observers=[stop_one])
     assert len(stopped) == 1
-    _, alive = psutil.wait_procs(stopped, timeout=10.0)
+    _, alive = psutil.wait_procs(stopped, timeout=60.0)
     assert alive == []
     replaced, lost = events(tmp_run, "replace"), events(tmp_run, "lost")
     assert len(replaced) == len(lost) >= 1

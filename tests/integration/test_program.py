@@ -374,10 +374,10 @@ def test_a_program_that_completes_no_vector_is_given_up(
     impostor: Callable[..., ProgramConfig], deed: str
 ) -> None:
     started = time.monotonic()
-    came, text = failure(impostor(deed, step_timeout=1.0))
-    assert time.monotonic() - started < 5.0
+    came, text = failure(impostor(deed, step_timeout=3.0))
+    assert time.monotonic() - started < 60.0
     assert len(came) == 3
-    assert "step_timeout=1 s" in text
+    assert "step_timeout=3 s" in text
 
 
 def test_what_a_program_says_before_its_crash_is_shown(
@@ -397,10 +397,10 @@ def test_a_step_that_is_repeated_is_not_yielded_again(
 def test_a_slow_receiver_does_not_use_up_the_programs_time(
     impostor: Callable[..., ProgramConfig],
 ) -> None:
-    with solver(impostor("good", step_timeout=0.5)) as made:
-        snapshots = []
+    with solver(impostor("good", step_timeout=3.0)) as made:
+        snapshots: list[Snapshot] = []
         for snapshot in made.run({}, None):
-            time.sleep(0.6)
+            time.sleep(3.2 if not snapshots else 0.0)
             snapshots.append(snapshot)
     assert len(snapshots) == 3
 

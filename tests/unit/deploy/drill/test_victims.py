@@ -71,7 +71,7 @@ def sleeping() -> Iterator[psutil.Process]:
 
 
 def test_descendants_of_the_study_alone_are_looked_at_and_hit(sleeping: psutil.Process) -> None:
-    deadline = time.monotonic() + 20.0
+    deadline = time.monotonic() + 50.0
     while not victims("solver", running(descendants(sleeping.pid))):
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -25,7 +25,7 @@ def server() -> Iterator[MetricsServer]:
 
 
 def scrape(server: MetricsServer) -> Scrape:
-    with urllib.request.urlopen(server.url, timeout=5.0) as answer:
+    with urllib.request.urlopen(server.url, timeout=60.0) as answer:
         text = answer.read().decode()
     found: Scrape = {}
     for family in text_string_to_metric_families(text):
@@ -108,7 +108,7 @@ def test_what_is_unknown_is_absent(server: MetricsServer) -> None:
 
 def test_what_only_grows_is_a_counter_and_everything_else_a_gauge(server: MetricsServer) -> None:
     server(stats_at(20.0))
-    with urllib.request.urlopen(server.url, timeout=5.0) as answer:
+    with urllib.request.urlopen(server.url, timeout=60.0) as answer:
         types = dict(re.findall(r"^# TYPE (\S+) (\S+)$", answer.read().decode(), re.MULTILINE))
     assert types == {"headrace_study_info": "gauge"} | {
         one.exported_name: one.kind for one in FIGURES

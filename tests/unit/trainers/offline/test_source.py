@@ -79,7 +79,7 @@ def drain(source: FileSource) -> list[int]:
     drawn: list[int] = []
     finished = False
     while not finished:
-        lease = source.lease(3, timeout=5.0)
+        lease = source.lease(3, timeout=60.0)
         rows = source.inputs[lease.indices, 0].astype(int)
         np.testing.assert_array_equal(source.fields[lease.indices][..., 0, 1, 4, 6], rows)
         drawn += rows.ravel().tolist()
@@ -139,12 +139,12 @@ def test_when_the_time_is_up_the_stream_is_over(tmp_path: Path) -> None:
     now = [0.0]
     source = source_of(tmp_path, passes=None, ends_at=7.0, now=now)
     for _ in range(30):  # many passes
-        lease = source.lease(3, timeout=5.0)
+        lease = source.lease(3, timeout=60.0)
         assert len(lease.indices)
         assert not lease.finished
         source.give_back(lease.id)
     now[0] = 7.0
-    lease = source.lease(3, timeout=5.0)
+    lease = source.lease(3, timeout=60.0)
     assert lease.finished
     assert len(lease.indices) == 0
     source.close()
@@ -170,14 +170,14 @@ def test_what_goes_wrong_while_reading_is_raised_by_lease(tmp_path: Path) -> Non
         seed=5, moments=MOMENTS, validation=nothing_held(),
     )  # fmt: skip
     with pytest.raises(FileNotFoundError):
-        broken.lease(1, timeout=5.0)
+        broken.lease(1, timeout=60.0)
     broken.close()
 
 
 def test_closing_ends_the_thread_and_the_workers(tmp_path: Path) -> None:
     before = set(threading.enumerate())
     source = source_of(tmp_path, passes=None, workers=2)
-    source.lease(1, timeout=5.0)
+    source.lease(1, timeout=60.0)
     assert "offline" in {thread.name for thread in set(threading.enumerate()) - before}
     workers = multiprocessing.active_children()
     assert len(workers) >= 2
