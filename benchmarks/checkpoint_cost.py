@@ -11,10 +11,11 @@ second, in which nothing is: neighbours, so that a change of the machine's speed
 
 import tempfile
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, final
 
 import numpy as np
 
@@ -25,7 +26,7 @@ from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from trainers.base import BatchSource
 from trainers.checkpoints.files import MANIFEST, final_folder, steps_in
-from trainers.checkpoints.saver import Checkpoints
+from trainers.checkpoints.saver import Checkpoints, HeldSamples
 from trainers.loop.lockstep import World
 from trainers.trainer import train
 
@@ -53,20 +54,23 @@ def run() -> list[Figure]:
     )
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=Path.cwd())))
-        source = live(study, stack)
+        source, reservoir = live(study, stack)
         if not source.wait_for_watermark(_TIMEOUT_SECONDS):
             raise TimeoutError(f"too few samples after {_TIMEOUT_SECONDS} s")
         warm = _train(source, study, _WARMING, None)
         speed = _rate(warm, warm.seen[0][1], warm.seen[-1][1])
         steps = int(speed * 2 * HALF_SECONDS * (MINUTES + 1.5))
-        plan = Checkpoints(folder=folder, every_seconds=2 * HALF_SECONDS, keep_last=MINUTES + 2)
+        held = Timed(reservoir)
+        plan = Checkpoints(
+            folder=folder, every_seconds=2 * HALF_SECONDS, keep_last=MINUTES + 2, held=held
+        )
         turn = _train(source, study, steps, plan)
         halves = [
             (_rate(turn, begin, middle), _rate(turn, middle, middle + HALF_SECONDS))
-            for begin in turn.began
+            for begin in held.began
             if (middle := begin + HALF_SECONDS) + HALF_SECONDS < turn.seen[-1][1]
         ]
-        _check(folder, turn, len(halves))
+        _check(folder, held.began, len(halves))
     return [
         Figure.at_least("checkpoint_cost", median(a / b for a, b in halves), BAR, "1"),
         Figure.at_least("checkpoint_cost.with", median(a for a, _ in halves), 0.0, "steps/s"),
@@ -74,9 +78,35 @@ def run() -> list[Figure]:
     ]
 
 
+@final
+class Timed:
+    """Samples that a reservoir writes into checkpoints.
+
+    Attributes:
+        began: When each checkpoint was begun.
+    """
+
+    def __init__(self, held: HeldSamples) -> None:
+        self._held = held
+        self.began: list[float] = []
+        self.checkpoint_done = held.checkpoint_done
+
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
+        """As the reservoir; note the time."""
+        self.began.append(time.perf_counter())
+        self._held.begin_checkpoint(folder, batches)
+
+
 def _train(source: BatchSource, study: StudyConfig, steps: int, plan: Checkpoints | None) -> Turn:
     turn = Turn(source, steps)
-    train(turn, study.trainer, problem_of(study), world=World(), checkpoints=plan)
+    train(
+        turn,
+        study.trainer,
+        problem_of(study),
+        world=World(),
+        checkpoints=plan,
+        report=turn.report,
+    )
     return turn
 
 
@@ -87,11 +117,11 @@ def _rate(turn: Turn, begin: float, end: float) -> float:
     return float(last - first) / (end - begin)
 
 
-def _check(folder: Path, turn: Turn, halves: int) -> None:
+def _check(folder: Path, began: Sequence[float], halves: int) -> None:
     """Every checkpoint was sealed before its half was over, and there were enough of them."""
     since = time.time() - time.perf_counter()
     manifests = [final_folder(folder, step) / MANIFEST for step in steps_in(folder)]
     sealed = [path.stat().st_mtime - since for path in manifests]
-    took = [end - begin for begin, end in zip(turn.began, sealed, strict=True)]
+    took = [end - begin for begin, end in zip(began, sealed, strict=True)]
     if halves < MINUTES or max(took) > HALF_SECONDS:
         raise RuntimeError(f"{halves} minutes were measured; the checkpoints took {took} s")

@@ -31,8 +31,9 @@ from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
-from trainers.base import BatchSource, Held, Lease, Moments, TrainStats
+from trainers.base import BatchSource, Held, Lease, Moments
 from trainers.loop.lockstep import World
+from trainers.results import TrainStats
 from trainers.trainer import train
 
 PROJECT: Final = Path(__file__).resolve().parent.parent
@@ -61,7 +62,7 @@ def run() -> list[Figure]:
     )
     resident_rates, live_rates = [], []
     with ExitStack() as stack:
-        source = live(study, stack)
+        source, _ = live(study, stack)
         if not source.wait_for_watermark(_TIMEOUT_SECONDS):
             raise TimeoutError(f"fewer than {WATERMARK} samples after {_TIMEOUT_SECONDS} s")
         resident = _resident(study)
@@ -80,24 +81,22 @@ def run() -> list[Figure]:
 
 def _rate(source: BatchSource, study: StudyConfig) -> float:
     turn = Turn(source, STEPS)
-    train(turn, study.trainer, problem_of(study), world=World())
+    train(turn, study.trainer, problem_of(study), world=World(), report=turn.report)
     (first, begin), (last, end) = turn.seen[0], turn.seen[-2]  # the last one is after the loop
     return (last - first) / (end - begin)
 
 
 @final
 class Turn:
-    """A source that ends after so many batches.
+    """A source that ends after so many batches, and what its training said.
 
     Attributes:
         seen: Train step and time of each report of the rank.
-        began: When each checkpoint was begun.
     """
 
     def __init__(self, source: BatchSource, batches: int) -> None:
         self._source, self._left = source, batches
         self.seen: list[tuple[int, float]] = []
-        self.began: list[float] = []
 
     @property
     def fields(self) -> Float32[np.ndarray, " slot window channel *grid"]:
@@ -139,20 +138,6 @@ class Turn:
         """Note the time."""
         self.seen.append((stats.train_step, time.perf_counter()))
 
-    @property
-    def stop_asked(self) -> bool:
-        """As the source."""
-        return self._source.stop_asked
-
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
-        """As the source; note the time."""
-        self.began.append(time.perf_counter())
-        self._source.begin_checkpoint(folder, train_step)
-
-    def checkpoint_done(self) -> bool:
-        """As the source."""
-        return self._source.checkpoint_done()
-
 
 def _resident(study: StudyConfig) -> ResidentSource:
     """As many samples as the reservoir has slots."""
@@ -167,8 +152,8 @@ def _resident(study: StudyConfig) -> ResidentSource:
     )
 
 
-def live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
-    """A reservoir actor, what reads its slots here, and a sender that fills them."""
+def live(study: StudyConfig, stack: ExitStack) -> tuple[ReservoirSource, RayReservoir]:
+    """What reads the slots of a reservoir that a sender fills, and the reservoir itself."""
     keys = StudyKeys.generate()
     stack.enter_context(cluster(cpus=1, project_root=PROJECT))
     actor: Actor = ReservoirActor.options(max_concurrency=THREADS).remote(
@@ -176,8 +161,9 @@ def live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
     )
     stack.callback(close_all, [actor], within=5.0)
     description = ray.get(actor.describe.remote())
+    client = RayReservoir(actor, loop_began_after=0.0)
     source = ReservoirSource(
-        client=RayReservoir(actor, loop_began_after=0.0),
+        client=client,
         training=Slots.attach(description.training),
         validation=None,
         batch=study.trainer.batch,
@@ -186,4 +172,4 @@ def live(study: StudyConfig, stack: ExitStack) -> ReservoirSource:
     endpoint = ray.get(actor.endpoint.remote())
     sending = running_until_left(send_until, endpoint, keys, study.sample_layout())
     stack.enter_context(sending)
-    return source
+    return source, client

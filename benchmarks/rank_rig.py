@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any, TypeVar, final
 
 from benchmarks.processes import CONTEXT, running
@@ -19,7 +18,8 @@ from pipeline.actors.reservoir_host import ReservoirHost
 from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.batches import HeldState
 from pipeline.slots.memory import SlotsDescription
-from trainers.base import Lease, TrainStats
+from trainers.base import Lease
+from trainers.results import TrainStats
 
 T = TypeVar("T")
 
@@ -114,14 +114,6 @@ class PipeClient:
     def report(self, stats: TrainStats) -> None:
         """Note the time."""
         self.seen.append((time.perf_counter(), stats))
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Nothing is kept here."""
-        raise NotImplementedError
-
-    def checkpoint_done(self) -> tuple[bool, str | None]:
-        """Nothing is kept here."""
-        raise NotImplementedError
 
     def _ask(self, question: str, *details: object) -> Any:  # noqa: ANN401 - as pipes are
         self._pipe.send((question, details))

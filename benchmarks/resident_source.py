@@ -1,12 +1,11 @@
 """A batch source over arrays that are complete from the start: what a live one is held against."""
 
-from pathlib import Path
 from typing import final
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from trainers.base import Held, Lease, Moments, TrainStats
+from trainers.base import Held, Lease, Moments
 from trainers.tasks.moments import moments_of
 
 
@@ -31,8 +30,6 @@ class ResidentSource:
         self._validation = validation
         self._queue = np.empty(0, np.int64)
         self._next_lease = 0
-        self.reports: list[TrainStats] = []
-        self.stop_asked = False
 
     @property
     def fields(self) -> Float[np.ndarray, " sample window channel *grid"]:
@@ -77,17 +74,6 @@ class ResidentSource:
             steps=none,
             complete=True,
         )
-
-    def report(self, stats: TrainStats) -> None:
-        """Keep it in ``reports``."""
-        self.reports.append(stats)
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Nothing to write: the arrays are the caller's."""
-
-    def checkpoint_done(self) -> bool:
-        """There was nothing to do."""
-        return True
 
     def _grant(self, rows: int) -> Lease:
         needed = rows * self._batch

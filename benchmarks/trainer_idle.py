@@ -88,7 +88,7 @@ def _train(kind: str, pipe: Connection, description: SlotsDescription) -> tuple[
     source = ReservoirSource(
         client=client, training=Slots.attach(description), validation=None, batch=_BATCH
     )
-    last = train(source, config, _problem(), world=World())
+    last = train(source, config, _problem(), world=World(), report=client.report)
     source.close()
     (begin, first), (end, _) = client.seen[0], client.seen[-1]
     idle = (last.wait_seconds - first.wait_seconds) / (end - begin)

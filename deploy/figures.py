@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 
 from pipeline.stats.stats import Phase, ReservoirStats, StudyStats, Waiting
-from trainers.base import Errors, FieldError, Spread, ValidationResult
+from trainers.results import Errors, FieldError, Spread, ValidationResult
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash, as typography has it
 INFINITE = "infinite"

@@ -59,8 +59,8 @@ from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from pipeline.study.own_network import network_problems
-from trainers.base import QueryTime
 from trainers.libraries import missing_libraries
+from trainers.results import QueryTime
 from trainers.surrogate import card
 
 if TYPE_CHECKING:

@@ -1,13 +1,12 @@
 """A batch source over arrays that a test made, which checks that its caller keeps the contract."""
 
 import threading
-from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64
 
-from trainers.base import Held, Input, Lease, Moments, Problem, TrainStats
+from trainers.base import Held, Input, Lease, Moments, Problem
 
 GRID = (5, 7)
 
@@ -31,12 +30,10 @@ class ArraySource:
         self.replayed = 0
         self.open: list[tuple[int, int]] = []
         self.ended = 0  # batches given back
-        self.reports: list[TrainStats] = []
         self._batches, self._per_lease, self._held = batches, per_lease, held
         self._next, self._position = 0, 0
         self._rng = np.random.default_rng(seed)
         self._thread: int | None = None
-        self.stop_asked = False
 
     def wait_for_watermark(self, timeout: float) -> bool:
         return True
@@ -79,15 +76,6 @@ class ArraySource:
 
     def held_validation(self) -> Held:
         return self._held
-
-    def report(self, stats: TrainStats) -> None:
-        self.reports.append(stats)
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        pass
-
-    def checkpoint_done(self) -> bool:
-        return True
 
     def _lease(self, indices: Int64[np.ndarray, " batches batch"], *, finished: bool) -> Lease:
         self._next += 1

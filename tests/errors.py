@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from trainers.base import Errors, FieldError, Spread
+from trainers.results import Errors, FieldError, Spread
 
 
 def made_errors(

@@ -12,8 +12,8 @@ from pipeline.stats.breakeven import Cost, breakeven
 from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Summary, Waiting
 from pipeline.study.load import parse
 from tests.errors import made_errors
-from trainers.base import QueryTime, TrainStats, ValidationResult
 from trainers.durable import append_line, json_text
+from trainers.results import QueryTime, TrainStats, ValidationResult
 
 MEMBERS = 35
 VALIDATION_MEMBERS = 5

@@ -1,4 +1,4 @@
-"""What a rank says of its training: to whoever watches the source, and to the study's loggers.
+"""What a rank says of its training: to whoever watches, and to the study's loggers.
 
 Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/unit/trainers/loop/test_loggers.py``):
 
@@ -8,6 +8,7 @@ Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/unit/trainers/loop/
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Self, final
@@ -16,12 +17,12 @@ import torch
 from jaxtyping import Float32
 from torch import Tensor
 
-from trainers.base import BatchSource, TrainStats, ValidationResult
 from trainers.checkpoints.saver import Saver
 from trainers.config import TrainerConfig
 from trainers.loop.learner import Learner
 from trainers.loop.lockstep import World
 from trainers.loop.loggers import Logger, close_all, open_loggers
+from trainers.results import TrainStats, ValidationResult
 
 
 @final
@@ -33,9 +34,13 @@ class Log:
     """
 
     def __init__(
-        self, source: BatchSource, config: TrainerConfig, world: World, out: Path | None
+        self,
+        report: Callable[[TrainStats], None] | None,
+        config: TrainerConfig,
+        world: World,
+        out: Path | None,
     ) -> None:
-        self._source, self._every, self._rank = source, config.log_every, world.rank
+        self._watcher, self._every, self._rank = report, config.log_every, world.rank
         self._samples_per_batch = config.batch * world.size
         self._loggers: list[Logger] = []
         if world.rank == 0 and out is not None:
@@ -137,7 +142,8 @@ class Log:
             checkpoints_failed=self._checkpoints_failed,
             notes=self._notes,
         )
-        self._source.report(stats)
+        if self._watcher is not None:
+            self._watcher(stats)
         return stats
 
     def _tell(self, train_step: int, figures: dict[str, float]) -> None:

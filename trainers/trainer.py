@@ -15,21 +15,14 @@ Invariants (``tests/unit/trainers/test_trainer.py``, ``tests/integration/test_dd
 """
 
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Final, final
 
 import torch
 
-from trainers.base import (
-    BatchSource,
-    Moments,
-    NothingToTrainOn,
-    PeerFailed,
-    Problem,
-    TrainStats,
-    ValidationResult,
-)
+from trainers.base import BatchSource, Moments, NothingToTrainOn, PeerFailed, Problem
 from trainers.checkpoints.saver import Checkpoints, Resumed, Saver, Trained
 from trainers.config import StepsAfter, TrainerConfig
 from trainers.durable import LOCK_SECONDS, sole_writer
@@ -38,6 +31,7 @@ from trainers.loop.forward import training_network
 from trainers.loop.learner import Learner
 from trainers.loop.lockstep import LockStep, World, pick_device
 from trainers.loop.staging import Staging
+from trainers.results import TrainStats, ValidationResult
 from trainers.surrogate.export import export
 from trainers.tasks.build import build_task
 from trainers.tasks.moments import moments_of_members
@@ -57,6 +51,7 @@ def train(
     seed: int = 0,
     expected_steps: int | None = None,
     checkpoints: Checkpoints | None = None,
+    report: Callable[[TrainStats], None] | None = None,
 ) -> TrainStats:
     """Train until the source has nothing left; called by all ranks together.
 
@@ -69,6 +64,7 @@ def train(
         seed: Of the weights; the same on all ranks.
         expected_steps: Train steps the stream will allow, for the schedule; may be wrong.
         checkpoints: Where they are written, and the one to go on from; None: there are none.
+        report: Is told how the training goes; must not wait.
 
     Raises:
         TrainingDiverged: The loss or a gradient is not finite.
@@ -76,7 +72,7 @@ def train(
         PeerFailed: Another rank failed.
         ValueError: This machine lacks what the config asks for.
     """
-    with _writing(checkpoints, world), Log(source, config, world, out) as log:
+    with _writing(checkpoints, world), Log(report, config, world, out) as log:
         device = pick_device(world, config.device)
         torch.set_num_threads(config.threads)
         torch.manual_seed(seed)
@@ -100,7 +96,7 @@ def train(
             learner.load_state_dict(resumed.learner)
             log.resumed(resumed.validation)
             resumed.restore_generators()
-        saver = Saver(source, checkpoints, world)
+        saver = Saver(checkpoints, world)
         saver.begin_at(learner.train_step)
         table = out / "validation.jsonl" if out is not None and world.rank == 0 else None
         validation = Validation(source, task, learner.result, ranks, table)

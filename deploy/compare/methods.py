@@ -17,8 +17,8 @@ from deploy.compare.plan import READERS, Method, Plan
 from pipeline.errors import StudyFailed
 from pipeline.stats.stats import StudyStats
 from pipeline.study.config import StudyConfig
-from trainers.base import TrainStats, ValidationResult
 from trainers.offline.stored import Sizes, sizes
+from trainers.results import TrainStats, ValidationResult
 
 if TYPE_CHECKING:
     from pipeline.members.dataset import Dataset

@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from deploy import figures
 from deploy.compare.plan import RAM
-from trainers.base import P95_MEMBERS, FieldError, Spread
+from trainers.results import P95_MEMBERS, FieldError, Spread
 
 EVEN: Final = 0.05  # a smaller relative difference is called none
 

@@ -19,7 +19,7 @@ from deploy.report.page import Card, Tile, render
 from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
 from deploy.speaking import counted
 from pipeline.study.config import StudyConfig
-from trainers.base import FieldError
+from trainers.results import FieldError
 
 COLOURS: Final = (ORANGE, BLUE, GREEN, PURPLE, "#d64550", "#12a5b8", "#a87b2a", "#e36bb2")
 

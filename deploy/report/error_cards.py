@@ -8,7 +8,7 @@ from deploy.report import error_plots
 from deploy.report.page import Card
 from deploy.report.runfiles import RunFiles
 from pipeline.stats.members import mean_errors
-from trainers.base import Errors
+from trainers.results import Errors
 from trainers.surrogate.card import HEADINGS, STATISTICS
 
 

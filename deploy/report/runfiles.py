@@ -23,7 +23,7 @@ from pipeline.stats.members import Members, MemberTable, mean_errors
 from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import Phase
 from pipeline.study.config import StudyConfig
-from trainers.base import ValidationResult
+from trainers.results import ValidationResult
 
 Curve = Float64[np.ndarray, " time"]
 ARRAYS = ("members", "steps", "times", "truth", "prediction")

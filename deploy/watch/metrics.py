@@ -17,7 +17,7 @@ from prometheus_client.registry import Collector
 
 from deploy import figures
 from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
-from trainers.base import Errors, TrainStats
+from trainers.results import Errors, TrainStats
 from trainers.surrogate.card import STATISTICS
 
 LOOPBACK = "127.0.0.1"

@@ -13,7 +13,8 @@ from pipeline.reservoir.batches import HeldState
 from pipeline.stats.stats import ReservoirStats
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
-from trainers.base import Lease, TrainStats
+from trainers.base import Lease
+from trainers.results import TrainStats
 
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4

@@ -22,7 +22,8 @@ from pipeline.reservoir.batches import HeldState
 from pipeline.slots.memory import SlotsDescription
 from pipeline.stats.stats import ReservoirStats
 from pipeline.stream.endpoint import Endpoint
-from trainers.base import Lease, TrainStats
+from trainers.base import Lease
+from trainers.results import TrainStats
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

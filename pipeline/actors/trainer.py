@@ -58,7 +58,7 @@ def _answer(future: Answer) -> Answer:
 
 @final
 class RayReservoir:
-    """A ``ReservoirClient`` whose reservoir is an actor on this node.
+    """A reservoir that is an actor on this node: hands out leases, and keeps reports and samples.
 
     Args:
         handle: Of the ``ReservoirActor``.
@@ -106,10 +106,12 @@ class RayReservoir:
         """Begin to write what is held now."""
         _answer(self._handle.begin_checkpoint.remote(folder, batches))
 
-    def checkpoint_done(self) -> tuple[bool, str | None]:
-        """Whether that is over, and why it went wrong."""
-        answer: tuple[bool, str | None] = _answer(self._handle.checkpoint_done.remote())
-        return answer
+    def checkpoint_done(self) -> bool:
+        """Whether that is written."""
+        done, failure = _answer(self._handle.checkpoint_done.remote())
+        if failure is not None:
+            raise OSError(failure)
+        return bool(done)
 
 
 def listen(address: str, size: int) -> tuple[Any, int]:
@@ -187,7 +189,9 @@ class _RankHost:
                     keep_best=study.checkpoint.keep_best,
                     resume=resume,
                     journal=paths.journal,
+                    held=client,
                 ),
+                report=client.report,
             )
             client.confirm(stats)
         except (TrainingDiverged, NothingToTrainOn, PeerFailed):

@@ -10,14 +10,13 @@ invariants listed there. Beyond them:
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol, final, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Float64, Int64
 
 from pipeline.slots.memory import Slots
-from trainers.base import Held, Lease, Moments, TrainStats
+from trainers.base import Held, Lease, Moments
 from trainers.tasks.moments import moments_of, spread_evenly
 
 
@@ -54,18 +53,6 @@ class ReservoirClient(Protocol):
 
     def held(self) -> HeldState:
         """What is held now."""
-        ...
-
-    def report(self, stats: TrainStats) -> None:
-        """Pass on to whoever watches; never waits."""
-        ...
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Begin to write what is held now, so many batches after the start."""
-        ...
-
-    def checkpoint_done(self) -> tuple[bool, str | None]:
-        """Whether that is over, and why it went wrong; None when it did not."""
         ...
 
 
@@ -106,12 +93,6 @@ class ReservoirSource:
         self._first_members, self._watermark = first_members, watermark
         self._leased = False
         self._returned: deque[int] = deque()
-        self._stop_asked = False
-
-    @property
-    def stop_asked(self) -> bool:
-        """Whether the newest lease has said so: it travels with them, and costs no call."""
-        return self._stop_asked
 
     @property
     def fields(self) -> Float[np.ndarray, " slot window channel *grid"]:
@@ -157,9 +138,7 @@ class ReservoirSource:
     def replay(self, batches: int) -> Lease:
         """Draw exactly ``batches`` batches again after the stream has finished."""
         self.flush()
-        lease = self._client.replay(batches, self._batch)
-        self._stop_asked = lease.stop_asked
-        return lease
+        return self._client.replay(batches, self._batch)
 
     def give_back(self, lease_id: int) -> None:
         """End a lease; the reservoir hears of it with the next call."""
@@ -184,21 +163,6 @@ class ReservoirSource:
             complete=state.validation_complete,
         )
 
-    def report(self, stats: TrainStats) -> None:
-        """Tell whoever watches; never waits."""
-        self._client.report(stats)
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Have the reservoir write what it holds."""
-        self._client.begin_checkpoint(folder, batches)
-
-    def checkpoint_done(self) -> bool:
-        """Ask it whether that is written."""
-        done, failure = self._client.checkpoint_done()
-        if failure is not None:
-            raise OSError(failure)
-        return done
-
     def close(self) -> None:
         """Hand over the last leases and let go of the slots. Safe to call twice."""
         self.flush()
@@ -209,12 +173,10 @@ class ReservoirSource:
     def _call(self, batches: int, timeout: float) -> Lease:
         returned = [self._returned.popleft() for _ in range(len(self._returned))]
         try:
-            lease = self._client.lease(returned, batches, self._batch, timeout)
+            return self._client.lease(returned, batches, self._batch, timeout)
         except BaseException:
             self._returned.extendleft(reversed(returned))
             raise
-        self._stop_asked = lease.stop_asked
-        return lease
 
     def _nothing_held(self, *, complete: bool) -> Held:
         return Held(

@@ -16,7 +16,7 @@ Invariants (``tests/unit/pipeline/stats/test_breakeven.py``):
 import math
 from dataclasses import dataclass
 
-from trainers.base import QueryTime
+from trainers.results import QueryTime
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,7 +11,7 @@ from pipeline.reservoir.book import ReservoirCounts
 from pipeline.stats.breakeven import Breakeven, Cost
 from pipeline.stats.regions import ErrorsOf
 from pipeline.stream.intake import IntakeStats
-from trainers.base import Errors, QueryTime, Spread, TrainStats
+from trainers.results import Errors, QueryTime, Spread, TrainStats
 
 Phase = Literal["starting", "filling", "training", "draining", "done", "failed", "stopped"]
 Waiting = Literal["nobody", "trainer", "solvers"]

@@ -13,7 +13,7 @@ from pipeline.stats.regions import ErrorsOf
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.watch import query_of
 from pipeline.study.config import StudyConfig
-from trainers.base import QueryTime
+from trainers.results import QueryTime
 
 
 def summarise(

@@ -11,7 +11,7 @@ from typing import NamedTuple, final
 
 from pipeline.stats.breakeven import Cost, breakeven
 from pipeline.stats.stats import MemberCounts, Phase, ReservoirStats, StudyStats, Waiting
-from trainers.base import QueryTime, TrainStats
+from trainers.results import QueryTime, TrainStats
 
 WINDOW_SECONDS = 5.0
 WAITING_SHARE = 0.1

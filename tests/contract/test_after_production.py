@@ -12,9 +12,10 @@ from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.reservoir.book import Reservoir
 from pipeline.slots.memory import Slots
 from tests.contract.test_batch_source_contract import BATCH, LAYOUT, LocalReservoir
-from trainers.base import Input, Lease, Problem, TrainStats
+from trainers.base import Input, Lease, Problem
 from trainers.config import TrainerConfig
 from trainers.loop.lockstep import World
+from trainers.results import TrainStats
 from trainers.trainer import train
 
 CAPACITY = 30
@@ -43,15 +44,6 @@ class Ending:
 
     def held(self) -> HeldState:
         return self.inner.held()
-
-    def report(self, stats: TrainStats) -> None:
-        pass
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        self.inner.begin_checkpoint(folder, batches)
-
-    def checkpoint_done(self) -> tuple[bool, str | None]:
-        return self.inner.checkpoint_done()
 
 
 @pytest.fixture

@@ -25,11 +25,12 @@ from tests.array_source import (
     linear_problem,
     linear_samples,
 )
-from trainers.base import Lease, TrainStats, ValidationResult
+from trainers.base import Lease
 from trainers.config import TrainerConfig
 from trainers.loop import exchange
 from trainers.loop.lockstep import LockStep, World
 from trainers.models.registry import build_model
+from trainers.results import TrainStats, ValidationResult
 from trainers.trainer import train
 
 SIZE: Final = 2
@@ -105,9 +106,16 @@ def run(
 ) -> dict[str, Any]:
     """Train; what came out, or what was raised and how long it took."""
     begin = time.monotonic()
+    reports: list[TrainStats] = []
     try:
         stats = train(
-            fed, config, linear_problem(), world=World(rank=rank, size=size), out=out, seed=2
+            fed,
+            config,
+            linear_problem(),
+            world=World(rank=rank, size=size),
+            out=out,
+            seed=2,
+            report=reports.append,
         )
     except Exception as error:  # noqa: BLE001 - what is raised is the result
         text = f"{type(error).__name__}: {error}"
@@ -121,9 +129,7 @@ def run(
         "replayed": fed.replayed,
         "ended": fed.ended,
         "open": len(fed.open),
-        "validated": sorted(
-            {each.validation.train_step for each in fed.reports if each.validation}
-        ),
+        "validated": sorted({each.validation.train_step for each in reports if each.validation}),
         "samples": validation.samples,
         "error": validation.error,
         "errors": asdict(validation.one_step),

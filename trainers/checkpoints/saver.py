@@ -2,7 +2,7 @@
 
 All ranks begin at the same train step, because what says so travels with the agreement they come to
 before every burst (``trainers/loop/lockstep.py``). Each writes its own part beside the training,
-and has its source write what it holds; when all have, rank 0 seals the checkpoint.
+and has what it draws from write what it holds; when all have, rank 0 seals the checkpoint.
 
 Invariants (``tests/unit/trainers/checkpoints/test_saver.py``):
 
@@ -23,23 +23,46 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, final
+from typing import Any, Final, Literal, NamedTuple, Protocol, final, runtime_checkable
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from trainers.base import BatchSource, ValidationResult
 from trainers.checkpoints import files as checkpoint_files
 from trainers.durable import json_text
 from trainers.loop.learner import Learner, LearnerState
 from trainers.loop.lockstep import LockStep, Readiness, World
+from trainers.results import ValidationResult
 from trainers.tasks.normalization import Normalization
 
 FINISH_SECONDS: Final = 120.0  # longest that the end of a training waits for a last checkpoint
 _LOOK_AGAIN_SECONDS: Final = 0.02
 
 _log = logging.getLogger(__name__)
+
+
+@runtime_checkable
+class HeldSamples(Protocol):
+    """What writes the samples that a rank draws from into a checkpoint."""
+
+    def begin_checkpoint(self, folder: Path, batches: int) -> None:
+        """Begin to write what is held now into ``folder``, beside what else goes on.
+
+        Args:
+            folder: Of the checkpoint, not complete yet.
+            batches: How many batches were trained on; those that were leased beyond them count as
+                never drawn.
+        """
+        ...
+
+    def checkpoint_done(self) -> bool:
+        """Whether that is written, and listed in ``folder``.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,6 +76,7 @@ class Checkpoints:
         keep_best: Whether the one with the smallest validation error stays, too.
         resume: The one to go on from; None: start with fresh weights.
         journal: A file that grows meanwhile; its length is noted.
+        held: Writes the samples that are drawn from; None: they are kept elsewhere.
     """
 
     folder: Path
@@ -61,6 +85,7 @@ class Checkpoints:
     keep_best: bool = True
     resume: Path | None = None
     journal: Path | None = None
+    held: HeldSamples | None = None
 
 
 @final
@@ -150,17 +175,16 @@ class Saver:
 
     def __init__(
         self,
-        source: BatchSource,
         plan: Checkpoints | None,
         world: World,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source, self._plan, self._world, self._clock = source, plan, world, clock
+        self._plan, self._world, self._clock = plan, world, clock
         self._began_at = clock()
         self._job: _Job | None = None
         self._spoilt = False  # this rank's part of the job could not be written
-        self._source_done = True
+        self._held: HeldSamples | None = None  # still writes
         self.newest: int | None = None
         self.failed = 0
         self._tried: int | None = None  # train step of the last attempt
@@ -173,13 +197,12 @@ class Saver:
     def say(self, mine: Readiness) -> Readiness:
         """What this rank tells the others about checkpoints, with what else it says."""
         if self._plan is None:
-            return replace(mine, stop=self._source.stop_asked)
+            return mine
         every = self._plan.every_seconds
         due = every is not None and self._clock() - self._began_at >= every
         return replace(
             mine,
             due=due and self._job is None and self._world.rank == 0,
-            stop=self._source.stop_asked,
             busy=self._busy(),
             spoilt=self._spoilt,
         )
@@ -226,8 +249,9 @@ class Saver:
             (partial / f"rank{self._world.rank}").mkdir(parents=True, exist_ok=True)
         except OSError as error:
             self._spoil(error)
-        self._source_done = False
-        self._source.begin_checkpoint(partial, trained.batches())
+        self._held = plan.held
+        if self._held is not None:
+            self._held.begin_checkpoint(partial, trained.batches())
         write = self._writer(partial, trained)
         self._job = _Job(train_step, partial, "parts", self._start(write))
 
@@ -308,14 +332,15 @@ class Saver:
     def _busy(self) -> bool:
         if self._job is None:
             return False
-        if not self._source_done:
+        if self._held is not None:
             try:
-                self._source_done = self._source.checkpoint_done()
+                if self._held.checkpoint_done():
+                    self._held = None
             except OSError as error:
-                self._source_done = True
+                self._held = None
                 self._spoil(error)
         thread = self._job.thread
-        return not self._source_done or (thread is not None and thread.is_alive())
+        return self._held is not None or (thread is not None and thread.is_alive())
 
     def _spoil(self, error: Exception) -> None:
         _log.warning("the checkpoint cannot be written, the last one stays valid: %s", error)

@@ -91,7 +91,7 @@ class Staging:
         self._returned: deque[_OpenLease] = deque()
         self.trained = 0
         self._replays = 0
-        self._finished = False
+        self._finished = self._stop = False
         self._closing = False
         self._error: BaseException | None = None
         self._changed = threading.Condition()
@@ -128,6 +128,7 @@ class Staging:
                 steps=at_hand,
                 over=self._finished and at_hand == 0,
                 failed=self._error is not None,
+                stop=self._stop,
             )
 
     def take(self, count: int, *, replay: bool = False) -> Iterator[StagedBatch]:
@@ -260,6 +261,7 @@ class Staging:
 
     def _stage(self, lease: Lease) -> None:
         """Gather all batches of a lease, a buffer at a time."""
+        self._stop = lease.stop_asked
         if len(lease.indices) == 0:
             return
         with self._changed:

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 
-from trainers.base import Held, Moments, Problem, TrainStats
+from trainers.base import Held, Moments, Problem
 from trainers.config import TrainerConfig
 from trainers.offline.stored import InMemory, MemberFiles, NpyFiles, Store, files_of
 from trainers.processes import processes
+from trainers.results import TrainStats
 
 if TYPE_CHECKING:
     from trainers.loop.lockstep import World
@@ -132,7 +133,6 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
         validation=read_held(job.validation_folder, job.validation[rank :: job.config.ranks]),
         share=(rank, job.config.ranks),
         ends_at=None if job.seconds is None else started + job.seconds,
-        said=note,
     )
     loop_began = time.monotonic() - started
     try:
@@ -144,6 +144,7 @@ def _train_rank(job: OfflineJob, rank: int, started: float, meeting: Path) -> li
             out=job.out,
             seed=job.weights_seed,
             expected_steps=job.expected_steps,
+            report=note,
         )
     finally:
         source.close()

@@ -14,13 +14,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Final, final
 
 import numpy as np
 from jaxtyping import Float, Float64
 
-from trainers.base import Held, Lease, Moments, TrainStats
+from trainers.base import Held, Lease, Moments
 from trainers.offline.reading import Item, Passes, Read, Table, loader_of, pooled
 from trainers.offline.stored import MemberFiles, forget
 
@@ -52,7 +51,6 @@ class FileSource:
         share: tuple[int, int] = (0, 1),
         ends_at: float | None = None,
         clock: Callable[[], float] = time.monotonic,
-        said: Callable[[TrainStats], None] = lambda stats: None,
     ) -> None:
         """Start the workers.
 
@@ -70,9 +68,8 @@ class FileSource:
             share: This rank, and the number of ranks.
             ends_at: When the stream is over, by ``clock``; None for no limit.
             clock: Monotonic seconds.
-            said: Is told what the training loop reports.
         """
-        self._moments, self._validation, self._said = moments, validation, said
+        self._moments, self._validation = moments, validation
         self._ends_at, self._clock, self._batch = ends_at, clock, batch
         self._table = table
         order_seed, self._pool_seed = np.random.SeedSequence(seed).spawn(2)
@@ -150,22 +147,6 @@ class FileSource:
     def held_validation(self) -> Held:
         """What was given."""
         return self._validation
-
-    def report(self, stats: TrainStats) -> None:
-        """Pass it on."""
-        self._said(stats)
-
-    @property
-    def stop_asked(self) -> bool:
-        """Nobody can ask for it."""
-        return False
-
-    def begin_checkpoint(self, folder: Path, batches: int) -> None:
-        """Nothing to write: the files are the caller's."""
-
-    def checkpoint_done(self) -> bool:
-        """There was nothing to do."""
-        return True
 
     def close(self) -> None:
         """End the thread, and with it the workers. Safe to call twice."""

@@ -16,8 +16,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from trainers.base import P95_MEMBERS, P99_MEMBERS
 from trainers.durable import json_text, write_atomically
+from trainers.results import P95_MEMBERS, P99_MEMBERS
 
 Card = dict[str, Any]
 FORMAT: Final = 2

@@ -15,9 +15,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from trainers.base import Problem, TrainStats
+from trainers.base import Problem
 from trainers.config import TrainerConfig
 from trainers.models.registry import count_weights
+from trainers.results import TrainStats
 from trainers.surrogate import card
 from trainers.surrogate.surrogate import Surrogate
 from trainers.tasks.build import build_task

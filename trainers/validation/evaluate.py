@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import nn
 
-from trainers.base import BatchSource, Held, QueryTime, ValidationResult
+from trainers.base import BatchSource, Held
 from trainers.durable import append_line
 from trainers.loop.lockstep import LockStep
 from trainers.loop.staging import tensor_over
+from trainers.results import QueryTime, ValidationResult
 from trainers.tasks.base import Compared, Task
 from trainers.tasks.stepping import Stepping
 from trainers.validation.members import add_up, compare_rows, sum_by_member

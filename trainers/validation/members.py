@@ -15,7 +15,8 @@ import torch
 from jaxtyping import Float32, Float64, Int64
 from torch import Tensor
 
-from trainers.base import Errors, FieldError, Problem, Spread
+from trainers.base import Problem
+from trainers.results import Errors, FieldError, Spread
 
 ROUNDING = 1e-7  # relative; what deviates by less is constant in float32
 # A row of a rank: member, samples, rollouts, then eight sums for each channel: squared errors,

@@ -12,7 +12,7 @@ from typing import Final
 import torch
 from torch import nn
 
-from trainers.base import QueryTime
+from trainers.results import QueryTime
 from trainers.tasks.base import Task
 from trainers.tasks.direct import Direct
 from trainers.tasks.stepping import Stepping

@@ -15,6 +15,7 @@ from tests.array_source import (
 from trainers.base import Lease, Moments, NothingToTrainOn, TrainingDiverged
 from trainers.config import TrainerConfig
 from trainers.loop.lockstep import World
+from trainers.results import TrainStats
 from trainers.surrogate.export import load_surrogate
 from trainers.trainer import train
 
@@ -33,18 +34,20 @@ def config(**changes: object) -> TrainerConfig:
 
 def test_a_linear_field_is_learnt(tmp_path: Path) -> None:
     source = linear_source(batches=1500)
+    reports: list[TrainStats] = []
     stats = train(
         source,
         config(schedule={"kind": "cosine"}),
         linear_problem(),
         world=World(),
+        report=reports.append,
         out=tmp_path,
         seed=1,
         expected_steps=1500,
     )
     assert stats.validation is not None
     assert all(one.relative_l2 < 0.02 for one in stats.validation.one_step.fields)
-    first = source.reports[0]
+    first = reports[0]
     assert first.loss > 20 * stats.loss
     held = source.held_validation()
     surrogate = load_surrogate(tmp_path)
@@ -67,20 +70,26 @@ def test_every_batch_is_trained_on_once_and_every_lease_given_back() -> None:
 
 def test_reports_come_every_so_often_and_at_the_end() -> None:
     source = linear_source(batches=110)
-    stats = train(source, config(log_every=25), linear_problem(), world=World())
-    assert [each.train_step for each in source.reports] == [1, 25, 50, 75, 100, 110]
-    assert source.reports[-1] == stats
-    waits = [each.wait_seconds for each in source.reports]
+    reports: list[TrainStats] = []
+    stats = train(
+        source, config(log_every=25), linear_problem(), world=World(), report=reports.append
+    )
+    assert [each.train_step for each in reports] == [1, 25, 50, 75, 100, 110]
+    assert reports[-1] == stats
+    waits = [each.wait_seconds for each in reports]
     assert waits == sorted(waits)
     assert stats.first_step_seconds is not None
     assert stats.first_step_seconds > 0
-    assert 0 < stats.loss < source.reports[1].loss
+    assert 0 < stats.loss < reports[1].loss
 
 
 def test_validation_takes_place_every_so_often_and_draws_nothing() -> None:
     source = linear_source(batches=250)
-    stats = train(source, config(validate_every=100), linear_problem(), world=World())
-    seen = [each.validation for each in source.reports]
+    reports: list[TrainStats] = []
+    stats = train(
+        source, config(validate_every=100), linear_problem(), world=World(), report=reports.append
+    )
+    seen = [each.validation for each in reports]
     # The report of a train step comes before the validation after it.
     assert [None if each is None else each.train_step for each in seen] == [
         *[None] * 5,
@@ -220,13 +229,14 @@ def test_after_the_stream_it_goes_on_for_as_many_train_steps(accumulate: int) ->
 
 def test_accumulated_batches_are_each_trained_on_once() -> None:
     source = linear_source(batches=77)
+    reports: list[TrainStats] = []
     settings = config(accumulate=4, log_every=3, validate_every=5)
-    stats = train(source, settings, linear_problem(), world=World())
+    stats = train(source, settings, linear_problem(), world=World(), report=reports.append)
     assert stats.train_step == 20  # the last one of a single batch
     assert source.ended == 77
     assert source.open == []
-    assert [each.train_step for each in source.reports] == [0, 3, 6, 9, 12, 15, 18, 20]
-    assert [each.validation.train_step for each in source.reports if each.validation] == [
+    assert [each.train_step for each in reports] == [0, 3, 6, 9, 12, 15, 18, 20]
+    assert [each.validation.train_step for each in reports if each.validation] == [
         5, 5, 10, 10, 15, 20,
     ]  # fmt: skip
 
@@ -246,10 +256,13 @@ def test_a_group_of_batches_trains_as_one_large_batch(tmp_path: Path) -> None:
 
 def test_it_stops_early_and_says_why(tmp_path: Path) -> None:
     source = linear_source(batches=1000)
+    reports: list[TrainStats] = []
     settings = config(early_stop={"patience": 2, "min_delta": 0.9}, validate_every=30)
-    stats = train(source, settings, linear_problem(), world=World(), out=tmp_path)
+    stats = train(
+        source, settings, linear_problem(), world=World(), report=reports.append, out=tmp_path
+    )
     assert stats.train_step == 90
-    assert stats.notes == source.reports[-1].notes
+    assert stats.notes == reports[-1].notes
     (note,) = stats.notes
     assert note.startswith("stopped early at train step 90: in 2 validations the error was never")
     assert source.ended < 1000
@@ -362,9 +375,10 @@ def test_a_query_without_a_time_of_a_problem_that_has_some_names_their_range(
 @pytest.mark.parametrize("accumulate", [1, 4])
 def test_that_training_has_begun_is_reported_with_the_first_batch(accumulate: int) -> None:
     source = linear_source(batches=20)
+    reports: list[TrainStats] = []
     settings = config(log_every=1000, accumulate=accumulate)
-    stats = train(source, settings, linear_problem(), world=World())
-    first, last = source.reports
+    stats = train(source, settings, linear_problem(), world=World(), report=reports.append)
+    first, last = reports
     assert first.train_step == (accumulate == 1)
     assert first.first_step_seconds is not None
     assert last == stats

@@ -15,7 +15,7 @@ from pipeline.control.stopping import StopRequest
 from pipeline.errors import StudyStopped
 from pipeline.stats.stats import ReservoirStats, StudyStats
 from pipeline.stats.watch import Watch
-from trainers.base import TrainStats
+from trainers.results import TrainStats
 
 
 class Reservoir:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots
-from trainers.base import Lease, TrainStats
+from trainers.base import Lease
 from trainers.tasks import moments
 from trainers.tasks.moments import moments_of
 
@@ -21,8 +21,6 @@ class ScriptedClient:
     def __init__(self, *answers: Lease | Exception, held: HeldState | None = None) -> None:
         self.answers, self.state = list(answers), held
         self.calls: list[tuple[list[int], int, int, float]] = []
-        self.reports: list[TrainStats] = []
-        self.checkpoints: list[tuple[Path, int]] = []
 
     def wait_for_watermark(self, timeout: float) -> bool:
         return timeout > 1
@@ -41,36 +39,16 @@ class ScriptedClient:
         assert self.state is not None
         return self.state
 
-    def report(self, stats: TrainStats) -> None:
-        self.reports.append(stats)
-
-    def begin_checkpoint(self, folder: Path, train_step: int) -> None:
-        self.checkpoints.append((folder, train_step))
-
-    def checkpoint_done(self) -> tuple[bool, str | None]:
-        return len(self.checkpoints) > 1, "disk full" if len(self.checkpoints) > 2 else None
-
 
 def some(lease_id: int, *, rows: int = 2, finished: bool = False) -> Lease:
     indices = np.arange(rows * 3).reshape(rows, 3)
     return Lease(id=lease_id, indices=indices, finished=finished)
 
 
-def test_checkpoints_and_the_wish_to_stop_are_passed_on(slots: Slots) -> None:
+def test_the_wish_to_stop_is_passed_on(slots: Slots) -> None:
     client = ScriptedClient(some(1), replace(some(2), stop_asked=True))
     subject = source(client, slots)
-    subject.lease(2, timeout=0.0)
-    asked = [subject.stop_asked]
-    subject.lease(2, timeout=0.0)
-    assert [*asked, subject.stop_asked] == [False, True]
-    subject.begin_checkpoint(Path("a"), 7)
-    assert not subject.checkpoint_done()
-    subject.begin_checkpoint(Path("b"), 9)
-    assert subject.checkpoint_done()
-    assert client.checkpoints == [(Path("a"), 7), (Path("b"), 9)]
-    subject.begin_checkpoint(Path("c"), 11)
-    with pytest.raises(OSError, match="disk full"):
-        subject.checkpoint_done()
+    assert [subject.lease(2, timeout=0.0).stop_asked for _ in range(2)] == [False, True]
 
 
 def nothing(*, finished: bool = False) -> Lease:
@@ -184,17 +162,6 @@ def test_watermark_and_reports_are_the_clients_business(slots: Slots) -> None:
     draws = source(client, slots)
     assert not draws.wait_for_watermark(0.5)
     assert draws.wait_for_watermark(1.5)
-    stats = TrainStats(
-        rank=1,
-        train_step=3,
-        loss=0.5,
-        learning_rate=1e-3,
-        wait_seconds=0.0,
-        first_step_seconds=None,
-        validation=None,
-    )
-    draws.report(stats)
-    assert client.reports == [stats]
 
 
 @pytest.mark.parametrize("block_samples", [1, 7, 1000])

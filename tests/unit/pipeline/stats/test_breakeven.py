@@ -1,7 +1,7 @@
 import pytest
 
 from pipeline.stats.breakeven import Cost, breakeven, queries_to_pay
-from trainers.base import QueryTime
+from trainers.results import QueryTime
 
 QUERY = QueryTime(
     device="cpu", snapshots=41, alone_seconds=0.5, batch=64, batched_seconds=0.25

@@ -10,8 +10,8 @@ from pipeline.stats.summary import summarise
 from pipeline.stats.watch import Effort, Watch
 from tests.errors import made_errors
 from tests.strict import strict_json
-from trainers.base import QueryTime, TrainStats, ValidationResult
 from trainers.durable import json_text
+from trainers.results import QueryTime, TrainStats, ValidationResult
 
 COUNTS = MemberCounts(total=12, waiting=3, running=2, completed=7, failed=0, retries=0)
 EMPTY = ReservoirStats(

@@ -1,7 +1,7 @@
 import math
 import threading
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,13 @@ from safetensors.torch import load_file
 from tests.array_source import ArraySource, linear_held, linear_problem, linear_samples
 from tests.errors import made_errors
 from tests.strict import strict_json
-from trainers.base import Errors, Lease, TrainStats, ValidationResult
+from trainers.base import Lease
 from trainers.checkpoints.files import final_folder, newest_valid, steps_in
 from trainers.checkpoints.saver import Checkpoints, Resumed, _validation
 from trainers.config import TrainerConfig
 from trainers.durable import json_text
 from trainers.loop.lockstep import World
+from trainers.results import Errors, TrainStats, ValidationResult
 from trainers.trainer import train
 
 BATCHES = 60
@@ -64,8 +65,7 @@ class Interrupted(ArraySource):
             self._wait_for_checkpoint()
             raise Killed
         lease = super().lease(min(batches, max(left, 1)), timeout=timeout)
-        self.stop_asked = self._position >= self._stop
-        return lease
+        return replace(lease, stop_asked=self._position >= self._stop)
 
     def _wait_for_checkpoint(self) -> None:
         assert self.checkpoints is not None
@@ -85,7 +85,7 @@ class Interrupted(ArraySource):
         return self.parts <= 0
 
 
-def run(source: ArraySource, out: Path, *, every: float | None = 1e-9) -> TrainStats:
+def run(source: Interrupted, out: Path, *, every: float | None = 1e-9) -> TrainStats:
     found, _ = newest_valid(out / "checkpoints")
     return train(
         source,
@@ -99,6 +99,7 @@ def run(source: ArraySource, out: Path, *, every: float | None = 1e-9) -> TrainS
             folder=out / "checkpoints",
             every_seconds=every,
             resume=None if found is None else found.folder,
+            held=source,
         ),
     )
 
@@ -162,7 +163,6 @@ def test_asked_to_stop_it_takes_a_checkpoint_and_leaves_without_a_surrogate(tmp_
 def test_what_was_just_resumed_from_needs_no_second_checkpoint(tmp_path: Path) -> None:
     step = run(Interrupted(stop=23), tmp_path, every=None).train_step
     source = Interrupted(step, stop=step)
-    source.stop_asked = True
     stats = run(source, tmp_path, every=None)
     assert source.begun == [] or stats.train_step > step
     assert stats.checkpoint == newest(tmp_path)

@@ -8,11 +8,11 @@ import pytest
 from pydantic import ValidationError
 
 from tests.array_source import linear_problem, linear_source
-from trainers.base import TrainStats
 from trainers.config import TrainerConfig
 from trainers.libraries import LIBRARIES, missing_libraries
 from trainers.loop.lockstep import World
 from trainers.loop.loggers import MLFLOW_FILE
+from trainers.results import TrainStats
 from trainers.trainer import train
 
 FIGURES = {
@@ -131,7 +131,7 @@ def test_without_a_run_directory_nothing_is_logged() -> None:
 def test_only_rank_0_has_loggers(tmp_path: Path) -> None:
     from trainers.log import Log
 
-    with Log(linear_source(), config({"kind": "tensorboard"}), World(rank=1, size=2), tmp_path):
+    with Log(None, config({"kind": "tensorboard"}), World(rank=1, size=2), tmp_path):
         assert list(tmp_path.iterdir()) == []
 
 

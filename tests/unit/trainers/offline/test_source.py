@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.array_source import linear_held, linear_problem, linear_samples
-from trainers.base import Held, Moments, TrainStats
+from trainers.base import Held, Moments
 from trainers.config import TrainerConfig
 from trainers.loop.lockstep import World
 from trainers.offline import reading
@@ -20,6 +20,7 @@ from trainers.offline import source as offline
 from trainers.offline.reading import Batches, Item, Passes, Read, Table, pooled
 from trainers.offline.source import FileSource
 from trainers.offline.stored import MemberSamples, NpyFiles
+from trainers.results import TrainStats
 from trainers.trainer import train
 
 HELD = (6, 11, 4, 9)  # samples of members 10, 11, ...
@@ -254,9 +255,8 @@ def test_the_training_loop_learns_from_files(tmp_path: Path, read: Read) -> None
     source = FileSource(
         files=files, table=Table.of(files, range(5)), read=read, batch=6, lease_batches=8,
         passes=10, workers=0, seed=1, moments=moments, validation=linear_held(rng, 20),
-        said=said.append,
     )  # fmt: skip
-    stats = train(source, config, linear_problem(), world=World())
+    stats = train(source, config, linear_problem(), world=World(), report=said.append)
     source.close()
     assert stats.train_step == -(-10 * 5 * 46 // 6)
     assert stats.validation is not None

@@ -20,8 +20,9 @@ from tests.array_source import (
 from tests.decay_study import SNAPSHOTS, study, trajectory
 from tests.errors import made_errors
 from tests.strict import strict_json
-from trainers.base import Input, TrainStats, ValidationResult
+from trainers.base import Input
 from trainers.config import TrainerConfig
+from trainers.results import TrainStats, ValidationResult
 from trainers.surrogate.export import export, load_surrogate
 from trainers.surrogate.surrogate import Surrogate
 from trainers.tasks.build import build_task
