@@ -152,9 +152,9 @@ class ReservoirSource:
     def held_validation(self) -> Held:
         """Validation samples so far; rows of an append-only store, which nobody overwrites."""
         state = self._client.held()
-        count, slots = state.validation, self._validation
+        slots, count = self._validation, state.validation
         if slots is None:
-            return self._nothing_held(complete=state.validation_complete)
+            slots, count = self._training, 0
         return Held(
             fields=slots.fields[:count],
             inputs=slots.inputs[:count],
@@ -177,12 +177,3 @@ class ReservoirSource:
         except BaseException:
             self._returned.extendleft(reversed(returned))
             raise
-
-    def _nothing_held(self, *, complete: bool) -> Held:
-        return Held(
-            fields=self.fields[:0],
-            inputs=self.inputs[:0],
-            members=self._training.members[:0],
-            steps=self._training.steps[:0],
-            complete=complete,
-        )

@@ -105,18 +105,10 @@ class LockStep:
     def agree(self, mine: Readiness) -> Readiness:
         """The shortest burst; over when all are; everything else when one is."""
         steps = BUSY if mine.over else mine.steps
-        any_of = (mine.failed, mine.due, mine.stop, mine.busy, mine.spoilt)
-        least = self._least([steps, int(mine.over), *(int(not each) for each in any_of)])
-        failed, due, stop, busy, spoilt = (not each for each in least[2:])
-        return Readiness(
-            steps=least[0],
-            over=bool(least[1]),
-            failed=failed,
-            due=due,
-            stop=stop,
-            busy=busy,
-            spoilt=spoilt,
-        )
+        any_of = ("failed", "due", "stop", "busy", "spoilt")
+        least = self._least([steps, mine.over, *(not getattr(mine, name) for name in any_of)])
+        found = {name: not none for name, none in zip(any_of, least[2:], strict=True)}
+        return Readiness(steps=least[0], over=bool(least[1]), **found)
 
     def all(self, condition: bool) -> bool:
         """Whether it holds on every rank."""

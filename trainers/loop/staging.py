@@ -112,7 +112,7 @@ class Staging:
             self._changed.notify_all()
         self._thread.join(CLOSE_SECONDS)
         if kind is None:
-            self._raise_if_failed()
+            self.raise_failure()
             if self._thread.is_alive():
                 raise TimeoutError(
                     f"the batch source has not answered for {CLOSE_SECONDS:g} s. Is the reservoir "
@@ -122,8 +122,10 @@ class Staging:
     def readiness(self, timeout: float) -> Readiness:
         """How many batches are at hand; waits up to ``timeout`` seconds for the first."""
         with self._changed:
-            self._changed.wait_for(self._anything, timeout)
-            at_hand = self._at_hand()
+            self._changed.wait_for(
+                lambda: self._ready or self._finished or self._error is not None, timeout
+            )
+            at_hand = sum(buffer.filled - buffer.taken for buffer in self._ready)
             return Readiness(
                 steps=at_hand,
                 over=self._finished and at_hand == 0,
@@ -144,11 +146,11 @@ class Staging:
                 self._changed.notify_all()
         for _ in range(count):
             with self._changed:
-                self._changed.wait_for(self._anything_but_the_end)
+                self._changed.wait_for(lambda: self._ready or self._error is not None)
                 if not self._ready:
                     # Only then: the other ranks take the train steps that were agreed on, and
                     # would wait for this one in the all-reduce of a gradient.
-                    self._raise_if_failed()
+                    self.raise_failure()
                 buffer = self._ready[0]
                 index = buffer.taken
                 buffer.taken += 1
@@ -174,33 +176,19 @@ class Staging:
 
     def raise_failure(self) -> None:
         """Raise in the loop what went wrong on the thread."""
-        with self._changed:
-            self._raise_if_failed()
-
-    def _raise_if_failed(self) -> None:
         if self._error is not None:
             raise self._error
 
-    def _at_hand(self) -> int:
-        return sum(buffer.filled - buffer.taken for buffer in self._ready)
-
-    def _anything(self) -> bool:
-        return bool(self._ready) or self._finished or self._error is not None
-
-    def _anything_but_the_end(self) -> bool:
-        return bool(self._ready) or self._error is not None
-
     def _buffer(self, batch: int) -> _Buffer:
-        pinned = self._device.type == "cuda"
-        shape = (self._room, batch)
-        return _Buffer(
+        fields, inputs = (
             torch.empty(
-                *shape, *self._fields.shape[1:], dtype=self._fields.dtype, pin_memory=pinned
-            ),
-            torch.empty(
-                *shape, *self._inputs.shape[1:], dtype=self._inputs.dtype, pin_memory=pinned
-            ),
+                *(self._room, batch, *slots.shape[1:]),
+                dtype=slots.dtype,
+                pin_memory=self._device.type == "cuda",
+            )
+            for slots in (self._fields, self._inputs)
         )
+        return _Buffer(fields, inputs)
 
     def _on_device(self, buffer: _Buffer, index: int) -> StagedBatch:
         fields, inputs = buffer.fields[index], buffer.inputs[index]
@@ -247,13 +235,12 @@ class Staging:
 
     def _replay_or_wait(self) -> None:
         with self._changed:
-            self._changed.wait_for(self._asked)
+            self._changed.wait_for(
+                lambda: self._closing or self._replays > 0 or bool(self._returned)
+            )
             count, self._replays = self._replays, 0
         if count and not self._closing:
             self._stage(self._source.replay(count))
-
-    def _asked(self) -> bool:
-        return self._closing or self._replays > 0 or bool(self._returned)
 
     def _give_back(self) -> None:
         while self._returned:
@@ -268,7 +255,7 @@ class Staging:
             self._leases.append(_OpenLease(lease.id, len(lease.indices)))
         for start in range(0, len(lease.indices), self._room):
             with self._changed:
-                self._changed.wait_for(self._room_or_end)
+                self._changed.wait_for(lambda: self._free or self._closing)
                 if self._closing:
                     return
                 buffer = self._free.popleft()
@@ -276,9 +263,6 @@ class Staging:
             with self._changed:
                 self._ready.append(buffer)
                 self._changed.notify_all()
-
-    def _room_or_end(self) -> bool:
-        return bool(self._free) or self._closing
 
     def _fill(self, buffer: _Buffer, indices: Int64[np.ndarray, " batches batch"]) -> None:
         if buffer.used is not None:

@@ -13,11 +13,12 @@ Invariants (``tests/unit/trainers/offline/test_stored.py``):
 """
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple, Protocol, final, runtime_checkable
+from typing import Any, Final, Literal, NamedTuple, final
 
 import numpy as np
 import zarr
@@ -45,29 +46,28 @@ class MemberSamples:
     steps: Int64[np.ndarray, " sample"]
 
 
-@runtime_checkable
-class MemberFiles(Protocol):
+class MemberFiles(ABC):
     """Where members are read from."""
 
+    @abstractmethod
     def index(self, member: int) -> MemberSamples:
         """A member's inputs and steps; its fields are not read and have no values."""
-        ...
 
+    @abstractmethod
     def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
         """All fields of a member."""
-        ...
 
     def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
-        """The fields of one sample."""
-        ...
+        """The fields of one sample; those of its whole member are read for it."""
+        return np.asarray(self.read(member)[sample])
 
+    @abstractmethod
     def paths(self, members: Sequence[int]) -> list[Path]:
         """Where the fields of these members lie."""
-        ...
 
 
 @final
-class NpyFiles:
+class NpyFiles(MemberFiles):
     """``member-00012.npy``: the fields; ``member-00012.npz``: ``inputs`` and ``steps``."""
 
     def __init__(self, folder: Path) -> None:
@@ -127,7 +127,7 @@ class NpyFiles:
 
 
 @final
-class ZarrFiles:
+class ZarrFiles(MemberFiles):
     """``data.zarr``, which xarray opens: a chunk of ``fields`` is one member.
 
     The chunks are not compressed: storage is what a comparison is about, not a codec.
@@ -202,10 +202,6 @@ class ZarrFiles:
         held = int(np.asarray(_array(group, "count")[row]))
         return np.asarray(_array(group, "fields")[row, :held])
 
-    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
-        """The fields of one sample; the member's whole chunk is read for it."""
-        return np.asarray(_array(self._open(), "fields")[self._row(member), sample])
-
     def paths(self, members: Sequence[int]) -> list[Path]:
         """The chunks of each."""
         rows = [str(self._row(member)) for member in members]
@@ -231,7 +227,7 @@ def _array(group: zarr.Group, name: str) -> "zarr.Array[Any]":
 
 
 @final
-class InMemory:
+class InMemory(MemberFiles):
     """Members of other files, whose fields are read whole, once."""
 
     def __init__(self, files: MemberFiles, members: Sequence[int]) -> None:
@@ -245,10 +241,6 @@ class InMemory:
     def read(self, member: int) -> Float[np.ndarray, " sample window channel *grid"]:
         """All fields of a member."""
         return self._fields[member]
-
-    def read_sample(self, member: int, sample: int) -> Float[np.ndarray, " window channel *grid"]:
-        """The fields of one sample."""
-        return np.asarray(self._fields[member][sample])
 
     def paths(self, members: Sequence[int]) -> list[Path]:
         """None: no pass reads a file."""
