@@ -21,7 +21,7 @@ from trainers.checkpoints.saver import Saver
 from trainers.config import TrainerConfig
 from trainers.loop.learner import Learner
 from trainers.loop.lockstep import World
-from trainers.loop.loggers import Logger, close_all, open_loggers
+from trainers.loop.loggers import Logger, open_loggers
 from trainers.results import TrainStats, ValidationResult
 
 
@@ -64,7 +64,8 @@ class Log:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        close_all(self._loggers)
+        for logger in self._loggers:
+            logger.close()
 
     def note(self, *notes: str) -> None:
         """Add what a person should know; it is in every report from now on."""

@@ -20,8 +20,7 @@ from trainers.configs.tasks import (
     OperatorConfig,
     TaskConfig,
 )
-from trainers.tasks.base import Task
-from trainers.tasks.build import build_task
+from trainers.tasks.build import Task, build_task
 from trainers.tasks.moments import moments_of
 from trainers.tasks.normalization import Normalization
 from trainers.tasks.stepping import Stepping

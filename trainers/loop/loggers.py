@@ -12,7 +12,7 @@ Invariants (``tests/unit/trainers/loop/test_loggers.py``):
 
 import importlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol, final, runtime_checkable
 
@@ -59,12 +59,6 @@ def open_loggers(config: TrainerConfig, out: Path) -> list[Logger]:
         os.environ.setdefault(name, value)
     settings = config.model_dump(mode="json")
     return [_opened(each, settings, out) for each in config.loggers]
-
-
-def close_all(loggers: Sequence[Logger]) -> None:
-    """Close each."""
-    for logger in loggers:
-        logger.close()
 
 
 def _opened(config: LoggerConfig, settings: dict[str, Any], out: Path) -> Logger:

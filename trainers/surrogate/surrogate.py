@@ -34,8 +34,7 @@ from trainers.surrogate.given import (
     values_of,
 )
 from trainers.surrogate.labels import Numbers, by_label
-from trainers.tasks.base import Task
-from trainers.tasks.build import build_task
+from trainers.tasks.build import Task, build_task
 from trainers.tasks.direct import Direct
 from trainers.tasks.normalization import Normalization
 from trainers.tasks.stepping import Stepping
@@ -72,7 +71,6 @@ class Physical(nn.Module):
             return task.rollout(
                 self.network, everything, time.double(), history, given, steps=steps
             )
-        assert isinstance(task, Direct)
         inputs = torch.cat([everything, time.double()[:, None]], dim=1)
         return task.predict(self.network, inputs, given[:, None])[:, 0]
 

@@ -11,7 +11,7 @@ Invariants of every task (``tests/contract/test_task_contract.py``):
 Networks are called ``network(numbers, fields)``: ``(batch, n)`` and ``(batch, channel, *grid)``.
 """
 
-from typing import Final, final
+from typing import Final, NamedTuple, final
 
 import torch
 from jaxtyping import Float, Float32, Float64
@@ -20,9 +20,15 @@ from torch import Tensor, nn
 from trainers.base import Problem
 from trainers.configs.models import AnyModelConfig
 from trainers.models.registry import build_model
-from trainers.tasks.base import Compared
 from trainers.tasks.losses import Loss
 from trainers.tasks.scaling import Scaling
+
+
+class Compared(NamedTuple):
+    """Predictions and what the solver says, in the fields' units."""
+
+    prediction: Float32[Tensor, " batch snapshot channel *grid"]
+    truth: Float32[Tensor, " batch snapshot channel *grid"]
 
 
 @final

@@ -28,7 +28,7 @@ from trainers.base import Problem
 from trainers.configs.models import AnyModelConfig
 from trainers.configs.tasks import BundleConfig, DeltaConfig, DerivativeConfig, NextConfig
 from trainers.models.registry import build_model
-from trainers.tasks.base import Compared
+from trainers.tasks.direct import Compared
 from trainers.tasks.losses import Loss
 from trainers.tasks.scaling import Scaling
 

@@ -27,7 +27,8 @@ from trainers.durable import append_line
 from trainers.loop.lockstep import LockStep
 from trainers.loop.staging import tensor_over
 from trainers.results import QueryTime, ValidationResult
-from trainers.tasks.base import Compared, Task
+from trainers.tasks.build import Task
+from trainers.tasks.direct import Compared
 from trainers.tasks.stepping import Stepping
 from trainers.validation.members import add_up, compare_rows, sum_by_member
 from trainers.validation.speed import query_time

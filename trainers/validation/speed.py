@@ -13,8 +13,7 @@ import torch
 from torch import nn
 
 from trainers.results import QueryTime
-from trainers.tasks.base import Task
-from trainers.tasks.direct import Direct
+from trainers.tasks.build import Task
 from trainers.tasks.stepping import Stepping
 
 BUDGET_SECONDS: Final = 0.1
@@ -62,7 +61,6 @@ def _seconds(task: Task, network: nn.Module, rows: int) -> float:
             numbers, at = inputs[:, :-1], inputs[:, -1]
             task.rollout(network, numbers, at, history, given, steps=task.ahead)
         else:
-            assert isinstance(task, Direct)
             task.predict(network, inputs, given[:, None])
         if device.type == "cuda":
             torch.cuda.synchronize(device)
