@@ -137,12 +137,7 @@ def _of_one(cost: Cost) -> str:
 
 def networks() -> str:
     """What stands under ``trainer.model``, for a person to read."""
-    from trainers.models.registry import (  # brings torch
-        MODELS,
-        build_model,
-        count_weights,
-        describe_models,
-    )
+    from trainers.models.registry import MODELS, build_model, count_weights  # brings torch
 
     points = " x ".join(map(str, FIELD_SHAPE[1:]))
     fields = f"{FIELD_SHAPE[0]} fields of {points} points"
@@ -150,16 +145,14 @@ def networks() -> str:
         "Networks (under `trainer:`, `model: {kind: ...}`). Weights are those of the defaults,",
         f"from {NUM_INPUTS - 1} parameters and time to {fields}.",
     ]
-    for kind, summary, options in describe_models():
-        weights = ""
+    for kind, model in MODELS.items():
+        options, weights = model.options, ""
         if all(option.default is not None for option in options):
             network = build_model(
-                MODELS[kind].config.model_validate({}),
-                num_inputs=NUM_INPUTS,
-                field_shape=FIELD_SHAPE,
+                model.config.model_validate({}), num_inputs=NUM_INPUTS, field_shape=FIELD_SHAPE
             )
             weights = f"{count_weights(network):,} weights"
-        lines += ["", f"{kind}: {summary}", f"  {weights}" if weights else "  your weights"]
+        lines += ["", f"{kind}: {model.summary}", f"  {weights}" if weights else "  your weights"]
         width = max(len(option.name) for option in options)
         shown = [_shown(option.default) for option in options]
         columns = max(map(len, shown))

@@ -34,6 +34,14 @@ from trainers.configs.models import (
 )
 
 
+class Option(NamedTuple):
+    """A key under ``trainer.model``."""
+
+    name: str
+    default: object  # None where it is required
+    description: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ModelKind:
     """How one kind of network is built.
@@ -47,6 +55,19 @@ class ModelKind:
     config: type[AnyModelConfig]
     target: str
     summary: str
+
+    @property
+    def options(self) -> list[Option]:
+        """Keys under ``trainer.model``, as the config describes them."""
+        return [
+            Option(
+                field.alias or name,
+                None if field.default is PydanticUndefined else field.default,
+                field.description or "",
+            )
+            for name, field in self.config.model_fields.items()
+            if name != "kind"
+        ]
 
 
 MODELS: Final[dict[str, ModelKind]] = {
@@ -133,38 +154,3 @@ def build_model(
 def count_weights(network: nn.Module) -> int:
     """Numbers that are trained."""
     return sum(math.prod(each.shape) for each in network.parameters() if each.requires_grad)
-
-
-class Option(NamedTuple):
-    """A key under ``trainer.model``."""
-
-    name: str
-    default: object  # None where it is required
-    description: str
-
-
-class Described(NamedTuple):
-    """A kind of network, for people."""
-
-    kind: str
-    summary: str
-    options: tuple[Option, ...]
-
-
-def describe_models() -> list[Described]:
-    """Every kind with its options, as the registry and the config say it."""
-    return [
-        Described(kind, entry.summary, _options(entry.config)) for kind, entry in MODELS.items()
-    ]
-
-
-def _options(config: type[AnyModelConfig]) -> tuple[Option, ...]:
-    return tuple(
-        Option(
-            field.alias or name,
-            None if field.default is PydanticUndefined else field.default,
-            field.description or "",
-        )
-        for name, field in config.model_fields.items()
-        if name != "kind"
-    )

@@ -54,15 +54,13 @@ def h1(prediction: Batch, truth: Batch) -> PerSample:
     return total
 
 
-def weighted(loss: Loss, weights: Float32[Tensor, " channel"] | None) -> Loss:
+def weighted(loss: Loss, weights: Float32[Tensor, " channel"]) -> Loss:
     """``loss`` in which the error of each channel counts by its weight; on average by 1.
 
     Args:
         loss: One of ``LOSSES``.
-        weights: One per channel of a prediction; None: all alike, at no cost.
+        weights: One per channel of a prediction.
     """
-    if weights is None:
-        return loss
     scale = weights / weights.mean()
     if loss is not mae:  # all others are of squares
         scale = torch.sqrt(scale)
