@@ -32,15 +32,8 @@ from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import ranges_of
 from pipeline.study.streamed import snapshots_of
-from trainers.base import (
-    Input,
-    Lease,
-    NothingToTrainOn,
-    PeerFailed,
-    Problem,
-    TrainingDiverged,
-    TrainStats,
-)
+from trainers.base import Input, Lease, NothingToTrainOn, PeerFailed, Problem, TrainingDiverged
+from trainers.results import TrainStats
 
 _WEIGHTS_SEED = 0x3E16
 # Ranks speak to each other at least once a second, whatever they wait for; only a validation in

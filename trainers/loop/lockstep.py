@@ -12,9 +12,9 @@ Invariants (``tests/unit/trainers/loop/test_lockstep.py``, ``tests/integration/t
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import reduce
-from typing import Final, final
+from typing import Any, Final, final
 
 import numpy as np
 import torch
@@ -146,31 +146,16 @@ class LockStep:
 
     def merge(self, moments: Moments) -> tuple[Moments, Int64[np.ndarray, " rank"]]:
         """Moments of all ranks together, and the number of samples of each."""
-        channels = len(moments.field_mean)
-        mine = np.concatenate(
-            [
-                np.array([moments.count, moments.field_count, moments.step_count], np.float64),
-                np.array([moments.time_low, moments.time_high]),
-                *(moments.field_mean, moments.field_m2, moments.step_m2),
-            ]
-        )
-        ends = np.cumsum([3, 2, channels, channels])
-        rows = self.gather(mine)
+        mine = {each.name: getattr(moments, each.name) for each in fields(moments)}
+        ends = np.cumsum([np.size(values) for values in mine.values()])[:-1]
         parts = []
-        for row in rows:
-            counts, times, field_mean, field_m2, step_m2 = np.split(row, ends)
-            part = Moments(
-                count=int(counts[0]),
-                field_count=int(counts[1]),
-                field_mean=field_mean,
-                field_m2=field_m2,
-                step_count=int(counts[2]),
-                step_m2=step_m2,
-                time_low=float(times[0]),
-                time_high=float(times[1]),
-            )
-            parts.append(part)
-        return reduce(Moments.merge, parts), rows[:, 0].astype(np.int64)
+        for row in self.gather(np.hstack(list(mine.values()))):
+            rank: dict[str, Any] = {
+                name: values if isinstance(own, np.ndarray) else type(own)(values[0])
+                for (name, own), values in zip(mine.items(), np.split(row, ends), strict=True)
+            }
+            parts.append(Moments(**rank))
+        return reduce(Moments.merge, parts), np.array([each.count for each in parts])
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The same network with gradients averaged over the ranks, and rank 0's weights."""
