@@ -76,7 +76,7 @@ class Stepping:
         """Loss of each sample, in the network's own units."""
         parameters, times, fields = self._example(inputs, fields)
         snapshots = self._scaling.normalise_predicted(fields[:, :, : self._predicted])
-        given = self._given(fields)
+        given = self._scaling.normalise_given(fields[:, 0, self._predicted :])
         if isinstance(self._config, DerivativeConfig):
             return self._derivative_losses(network, parameters, times, snapshots, given)
         pushes = self._pushes()
@@ -129,10 +129,8 @@ class Stepping:
             given: Input fields, in their units.
             steps: Snapshots to predict.
         """
-        past, around = (
-            self._scaling.normalise_predicted(history),
-            self._scaling.normalise_given(given),
-        )
+        past = self._scaling.normalise_predicted(history)
+        around = self._scaling.normalise_given(given)
         found: list[Tensor] = []
         while len(found) * self.ahead < steps:
             future = self._advance(network, parameters, time, past, around)
@@ -157,9 +155,6 @@ class Stepping:
         )
         which = torch.arange(len(fields), device=fields.device)[:, None]
         return parameters, times.gather(1, rows), fields[which, rows]
-
-    def _given(self, fields: Float[Tensor, " batch window channel *grid"]) -> Tensor:
-        return self._scaling.normalise_given(fields[:, 0, self._predicted :])
 
     def _pushes(self) -> int:
         """How many predictions this batch starts from; the same for all its samples."""
