@@ -88,12 +88,10 @@ class NanOnRank1(ArraySource):
         return lease
 
 
-class DiesOnRank1(ArraySource):
-    """The process of rank 1 is gone after a few train steps."""
-
-    def report(self, stats: TrainStats) -> None:
-        if dist.get_rank() == 1 and stats.train_step == 20:
-            os._exit(9)
+def die_on_rank_1(stats: TrainStats) -> None:
+    """End the process of rank 1 after a few train steps."""
+    if dist.get_rank() == 1 and stats.train_step == 20:
+        os._exit(9)
 
 
 def digest(folder: Path) -> str:
@@ -102,11 +100,22 @@ def digest(folder: Path) -> str:
 
 
 def run(
-    fed: ArraySource, rank: int, out: Path, config: TrainerConfig = CONFIG, *, size: int = SIZE
+    fed: ArraySource,
+    rank: int,
+    out: Path,
+    config: TrainerConfig = CONFIG,
+    *,
+    size: int = SIZE,
+    told: Callable[[TrainStats], None] = lambda stats: None,
 ) -> dict[str, Any]:
     """Train; what came out, or what was raised and how long it took."""
     begin = time.monotonic()
     reports: list[TrainStats] = []
+
+    def report(stats: TrainStats) -> None:
+        reports.append(stats)
+        told(stats)
+
     try:
         stats = train(
             fed,
@@ -115,7 +124,7 @@ def run(
             world=World(rank=rank, size=size),
             out=out,
             seed=2,
-            report=reports.append,
+            report=report,
         )
     except Exception as error:  # noqa: BLE001 - what is raised is the result
         text = f"{type(error).__name__}: {error}"
@@ -186,7 +195,7 @@ def scenario_together(rank: int, folder: Path) -> dict[str, Any]:
 
 def scenario_death(rank: int, folder: Path) -> dict[str, Any]:
     """Rank 1 dies without a word."""
-    return run(source(rank, DiesOnRank1), rank, folder / "death")
+    return run(source(rank), rank, folder / "death", told=die_on_rank_1)
 
 
 def scenario_settings(rank: int, folder: Path) -> dict[str, Any]:
