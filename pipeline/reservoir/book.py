@@ -19,63 +19,17 @@ array of samples in here: the caller serialises the calls and owns the memory.
     the first time by it are unseen, and are drawn next where the order counts.
 """
 
-from dataclasses import asdict, dataclass
 from typing import NamedTuple, final
 
 import numpy as np
 from jaxtyping import Int64
 
-from pipeline.errors import StudyFailed
 from pipeline.flow import ONCE, UNLIMITED, FlowControl, PolicyName
-from pipeline.reservoir.policies import NONE, SlotSet, make_policy
+from pipeline.reservoir.bookkeeping import Bookkeeping
+from pipeline.reservoir.policies import NONE, SlotSet
 from pipeline.reservoir.state import Counters, HeldRows, Numbers, ReservoirState
-from pipeline.reservoir.tally import DrawTally, Evenness
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ReservoirCounts(Evenness):
-    """What the bookkeeping of a reservoir counts, in samples.
-
-    Attributes:
-        capacity: Slots.
-        held: Samples that may be drawn from.
-        unseen: Samples never drawn so far.
-        leased: Slots promised to the rank.
-        inserted: Samples stored since the start.
-        drawn: Draws since the start, replayed ones included.
-        unique: Samples drawn at least once.
-        evicted: Samples overwritten.
-        due: Draws that would be left if production ended now.
-        production_ended: No further sample will come.
-    """
-
-    capacity: int
-    held: int
-    unseen: int
-    leased: int
-    inserted: int
-    drawn: int
-    unique: int
-    evicted: int
-    due: int
-    production_ended: bool
-
-
-def require_replayable(*, ended: bool, filled: int) -> None:
-    """Refuse to draw again where nothing may be, or can be.
-
-    Raises:
-        StudyFailed: No sample ever arrived here, so there is nothing to draw again.
-    """
-    if not ended:
-        raise ValueError("replay before the end of production: lease instead")
-    if filled == 0:
-        raise StudyFailed(
-            "this rank received no sample at all, so it cannot keep step with the others: "
-            "have at least as many samples per member as ranks, or lower trainer.ranks"
-        )
 
 
 class _Open(NamedTuple):
@@ -88,7 +42,7 @@ class _Open(NamedTuple):
 
 
 @final
-class Reservoir:
+class Reservoir(Bookkeeping):
     """Slot bookkeeping for one rank."""
 
     def __init__(
@@ -115,31 +69,14 @@ class Reservoir:
             raise ValueError(f"capacity={capacity} < watermark={flow.watermark}: never ready")
         if policy in ONCE and flow.max_reuse not in (None, 1):
             raise ValueError(f"max_reuse={flow.max_reuse:g} but policy={policy} draws each once")
-        self._capacity, self._flow, self._rng = capacity, flow, rng
+        super().__init__(policy=policy, capacity=capacity, flow=flow, rng=rng)
         self._most_leased, self._drain = most_leased, drain
-        self._filled = SlotSet(capacity)
         self._evictable = SlotSet(capacity)  # seen, not leased and not pinned
-        self._tally = DrawTally(capacity)
         self._even = policy == "reservoir"
-        self._policy = make_policy(
-            policy,
-            capacity=capacity,
-            watermark=flow.watermark,
-            filled=self._filled,
-            draws=self._tally.draws,
-            rng=rng,
-        )
         self._reserved = np.zeros(capacity, np.bool_)
         self._lease_counts = np.zeros(capacity, np.int64)  # a slot may be drawn several times
-        self._pinned = np.zeros(capacity, np.bool_)
         self._leases: dict[int, _Open] = {}
-        self._next_lease = self._batches = 0  # leased so far
-        self._cancelled: list[int] = []
-        self._untouched = 0  # slots from here on were never used
         self._num_reserved = self._num_leased = 0
-        self._ended = False
-        self.inserted = self.drawn = self.unique = self.evicted = 0
-        self.late = 0  # commits after the end of production
 
     # --- solvers' side ----------------------------------------------------------------------------
 
@@ -196,29 +133,16 @@ class Reservoir:
         self.inserted += slots.size
         return int(slots.size)
 
-    def cancel(self, slots: SlotNumbers) -> None:
-        """These reserved slots will not be filled; others may have them."""
-        self._release(slots)
-        self._cancelled.extend(slots.tolist())
-
     def _release(self, slots: SlotNumbers) -> None:
         if not self._reserved[slots].all():
             raise ValueError(f"slots {slots[~self._reserved[slots]].tolist()} are not reserved")
         self._reserved[slots] = False
         self._num_reserved -= slots.size
 
-    def end_production(self) -> None:
-        """No further sample will come: what is held is drained. May be called twice."""
-        if not self._ended:
-            self._ended = True
-            self._policy.drain(self._due)
+    def _drain_held(self) -> None:
+        self._policy.drain(self._due)
 
     # --- trainer's side ---------------------------------------------------------------------------
-
-    @property
-    def ready(self) -> bool:
-        """Whether training may start: the watermark was reached, or production has ended."""
-        return self._ended or self.inserted >= self._flow.watermark
 
     @property
     def finished(self) -> bool:
@@ -226,12 +150,13 @@ class Reservoir:
         return self._ended and self._available == 0
 
     @property
+    def leased(self) -> int:
+        """Slots promised to the rank."""
+        return self._num_leased
+
+    @property
     def _due(self) -> int:
-        """Draws that would be left if production ended now."""
-        if not self._drain:
-            return 0
-        left = self._flow.left(inserted=self.inserted, drawn=self.drawn)
-        return max(left, self.inserted - self.unique)
+        return super()._due if self._drain else 0
 
     def lease(self, batches: int, batch: int) -> Lease:
         """Draw up to ``batches`` batches: as many whole ones as are allowed now, maybe none.
@@ -265,13 +190,10 @@ class Reservoir:
         Raises:
             StudyFailed: No sample ever arrived here, so there is nothing to draw again.
         """
-        require_replayable(ended=self._ended, filled=len(self._filled))
-        slots = self._filled.draw(batches * batch, self._rng)
-        return self._grant(slots.reshape(batches, batch))
+        return self._grant(self._draw_again(batches * batch).reshape(batches, batch))
 
     def _grant(self, indices: Int64[np.ndarray, " batches batch"]) -> Lease:
-        lease = Lease(id=self._next_lease, indices=indices, finished=self.finished)
-        self._next_lease += 1
+        first_batch, lease = self._batches, self._number(indices)
         if indices.size == 0:
             return lease  # nothing to give back
         slots, at, counts = np.unique(indices, return_index=True, return_counts=True)
@@ -283,11 +205,9 @@ class Reservoir:
         fresh = first[~seen][np.argsort(at[unleased][~seen])]
         self._tally.draw(slots, counts)
         self.unique += fresh.size
-        self.drawn += indices.size
         self._lease_counts[slots] += 1
         self._num_leased += first.size
-        self._leases[lease.id] = _Open(slots, fresh, indices, self._batches)
-        self._batches += len(indices)
+        self._leases[lease.id] = _Open(slots, fresh, indices, first_batch)
         return lease
 
     def give_back(self, lease_id: int) -> None:
@@ -305,8 +225,7 @@ class Reservoir:
 
     def pin(self) -> SlotNumbers:
         """Keep the content of every slot that holds a sample until ``unpin``; which these are."""
-        slots = self.filled()
-        self._pinned[slots] = True
+        slots = super().pin()
         self._evictable.remove(self._evictable.members())
         return slots
 
@@ -346,45 +265,16 @@ class Reservoir:
 
     def restore(self, state: ReservoirState) -> None:
         """Take over what is held, in slots 0, 1, ... now; only an empty reservoir can."""
-        if self._untouched or self._ended:
-            raise ValueError("restore a reservoir before anything is stored in it")
+        self._take_over(state)
         count = len(state.held.seen)
         slots, unseen = np.arange(count), np.flatnonzero(~state.held.seen)
         self._filled.add(slots)
         self._evictable.add(slots[state.held.seen])
         self._policy.admit(unseen)
-        self._untouched = count
-        self.inserted, self.drawn = state.counters.inserted, state.counters.drawn
-        self.late = state.counters.late
-        self._tally.restore(
-            state.held.draws, state.held.numbers, inserted=self.inserted, drawn=self.drawn
-        )
         self.evicted = self.inserted - count
         self.unique = self.inserted - unseen.size
         if state.rng is not None:
             self._rng.bit_generator.state = state.rng
-
-    # --- what it says of itself -------------------------------------------------------------------
-
-    def filled(self) -> SlotNumbers:
-        """Slots that hold a sample, ascending."""
-        return self._filled.members()
-
-    def stats(self) -> ReservoirCounts:
-        """Counters and population."""
-        return ReservoirCounts(
-            capacity=self._capacity,
-            held=self._policy.held,
-            unseen=self.inserted - self.unique,
-            leased=self._num_leased,
-            inserted=self.inserted,
-            drawn=self.drawn,
-            unique=self.unique,
-            evicted=self.evicted,
-            due=self._due,
-            production_ended=self._ended,
-            **asdict(self._tally.evenness(self.inserted)),
-        )
 
 
 def _undone(lease: _Open, batches: int) -> tuple[Numbers, Numbers]:

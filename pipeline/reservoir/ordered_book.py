@@ -20,17 +20,15 @@ what.
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import asdict
 from typing import Final, NamedTuple, final
 
 import numpy as np
 
 from pipeline.errors import StudyFailed
 from pipeline.flow import ONCE, FlowControl, PolicyName
-from pipeline.reservoir.book import ReservoirCounts, require_replayable
-from pipeline.reservoir.policies import CANDIDATES, NONE, SlotSet, make_policy
+from pipeline.reservoir.bookkeeping import Bookkeeping
+from pipeline.reservoir.policies import CANDIDATES, NONE, SlotSet
 from pipeline.reservoir.state import Counters, HeldRows, Order, ReservoirState
-from pipeline.reservoir.tally import DrawTally
 from pipeline.slots.memory import SlotNumbers
 from trainers.base import Lease
 
@@ -51,7 +49,7 @@ class _Open(NamedTuple):
 
 
 @final
-class OrderedReservoir:
+class OrderedReservoir(Bookkeeping):
     """Slot bookkeeping for one rank of a deterministic study.
 
     Args:
@@ -75,34 +73,19 @@ class OrderedReservoir:
     ) -> None:
         if policy not in ONCE and flow.max_reuse is None:
             raise ValueError(f"policy={policy} without max_reuse: draws have no fixed place")
-        self._capacity, self._flow, self._batch, self._spread = capacity, flow, batch, spread
+        draws, self._evictions = rng.spawn(2)
+        super().__init__(policy=policy, capacity=capacity, flow=flow, rng=draws)
+        self._batch, self._spread = batch, spread
         self._kept = flow.watermark if policy == "firo" else 0
-        self._draws, self._evictions = rng.spawn(2)
-        self._filled, self._seen = SlotSet(capacity), SlotSet(capacity)
-        self._tally = DrawTally(capacity)
+        self._seen = SlotSet(capacity)
         self._candidates = CANDIDATES if policy == "reservoir" else 1
-        self._policy = make_policy(
-            policy,
-            capacity=capacity,
-            watermark=flow.watermark,
-            filled=self._filled,
-            draws=self._tally.draws,
-            rng=self._draws,
-        )
-        self._pins = np.zeros(capacity, np.int64)  # queued or leased batches that name a slot
+        self._readers = np.zeros(capacity, np.int64)  # queued or leased batches that name a slot
         self._last_batch = np.full(capacity, -1, np.int64)
         self._queue: deque[_Batch] = deque()
-        self._kept_slots = np.zeros(capacity, np.bool_)  # which a checkpoint has not written yet
         self._leases: dict[int, _Open] = {}
         self._outstanding: list[int] = []  # slots handed out, neither committed nor cancelled
-        self._cancelled: deque[int] = deque()
-        self._untouched = 0
         self._victim: int | None = None
         self._planned = self._granted = 0  # batches drawn, and those of them that were leased
-        self._next_lease = self._batches = 0  # leased in this life
-        self._ended = False
-        self.inserted = self.drawn = self.unique = self.evicted = 0
-        self.late = 0
 
     def due(self, inserted: int) -> int:
         """Batches that are drawn after so many inserts."""
@@ -131,7 +114,7 @@ class OrderedReservoir:
 
     def commit(self, slots: SlotNumbers) -> int:
         """The samples in these reserved slots are complete; how many were admitted."""
-        self._take_back(slots)
+        self._release(slots)
         if self._ended:
             self.late += slots.size
             return 0
@@ -145,20 +128,11 @@ class OrderedReservoir:
             self._plan(self._policy.draw(self._batch))
         return int(slots.size)
 
-    def cancel(self, slots: SlotNumbers) -> None:
-        """These reserved slots will not be filled; the next samples get them."""
-        self._take_back(slots)
-        self._cancelled.extend(slots.tolist())
-
-    def _take_back(self, slots: SlotNumbers) -> None:
+    def _release(self, slots: SlotNumbers) -> None:
         for slot in slots.tolist():
             self._outstanding.remove(slot)
 
-    def end_production(self) -> None:
-        """No further sample will come: what is held is drained. May be called twice."""
-        if self._ended:
-            return
-        self._ended = True
+    def _drain_held(self) -> None:
         self._filled.remove(self._replaced())
         planned = self._planned * self._batch
         self._policy.drain(self._flow.left(inserted=self.inserted, drawn=planned))
@@ -166,7 +140,7 @@ class OrderedReservoir:
         while left > 0:
             count = min(left, self._batch)
             slots, left = self._policy.draw(count), left - count
-            again = self._filled.draw(self._batch - count, self._draws)
+            again = self._filled.draw(self._batch - count, self._rng)
             self._plan(np.concatenate([slots, again]))
 
     def _replaced(self) -> SlotNumbers:
@@ -184,7 +158,7 @@ class OrderedReservoir:
         if self._victim is None:
             self._victim = self._choose(self.due(max(0, inserted - self._spread())))
         victim = self._victim
-        if self._pins[victim] or self._kept_slots[victim]:
+        if self._readers[victim] or self._pinned[victim]:
             return None
         if self._flow.overwritable(inserted=inserted, drawn=self.drawn) == 0:
             return None
@@ -221,20 +195,20 @@ class OrderedReservoir:
         self._enqueue(_Batch(indices, slots, fresh.size))
 
     def _enqueue(self, batch: _Batch) -> None:
-        self._pins[batch.slots] += 1
+        self._readers[batch.slots] += 1
         self._queue.append(batch)
 
     # --- trainer's side ---------------------------------------------------------------------------
 
     @property
-    def ready(self) -> bool:
-        """Whether training may start: the watermark was reached, or production has ended."""
-        return self._ended or self.inserted >= self._flow.watermark
-
-    @property
     def finished(self) -> bool:
         """Production has ended and every batch was leased."""
         return self._ended and not self._queue
+
+    @property
+    def leased(self) -> int:
+        """Slots promised to the rank: those of queued batches too."""
+        return int(np.count_nonzero(self._readers))
 
     def lease(self, batches: int, batch: int) -> Lease:
         """Up to ``batches`` of the batches that are queued, maybe none."""
@@ -256,44 +230,34 @@ class OrderedReservoir:
         Raises:
             StudyFailed: No sample ever arrived here, so there is nothing to draw again.
         """
-        require_replayable(ended=self._ended, filled=len(self._filled))
         # One by one: how many are asked for at once depends on timing.
-        again = [self._filled.draw(batch, self._draws) for _ in range(batches)]
+        again = [self._draw_again(batch) for _ in range(batches)]
         named = [np.unique(each, return_counts=True) for each in again]
         granted = [_Batch(each, slots, 0) for each, (slots, _) in zip(again, named, strict=True)]
         for slots, counts in named:
             self._tally.draw(slots, counts)
-            self._pins[slots] += 1
+            self._readers[slots] += 1
         return self._grant(granted)
 
     def _grant(self, batches: list[_Batch]) -> Lease:
         rows = [each.indices for each in batches]
         indices = np.array(rows, np.int64).reshape(len(batches), self._batch)
-        lease = Lease(id=self._next_lease, indices=indices, finished=self.finished)
-        self._next_lease += 1
-        self.drawn += indices.size
+        first, lease = self._batches, self._number(indices)
         if batches:
-            self._leases[lease.id] = _Open(self._batches, batches)
-            self._batches += len(batches)
+            self._leases[lease.id] = _Open(first, batches)
         return lease
 
     def give_back(self, lease_id: int) -> None:
         """End a lease. One that is empty, unknown or already ended is ignored."""
         lease = self._leases.pop(lease_id, None)
         for each in [] if lease is None else lease.batches:
-            self._pins[each.slots] -= 1
+            self._readers[each.slots] -= 1
 
     # --- checkpoints ------------------------------------------------------------------------------
 
-    def pin(self) -> SlotNumbers:
-        """Keep the content of every slot that holds a sample until ``unpin``; which these are."""
-        slots = self._filled.members()
-        self._kept_slots[slots] = True
-        return slots
-
     def unpin(self, slots: SlotNumbers) -> None:
         """These pinned slots may be overwritten again."""
-        self._kept_slots[slots] = False
+        self._pinned[slots] = False
 
     def state(self, batches: int) -> ReservoirState:
         """What ``restore`` goes on from: every slot that was ever used, and the batches to come.
@@ -310,7 +274,7 @@ class OrderedReservoir:
         slots = np.arange(self._untouched)
         drawn = self.drawn - len(leased) * self._batch
         facts = {
-            "draws": dict(self._draws.bit_generator.state),
+            "draws": dict(self._rng.bit_generator.state),
             "evictions": dict(self._evictions.bit_generator.state),
             "planned": self._planned,
             "victim": self._victim,
@@ -339,12 +303,10 @@ class OrderedReservoir:
 
     def restore(self, state: ReservoirState) -> None:
         """Take over what another held, in the same slots; only an empty reservoir can."""
-        if self._untouched or self._ended:
-            raise ValueError("restore a reservoir before anything is stored in it")
         if state.order is None:
             raise ValueError("no order in the checkpoint: it is not one of a deterministic study")
         facts, arrays = state.order.facts, state.order.arrays
-        self._untouched = len(state.held.seen)
+        self._take_over(state, coming=arrays["indices"].size)
         self._last_batch[: self._untouched] = arrays["last_batch"]
         self._filled.add(arrays["filled"])
         self._seen.add(arrays["seen"])
@@ -355,39 +317,6 @@ class OrderedReservoir:
             self._enqueue(_Batch(indices, np.unique(indices), fresh))
         self._planned, self._granted = facts["planned"], facts["planned"] - len(rows)
         self._victim, self._ended = facts["victim"], facts["ended"]
-        self._draws.bit_generator.state = facts["draws"]
+        self._rng.bit_generator.state = facts["draws"]
         self._evictions.bit_generator.state = facts["evictions"]
-        self.inserted, self.drawn = state.counters.inserted, state.counters.drawn
         self.unique, self.evicted = facts["unique"], facts["evicted"]
-        self.late = state.counters.late
-        self._tally.restore(
-            state.held.draws,
-            state.held.numbers,
-            inserted=self.inserted,
-            drawn=self.drawn + arrays["indices"].size,
-        )
-
-    # --- what it says of itself -------------------------------------------------------------------
-
-    def filled(self) -> SlotNumbers:
-        """Slots that hold a sample, ascending."""
-        return self._filled.members()
-
-    def stats(self) -> ReservoirCounts:
-        """Counters and population."""
-        return ReservoirCounts(
-            capacity=self._capacity,
-            held=self._policy.held,
-            unseen=self.inserted - self.unique,
-            leased=int(np.count_nonzero(self._pins)),
-            inserted=self.inserted,
-            drawn=self.drawn,
-            unique=self.unique,
-            evicted=self.evicted,
-            due=max(
-                self._flow.left(inserted=self.inserted, drawn=self.drawn),
-                self.inserted - self.unique,
-            ),
-            production_ended=self._ended,
-            **asdict(self._tally.evenness(self.inserted)),
-        )

@@ -7,7 +7,7 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-from pipeline.reservoir.book import ReservoirCounts
+from pipeline.reservoir.bookkeeping import ReservoirCounts
 from pipeline.stats.breakeven import Breakeven, Cost
 from pipeline.stats.regions import ErrorsOf
 from pipeline.stream.intake import IntakeStats
