@@ -25,12 +25,13 @@ from benchmarks.processes import running_until_left
 from benchmarks.resident_source import ResidentSource
 from pipeline.actors.cluster import Actor, close_all, cluster
 from pipeline.actors.reservoir import THREADS, ReservoirActor
-from pipeline.actors.trainer import RayReservoir, problem_of
+from pipeline.actors.trainer import RayReservoir
 from pipeline.reservoir.batches import ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.wire import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
+from pipeline.study.problem import problem_of
 from trainers.base import BatchSource, Held, Lease, Moments
 from trainers.loop.lockstep import World
 from trainers.results import TrainStats

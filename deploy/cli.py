@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
 from pipeline.study.load import load
+from pipeline.study.own_network import network_problems
 
 app = typer.Typer(
     name="headrace",
@@ -211,7 +212,7 @@ def check(
     with exit_codes():
         config = load(study, overrides or [])
         found = [] if elsewhere else machine.problems_of(config)
-        if found := found + launch.own_network_problems(config):
+        if found := found + network_problems(config):
             raise ConfigError(found)
         Console().print(overview.table(config))
         launch.warn(config)

@@ -124,15 +124,6 @@ def problems_here(study: StudyConfig, environment: Mapping[str, str]) -> list[st
     return [] if "RAY_ADDRESS" in environment else machine.problems_of(study)
 
 
-def own_network_problems(study: StudyConfig) -> list[str]:
-    """Why a network of the user's own cannot be trained."""
-    if study.trainer.model.kind != "own":
-        return []
-    from pipeline.run import own_network_problems as found_by_trying  # loads Ray
-
-    return found_by_trying(study)
-
-
 def new_folder(runs: Path, name: str, now: datetime) -> Path:
     """``runs/NAME-YYYYMMDD-HHMMSS``, with a number when two studies start in the same second."""
     stem = f"{name}-{now:%Y%m%d-%H%M%S}"

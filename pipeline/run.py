@@ -11,26 +11,17 @@ Read it beside the picture in the README: design -> solvers -> reservoirs -> ran
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from pipeline.actors.cluster import (
-    Actor,
-    Node,
-    answers,
-    close_all,
-    cluster,
-    on_node,
-    place_ranks,
-    require_cpus,
-)
+from pipeline.actors.cluster import Node, cluster, place_ranks, require_cpus, uses_gpu
 from pipeline.actors.driver import Driver, Observer
-from pipeline.actors.reservoir import THREADS, ReservoirActor
-from pipeline.actors.solver import SolverActor
-from pipeline.actors.trainer import Ranks, problem_of
+from pipeline.actors.reservoir import reservoirs_of, with_records
+from pipeline.actors.solver import solvers_of
+from pipeline.actors.trainer import Ranks
 from pipeline.checkpoint.inputs import as_begun, keep
 from pipeline.checkpoint.resuming import (
     Progress,
@@ -44,18 +35,15 @@ from pipeline.control.journal import Journal, read
 from pipeline.control.observing import Harmless
 from pipeline.control.rundir import RunDirectory, RunPaths, drop_empty
 from pipeline.control.stopping import StopRequest
-from pipeline.errors import ConfigError, StudyFailed, carry_on
+from pipeline.errors import ConfigError, carry_on
 from pipeline.guards import check_packages, project_root
-from pipeline.record.reader import write_index
-from pipeline.record.writer import FLUSH_SECONDS
 from pipeline.slots.shared_files import PREFIX, remove_stale
 from pipeline.stats.members import MemberTable
 from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.summary import study_facts, summarise
 from pipeline.stats.watch import Watch
-from pipeline.stream.sockets import remove_stale_sockets
-from pipeline.stream.wire import Endpoint, StudyKeys
+from pipeline.stream.wire import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from pipeline.study.own_network import network_problems
@@ -67,12 +55,6 @@ if TYPE_CHECKING:
     from trainers.surrogate.surrogate import Surrogate
 
 _log = logging.getLogger(__name__)
-
-# A part that does not answer within this time when it is told to close is killed with Ray itself.
-CLOSE_SECONDS = 10.0
-# A solver in the middle of a member answers only when that has ended; it owns nothing that a kill
-# would leave behind.
-SOLVER_CLOSE_SECONDS = 1.0
 
 
 @final
@@ -170,15 +152,8 @@ def resume(
 
 
 def _check_surroundings(study: StudyConfig) -> None:
-    if found := missing_libraries(study.trainer.loggers) + own_network_problems(study):
+    if found := missing_libraries(study.trainer.loggers) + network_problems(study):
         raise ConfigError(found)
-
-
-def own_network_problems(study: StudyConfig) -> list[str]:
-    """What is wrong with a network of the user's own, found by trying it on two samples."""
-    if study.trainer.model.kind != "own":
-        return []
-    return network_problems(study.trainer, problem_of(study))
 
 
 def _run_in(
@@ -284,11 +259,11 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
     spans_nodes, from_checkpoint = len(nodes) > 1, parts.resume
     with (
         closing(Ranks(places, use_gpu=use_gpu, spans_nodes=spans_nodes)) as ranks,
-        _reservoirs(study, places, keys, from_checkpoint, record, spans_nodes=spans_nodes) as (
+        reservoirs_of(study, places, keys, from_checkpoint, record, spans_nodes=spans_nodes) as (
             reservoirs,
             endpoints,
         ),
-        _solvers(study, endpoints, keys) as solvers,
+        solvers_of(study, endpoints, keys) as solvers,
     ):
         driver = Driver(
             controller=Controller(
@@ -328,80 +303,3 @@ def _run_on(nodes: Sequence[Node], parts: _Parts) -> StudyStats:
             grace_seconds=study.checkpoint.grace_seconds,
         )
         return with_records(driver.run(), reservoirs, record)
-
-
-def with_records(stats: StudyStats, reservoirs: Sequence[Actor], record: Path | None) -> StudyStats:
-    """Let the reservoirs finish their records; the statistics with what these hold then.
-
-    The study has its result already: a record that cannot be finished takes nothing from it.
-    """
-    if record is None:
-        return stats
-    try:
-        calls = [each.finish_record.remote() for each in reservoirs]
-        within = FLUSH_SECONDS + CLOSE_SECONDS
-        said = answers(calls, "a reservoir does not answer", within=within)
-        write_index(record)
-    except (StudyFailed, OSError) as error:
-        _log.error("the record is not finished: %s", error)
-        return stats
-    ended = zip(stats.reservoirs, said, strict=True)
-    return replace(stats, reservoirs=tuple(replace(each, **asdict(last)) for each, last in ended))
-
-
-def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
-    """Whether the ranks train on GPUs: when asked for, or when every rank can have one."""
-    if study.trainer.device == "auto":
-        return sum(node.gpus for node in nodes) >= study.trainer.ranks
-    return study.trainer.device == "cuda"
-
-
-@contextmanager
-def _reservoirs(
-    study: StudyConfig,
-    places: Sequence[Node],
-    keys: StudyKeys,
-    resume: tuple[str, int] | None,
-    record: Path | None,
-    *,
-    spans_nodes: bool,
-) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
-    """One reservoir beside each rank; their shared memory is removed when the block ends."""
-    remove_stale()
-    remove_stale_sockets()
-    tcp = study.stream.transport == "tcp" or (study.stream.transport == "auto" and spans_nodes)
-    label = f"{study.name}-{keys.study:016x}"
-    actors = [
-        ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
-            study,
-            rank,
-            label,
-            keys,
-            node.address if spans_nodes else "127.0.0.1" if tcp else None,
-            resume,
-            record,
-        )
-        for rank, node in enumerate(places)
-    ]
-    try:
-        calls = [actor.endpoint.remote() for actor in actors]
-        yield actors, answers(calls, "a reservoir cannot be started")
-    finally:
-        close_all(actors, within=CLOSE_SECONDS)
-
-
-@contextmanager
-def _solvers(
-    study: StudyConfig, endpoints: Sequence[Endpoint], keys: StudyKeys
-) -> Iterator[list[Actor]]:
-    """The solver processes; each runs member after member."""
-    actors = [
-        SolverActor.options(num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD").remote(
-            study, endpoints, keys
-        )
-        for _ in range(study.ensemble.concurrent)
-    ]
-    try:
-        yield actors
-    finally:
-        close_all(actors, within=SOLVER_CLOSE_SECONDS)

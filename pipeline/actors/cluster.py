@@ -25,6 +25,7 @@ from ray.exceptions import RayError
 
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.stream.sockets import make_private, socket_folder
+from pipeline.study.config import StudyConfig
 
 NODE_ID_LABEL = "ray.io/node-id"
 
@@ -40,6 +41,8 @@ RAY_ENVIRONMENT = {
     "RAY_DEDUP_LOGS": "0",
 }
 CONNECT_SECONDS = 20.0
+# A part that does not answer within this time when it is told to close is killed with Ray itself.
+CLOSE_SECONDS = 10.0
 # The longest path that Ray makes of its folder.
 _RAY_SOCKET = "/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store.9"
 # Field data never goes through the object store; this is for configs and statistics.
@@ -90,6 +93,13 @@ def place_ranks(nodes: Sequence[Node], ranks: int, *, use_gpu: bool) -> list[Nod
     # Ranks of one node stand next to each other, as torch.distributed numbers them.
     chosen.sort(key=[node.id for node in nodes].index)
     return [by_id[node] for node in chosen]
+
+
+def uses_gpu(study: StudyConfig, nodes: Sequence[Node]) -> bool:
+    """Whether the ranks train on GPUs: when asked for, or when every rank can have one."""
+    if study.trainer.device == "auto":
+        return sum(node.gpus for node in nodes) >= study.trainer.ranks
+    return study.trainer.device == "cuda"
 
 
 def require_cpus(nodes: Sequence[Node], mpi_ranks: int) -> None:

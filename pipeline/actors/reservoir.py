@@ -1,20 +1,30 @@
 """The Ray shell of a reservoir: one process that receives samples and leases them to its rank."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import ray
 
+from pipeline.actors.cluster import CLOSE_SECONDS, Actor, Node, answers, close_all, on_node
 from pipeline.actors.parts import make_parts
 from pipeline.actors.reservoir_host import ReservoirDescription, ReservoirHost
+from pipeline.errors import StudyFailed
 from pipeline.guards import check_packages
-from pipeline.record.writer import RecordStats
+from pipeline.record.reader import write_index
+from pipeline.record.writer import FLUSH_SECONDS, RecordStats
 from pipeline.reservoir.batches import HeldState
-from pipeline.stats.stats import ReservoirStats
+from pipeline.slots.shared_files import remove_stale
+from pipeline.stats.stats import ReservoirStats, StudyStats
 from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.sockets import remove_stale_sockets
 from pipeline.study.config import StudyConfig
 from trainers.base import Lease
 from trainers.results import TrainStats
+
+_log = logging.getLogger(__name__)
 
 # Calls at once: the rank's lease and report, the driver's statistics, the end of production.
 THREADS = 4
@@ -129,3 +139,56 @@ class _ReservoirHost:
 
 # No CPU is claimed: the reservoir works while its rank or its solvers wait, and lives beside them.
 ReservoirActor = ray.remote(num_cpus=0)(_ReservoirHost)
+
+
+@contextmanager
+def reservoirs_of(
+    study: StudyConfig,
+    places: Sequence[Node],
+    keys: StudyKeys,
+    resume: tuple[str, int] | None,
+    record: Path | None,
+    *,
+    spans_nodes: bool,
+) -> Iterator[tuple[list[Actor], list[Endpoint]]]:
+    """One reservoir beside each rank; their shared memory is removed when the block ends."""
+    remove_stale()
+    remove_stale_sockets()
+    tcp = study.stream.transport == "tcp" or (study.stream.transport == "auto" and spans_nodes)
+    label = f"{study.name}-{keys.study:016x}"
+    actors = [
+        ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
+            study,
+            rank,
+            label,
+            keys,
+            node.address if spans_nodes else "127.0.0.1" if tcp else None,
+            resume,
+            record,
+        )
+        for rank, node in enumerate(places)
+    ]
+    try:
+        calls = [actor.endpoint.remote() for actor in actors]
+        yield actors, answers(calls, "a reservoir cannot be started")
+    finally:
+        close_all(actors, within=CLOSE_SECONDS)
+
+
+def with_records(stats: StudyStats, reservoirs: Sequence[Actor], record: Path | None) -> StudyStats:
+    """Let the reservoirs finish their records; the statistics with what these hold then.
+
+    The study has its result already: a record that cannot be finished takes nothing from it.
+    """
+    if record is None:
+        return stats
+    try:
+        calls = [each.finish_record.remote() for each in reservoirs]
+        within = FLUSH_SECONDS + CLOSE_SECONDS
+        said = answers(calls, "a reservoir does not answer", within=within)
+        write_index(record)
+    except (StudyFailed, OSError) as error:
+        _log.error("the record is not finished: %s", error)
+        return stats
+    ended = zip(stats.reservoirs, said, strict=True)
+    return replace(stats, reservoirs=tuple(replace(each, **asdict(last)) for each, last in ended))

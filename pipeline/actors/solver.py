@@ -1,15 +1,21 @@
 """The Ray shell of a solver: one process that runs member after member, or an mpiexec group."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import ray
 
+from pipeline.actors.cluster import Actor, close_all
 from pipeline.guards import check_packages
 from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.members.group import Group
 from pipeline.members.solving import Solving
 from pipeline.stream.wire import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
+
+# A solver in the middle of a member answers only when that has ended; it owns nothing that a kill
+# would leave behind.
+CLOSE_SECONDS = 1.0
 
 
 class _SolverHost:
@@ -49,3 +55,20 @@ class _SolverHost:
 # A call, not a decorator: type checkers ignore class decorators, so @ray.remote on the class would
 # leave SolverActor.remote(...) and every method call unchecked.
 SolverActor = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=0)(_SolverHost)
+
+
+@contextmanager
+def solvers_of(
+    study: StudyConfig, endpoints: Sequence[Endpoint], keys: StudyKeys
+) -> Iterator[list[Actor]]:
+    """The solver processes; each runs member after member."""
+    actors = [
+        SolverActor.options(num_cpus=study.ensemble.mpi_ranks, scheduling_strategy="SPREAD").remote(
+            study, endpoints, keys
+        )
+        for _ in range(study.ensemble.concurrent)
+    ]
+    try:
+        yield actors
+    finally:
+        close_all(actors, within=CLOSE_SECONDS)

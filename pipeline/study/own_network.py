@@ -8,6 +8,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from pipeline.study.config import StudyConfig
+from pipeline.study.problem import problem_of
 from solvers.own.apart import answer, ask_apart
 from solvers.own.load import Unusable, user_part
 from trainers.base import Problem
@@ -17,14 +19,15 @@ from trainers.configs.models import OwnModelConfig
 LIMIT_SECONDS: Final = 300.0  # torch alone takes a minute to load from a busy shared disk
 
 
-def network_problems(config: TrainerConfig, problem: Problem) -> list[str]:
+def network_problems(study: StudyConfig) -> list[str]:
     """What is wrong with the network and its task on two samples; nothing where it is not own."""
+    config = study.trainer
     if not isinstance(config.model, OwnModelConfig) or find_spec("torch") is None:
         return []
     try:
         ask_apart(
             "pipeline.study.own_network",
-            (config, problem),
+            (config, problem_of(study)),
             what=f"trainer.model: {config.model.class_name} of {config.model.path}",
             limit=LIMIT_SECONDS,
             remedy="Make it smaller, or leave long work out of the file",

@@ -2,9 +2,9 @@
 
 import pytest
 
-from pipeline.actors.trainer import problem_of
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import parse
+from pipeline.study.problem import problem_of
 
 
 def study(solver: dict[str, object], **stream: object) -> StudyConfig:
