@@ -31,6 +31,7 @@ from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
 from pipeline.study.load import load
 from pipeline.study.own_network import network_problems
+from solvers.registry import SOLVERS
 
 app = typer.Typer(
     name="headrace",
@@ -218,6 +219,12 @@ def check(
         launch.warn(config)
 
 
+def kinds_and_files(incomplete: str) -> list[str]:
+    """What the shell offers for the argument of ``describe``: kinds, then files."""
+    files = [f"{path}/" if path.is_dir() else str(path) for path in Path().glob(f"{incomplete}*")]
+    return [each for each in [*SOLVERS, *sorted(files)] if each.startswith(incomplete)]
+
+
 @app.command()
 def describe(
     solver: Annotated[
@@ -225,6 +232,7 @@ def describe(
         typer.Argument(
             metavar="[SOLVER]",
             help="A kind, e.g. heat; your own FILE.py:CLASS; or a study. Default: list all kinds.",
+            autocompletion=kinds_and_files,
         ),
     ] = None,
     *,

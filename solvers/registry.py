@@ -21,6 +21,8 @@ SOLVERS: dict[str, type[AnySolverConfig]] = {
     config.model_fields["kind"].default: config for config in get_args(AnySolverConfig)
 }
 
+_NO_UNIT = "-"  # in place of "1", the unit of a quantity without dimension
+
 
 def known(kind: str) -> type[AnySolverConfig]:
     """The config of a kind of solver, which says where its class lies.
@@ -47,7 +49,8 @@ def describe(kind: str) -> str:
 def describe_config(config: AnySolverConfig, *, value: str = "value") -> str:
     """The same for a solver with the settings of a study; ``value`` heads their column."""
     parameters = [
-        (p.name, p.unit, f"[{p.low:g}, {p.high:g}]", p.description) for p in config.parameters()
+        (p.name, _NO_UNIT if p.unit == "1" else p.unit, f"[{p.low:g}, {p.high:g}]", p.description)
+        for p in config.parameters()
     ]
     about, arguments = _docstring(config.target), []
     if isinstance(config, OwnConfig) and config.announced.parameters:

@@ -729,3 +729,15 @@ def test_a_shell_can_complete_commands(monkeypatch: pytest.MonkeyPatch) -> None:
     result = headrace("--show-completion")
     assert result.exit_code == 0, result.stderr
     assert "_HEADRACE_COMPLETE" in result.stdout
+
+
+def test_a_shell_offers_kinds_of_solvers_and_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "heat.yaml").touch()
+    (tmp_path / "heaters").mkdir()
+    monkeypatch.setenv("_HEADRACE_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "headrace describe hea")
+    monkeypatch.setenv("COMP_CWORD", "2")
+    assert headrace().stdout.split() == ["heat", "heat.yaml", "heaters/"]
