@@ -28,7 +28,7 @@ from pipeline.actors.reservoir import THREADS, ReservoirActor
 from pipeline.actors.trainer import RayReservoir
 from pipeline.reservoir.batches import ReservoirSource
 from pipeline.slots.memory import Slots
-from pipeline.stream.wire import StudyKeys
+from pipeline.stream.endpoint import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
 from pipeline.study.problem import problem_of

@@ -19,8 +19,9 @@ from benchmarks.store_rig import drawing, fifo, store
 from benchmarks.stream_rig import SENDING
 from pipeline.members.attempt import Assignment
 from pipeline.members.run_member import run_member
+from pipeline.slots.layout import SampleLayout
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.sender import Sender
-from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
 
 GRIDS: Final = (64, 128, 256)
 TURNS: Final = 15

@@ -20,10 +20,10 @@ from benchmarks.processes import CONTEXT, running
 from benchmarks.store_rig import drawing, fifo, store
 from pipeline.record.layout import RecordLayout
 from pipeline.record.writer import Record
-from pipeline.slots.layout import Box
+from pipeline.slots.layout import Box, SampleLayout
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.link import BlockPool
 from pipeline.stream.sender import Sender
-from pipeline.stream.wire import Endpoint, SampleLayout, StudyKeys
 from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec, Parameter
 

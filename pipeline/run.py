@@ -43,7 +43,7 @@ from pipeline.stats.regions import ErrorsOf, errors_by_region, parameters_of
 from pipeline.stats.stats import StudyStats, Summary
 from pipeline.stats.summary import study_facts, summarise
 from pipeline.stats.watch import Watch
-from pipeline.stream.wire import StudyKeys
+from pipeline.stream.endpoint import StudyKeys
 from pipeline.study.config import StudyConfig
 from pipeline.study.design import design_of
 from pipeline.study.own_network import network_problems

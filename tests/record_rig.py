@@ -16,9 +16,9 @@ from pipeline.record.layout import RecordLayout
 from pipeline.record.rows import RowGroup
 from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
-from pipeline.slots.layout import SampleLayout
+from pipeline.slots.layout import Box, SampleLayout
 from pipeline.stream.placing import Placing
-from pipeline.stream.wire import Box, Canvas, Message, Stamp, decode, message_bytes
+from pipeline.stream.wire import Canvas, Message, Stamp, decode, message_bytes
 from solvers.base import FieldSpec, Parameter
 
 SAMPLE = SampleLayout(window=2, sample_shape=(2, 3, 5), num_parameters=2)

@@ -10,7 +10,7 @@ from pipeline.guards import check_packages
 from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.members.group import Group
 from pipeline.members.solving import Solving
-from pipeline.stream.wire import Endpoint, StudyKeys
+from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 
 # A solver in the middle of a member answers only when that has ended; it owns nothing that a kill

@@ -24,23 +24,7 @@ import numpy as np
 from jaxtyping import Float, Float64, Int64, Shaped
 
 from pipeline.slots.layout import SampleLayout
-from pipeline.slots.shared_files import (
-    PREFIX,
-    SHARED_MEMORY,
-    create,
-    release,
-    remove_stale,
-    shortage,
-)
-
-__all__ = [
-    "Slots",
-    "SlotsDescription",
-    "remove_stale",
-    "shortage",
-    "slots_bytes",
-    "slots_path",
-]
+from pipeline.slots.shared_files import PREFIX, SHARED_MEMORY, create, release
 
 SlotNumbers = Int64[np.ndarray, " _"]  # any number of them, of different lengths in one call
 Rows = slice | SlotNumbers
@@ -246,32 +230,13 @@ def _check_size(fd: int, description: SlotsDescription) -> None:
 
 @runtime_checkable
 class SlotArrays(Protocol):
-    """The memory behind a reservoir."""
+    """The memory behind a reservoir, as ``Slots`` lays it out."""
 
-    @property
-    def fields(self) -> Float[np.ndarray, " capacity window channel *grid"]:
-        """Samples."""
-        ...
-
-    @property
-    def inputs(self) -> Float64[np.ndarray, " capacity inputs"]:
-        """Parameters, then times."""
-        ...
-
-    @property
-    def members(self) -> Int64[np.ndarray, " capacity"]:
-        """Member of each sample."""
-        ...
-
-    @property
-    def samples(self) -> Int64[np.ndarray, " capacity"]:
-        """Its number within its member."""
-        ...
-
-    @property
-    def steps(self) -> Int64[np.ndarray, " capacity"]:
-        """Solver step of each sample's first snapshot."""
-        ...
+    members: Int64[np.ndarray, " slot"]
+    samples: Int64[np.ndarray, " slot"]
+    steps: Int64[np.ndarray, " slot"]
+    inputs: Float64[np.ndarray, " slot inputs"]
+    fields: Float[np.ndarray, " slot window channel *grid"]
 
 
 def span(numbers: SlotNumbers) -> slice | SlotNumbers:

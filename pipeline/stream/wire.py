@@ -27,22 +27,7 @@ from jaxtyping import Float64, Int64
 
 from pipeline.errors import StreamRefused
 from pipeline.slots.layout import CODES, DTYPES, MAX_AXES, Box, SampleLayout
-from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.frames import HEAD, MAGIC, VERSION, Kind, check_study, peek
-
-__all__ = [
-    "Box",
-    "Canvas",
-    "Endpoint",
-    "Message",
-    "SampleLayout",
-    "Stamp",
-    "StudyKeys",
-    "decode",
-    "largest_message",
-    "message_bytes",
-    "pieces_of",
-]
 
 MAX_COUNT: Final = 4096  # samples per message: bounds the sample table
 MAX_PAYLOAD: Final = 64 << 20  # field bytes per message

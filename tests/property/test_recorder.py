@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pipeline.record.choice import select
 from pipeline.record.reader import open_record
 from pipeline.record.rows import RowGroup
-from pipeline.stream.wire import Box
+from pipeline.slots.layout import Box
 from tests.record_rig import Rank, check_content, open_rank, pairs_in
 
 SAMPLES = st.lists(st.integers(0, 8), min_size=1, max_size=6, unique=True).map(sorted)

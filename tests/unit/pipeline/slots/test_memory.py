@@ -11,14 +11,8 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.slots.layout import SampleLayout
-from pipeline.slots.memory import (
-    Slots,
-    SlotsDescription,
-    remove_stale,
-    shortage,
-    slots_bytes,
-    slots_path,
-)
+from pipeline.slots.memory import Slots, SlotsDescription, slots_bytes, slots_path
+from pipeline.slots.shared_files import remove_stale, shortage
 
 pytestmark = pytest.mark.xdist_group("stale files in /dev/shm")
 
