@@ -84,6 +84,7 @@ class IntakeStats:
 
 @dataclass(slots=True)
 class _Waiting:
+    store: Placing
     message: Message
     which: Int64[np.ndarray, " position"]  # samples of it that are not stored yet
     cost: int
@@ -114,10 +115,11 @@ class Intake:
     ) -> None:
         self._layout, self._study = layout, study
         self._bounds = Bounds() if bounds is None else bounds
-        self._stores = {False: training, True: validation}
+        self._training, self._validation = training, validation
+        self._stores = [training] if validation is None else [training, validation]
         self._ordered = training.turn is not None
         self._waiting: dict[tuple[int, int], _Waiting] = {}
-        self._queued = {False: 0, True: 0}  # of the waiting: training, validation
+        self._queued = dict.fromkeys(self._stores, 0)  # messages that wait for room there
         self._waiting_bytes = 0
         self._peers: dict[int, _Peer] = {}
         self._refused = 0
@@ -137,13 +139,12 @@ class Intake:
 
     def stats(self, now: float) -> IntakeStats:
         """All counters."""
-        stores = [store for store in self._stores.values() if store is not None]
         since = 0.0 if self._blocked_since is None else now - self._blocked_since
         return IntakeStats(
-            duplicates=sum(store.duplicates for store in stores),
+            duplicates=sum(store.duplicates for store in self._stores),
             refused=self._refused,
             pending=len(self._waiting),
-            bytes_received=sum(store.bytes_stored for store in stores),
+            bytes_received=sum(store.bytes_stored for store in self._stores),
             solver_blocked_seconds=self._blocked + since,
             waiting_members=self.waiting_members,
         )
@@ -172,8 +173,7 @@ class Intake:
             else:
                 self._take_ping(frame, peer)
         except StreamRefused as error:
-            self.refuse(str(error))
-            self._tell(peer, sender, sequence, str(error))
+            self._refuse_message(peer, sender, sequence, str(error))
 
     def refuse(self, reason: str) -> None:
         """Count something refused; log the first of each cause (the words before the colon)."""
@@ -191,52 +191,44 @@ class Intake:
 
     def _retry_once(self) -> bool:
         """Try each message that waits; whether anything was stored."""
-        may_reserve, before = {False: True, True: True}, self.samples
+        full: set[Placing] = set()
+        before = self.samples
         for (sender, sequence), waiting in list(self._waiting.items()):
-            if self._ordered and not self._may_come(waiting.message):
+            if self._ordered and not _may_come(waiting):
                 continue
-            stamp = waiting.message.stamp
-            if waiting.message.whole and not may_reserve[stamp.validation]:
+            may_reserve = waiting.store not in full
+            if waiting.message.whole and not may_reserve:
                 continue  # parts may still belong to a sample that has its slot
             peer = self._peers[sender]
             try:
-                left = self._place(waiting, may_reserve=may_reserve[stamp.validation])
+                left = self._place(waiting, may_reserve=may_reserve)
             except StreamRefused as error:
-                self.refuse(str(error))
-                self._tell(peer, sender, sequence, str(error))
+                self._refuse_message(peer, sender, sequence, str(error))
                 left = False
-            if left:
-                may_reserve[stamp.validation] = self._ordered
-            else:
+            if not left:
                 del self._waiting[sender, sequence]
                 self._waiting_bytes -= waiting.cost
-                self._queued[stamp.validation] -= 1
+                self._queued[waiting.store] -= 1
                 peer.waiting.discard(sequence)
+            elif not self._ordered:
+                full.add(waiting.store)
         return self.samples > before
-
-    def _may_come(self, message: Message) -> bool:
-        """Whether its member has its turn, or is over."""
-        store, member = self._stores[message.stamp.validation], message.stamp.member
-        if store is None or store.turn is None:
-            return True
-        return member == store.turn.member or store.turn.is_over(member)
 
     @property
     def samples(self) -> int:
         """Samples stored since the start, validation included."""
-        return sum(store.samples for store in self._stores.values() if store is not None)
+        return sum(store.samples for store in self._stores)
 
     def pass_member(self, member: int, instead: int | None) -> None:
         """Where samples are stored in a fixed order: this member is over, see ``Turn``."""
-        for store in self._stores.values():
-            if store is not None and store.turn is not None:
+        for store in self._stores:
+            if store.turn is not None:
                 store.turn.pass_member(member, instead)
 
     def forget_incomplete(self, member: int, *, attempt: int) -> None:
         """Free what an attempt that has failed left unfinished; see ``Placing``."""
-        for store in self._stores.values():
-            if store is not None:
-                store.forget_incomplete(member, attempt=attempt)
+        for store in self._stores:
+            store.forget_incomplete(member, attempt=attempt)
 
     def replies(self) -> list[tuple[bytes, bytes]]:
         """Answers owed since the last call: identity and frame."""
@@ -265,28 +257,28 @@ class Intake:
                 f"wrong member: {message.stamp.member}, this study has {self._bounds.members}"
             )
         _check_finite(message)
-        waiting = _Waiting(message, np.arange(message.samples.size), max(len(frame), _MIN_COST))
-        validation = message.stamp.validation
-        if self._place(waiting, may_reserve=self._ordered or self._queued[validation] == 0):
+        store = self._validation if message.stamp.validation else self._training
+        if store is None:
+            raise StreamRefused("unexpected validation sample: there is no validation store here")
+        which = np.arange(message.samples.size)
+        waiting = _Waiting(store, message, which, max(len(frame), _MIN_COST))
+        if self._place(waiting, may_reserve=self._ordered or self._queued[store] == 0):
             if self._waiting_bytes + waiting.cost > self._bounds.waiting_bytes:
                 self.refuse(f"too much waits: {self._waiting_bytes} bytes; the rest is let go")
                 return  # nobody is told: a sender that asks learns that it does not wait
             peer.waiting.add(sequence)
-            self._queued[validation] += 1
+            self._queued[store] += 1
             self._waiting_bytes += waiting.cost
             self._waiting[message.stamp.sender, sequence] = waiting
             self._note_blocked(now)
 
     def _place(self, waiting: _Waiting, *, may_reserve: bool) -> bool:
         """Store what can be stored of a message; whether something is left over."""
-        message = waiting.message
-        store = self._stores[message.stamp.validation]
-        if store is None:
-            raise StreamRefused("unexpected validation sample: there is no validation store here")
-        waiting.which = store.place(message, waiting.which, may_reserve=may_reserve)
+        stamp = waiting.message.stamp
+        waiting.which = waiting.store.place(waiting.message, waiting.which, may_reserve=may_reserve)
         if waiting.which.size:
             return True
-        self._peers[message.stamp.sender].stored.append(message.stamp.sequence)
+        self._peers[stamp.sender].stored.append(stamp.sequence)
         return False
 
     def _take_ping(self, frame: memoryview, peer: _Peer) -> None:
@@ -295,7 +287,8 @@ class Intake:
             raise StreamRefused(f"unexpected kind: {control.kind.name}, need DATA or PING")
         peer.ping = control.sequence
 
-    def _tell(self, peer: _Peer, sender: int, sequence: int, reason: str) -> None:
+    def _refuse_message(self, peer: _Peer, sender: int, sequence: int, reason: str) -> None:
+        self.refuse(reason)
         peer.refused.append(
             Control(
                 kind=Kind.REFUSED, study=self._study, sender=sender, sequence=sequence,
@@ -315,6 +308,12 @@ class Intake:
         elif not self._waiting and self._blocked_since is not None:
             self._blocked += now - self._blocked_since
             self._blocked_since = None
+
+
+def _may_come(waiting: _Waiting) -> bool:
+    """Whether its member has its turn, or is over."""
+    turn, member = waiting.store.turn, waiting.message.stamp.member
+    return turn is None or member == turn.member or turn.is_over(member)
 
 
 def _check_finite(message: Message) -> None:
