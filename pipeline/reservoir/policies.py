@@ -21,10 +21,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from pipeline.flow import UNLIMITED, PolicyName
+from pipeline.reservoir.tally import Counts
 from pipeline.slots.memory import SlotNumbers
-
-Undrawn = Int64[np.ndarray, " undrawn"]
-Counts = Int64[np.ndarray, " _"]  # one for each of any number of slots
 
 CANDIDATES: Final = 4  # of which the most drawn is overwritten
 
@@ -128,7 +126,7 @@ class Policy(Protocol):
         """Nothing is admitted any more; ``count`` draws are left, where samples are drawn again."""
         ...
 
-    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> SlotNumbers:
         """Those of the candidates that are still to be drawn, next ones first.
 
         Before the end of production a policy that admits them in this order draws as this one does.
@@ -170,7 +168,7 @@ class Fifo:
     def drain(self, count: int) -> None:
         """Nothing changes."""
 
-    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> SlotNumbers:
         """The queue."""
         return self._ring[np.arange(self._start, self._start + self._size) % self._ring.size]
 
@@ -204,7 +202,7 @@ class Firo:
         """Keep nothing back any more."""
         self._kept = 0
 
-    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> SlotNumbers:
         """All that is held."""
         return self._unseen.listed()
 
@@ -256,7 +254,7 @@ class Replacing:
             queue = np.concatenate([unseen, again])
         self._queue = self._rng.permutation(queue)
 
-    def undrawn(self, candidates: SlotNumbers) -> Undrawn:
+    def undrawn(self, candidates: SlotNumbers) -> SlotNumbers:
         """Any of them may be drawn."""
         return candidates
 

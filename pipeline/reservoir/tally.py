@@ -15,7 +15,7 @@ from pipeline.slots.memory import SlotNumbers
 _BINS: Final = 1000
 _PARTS: Final = 10
 
-Counts = Int64[np.ndarray, " _"]
+Counts = Int64[np.ndarray, " _"]  # one for each of any number of slots
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

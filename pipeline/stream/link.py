@@ -194,14 +194,10 @@ class Link:
             member=member.member, attempt=member.attempt, validation=member.validation,
         )  # fmt: skip
         length = draft.canvas.seal(stamp, member.parameters)
-        if full:
-            self._post(_Posted(draft.frame, draft), length, now)
-        else:  # a frame cannot be shortened: what was written moves to one that fits
-            short = zmq.Frame(draft.frame.buffer[:length], copy=True)
+        posted = _Posted(draft.frame, draft)
+        if not full:  # a frame cannot be shortened: what was written moves to one that fits
+            posted = _Posted(zmq.Frame(draft.frame.buffer[:length], copy=True), None)
             self._pool.give_back(draft)
-            self._post(_Posted(short, None), length, now)
-
-    def _post(self, posted: _Posted, length: int, now: float) -> None:
         self.outbox.add(posted, self._cost(length), now)
         self._send(posted.frame)
 

@@ -101,8 +101,7 @@ class Sender:
         self._poller = zmq.Poller()
         for link in self._links:
             self._poller.register(link.socket, zmq.POLLIN)
-        self._member: int | None = None
-        self._apart = 1  # endpoints from one sample to the next
+        self._opened: Member | None = None
         self._failure: Exception | None = None
         self._samples = 0
         self._wait_seconds = 0.0
@@ -112,21 +111,11 @@ class Sender:
         self._ticker.start()
 
     @property
-    def bytes_sent(self) -> int:
-        """Field bytes handed over since the sender was made."""
-        return self._samples * self._part_bytes
-
-    @property
-    def wait_seconds(self) -> float:
-        """Time spent waiting for credit since the sender was made."""
-        return self._wait_seconds
-
-    @property
     def stats(self) -> SenderStats:
         """All counters."""
         return SenderStats(
             samples=self._samples,
-            bytes_sent=self.bytes_sent,
+            bytes_sent=self._samples * self._part_bytes,
             wait_seconds=self._wait_seconds,
             resent=sum(link.outbox.resent for link in self._links),
         )
@@ -155,7 +144,7 @@ class Sender:
             for link in self._links:
                 link.dispatch(time.monotonic())
                 link.open(opened)
-            self._member, self._apart = member, 0 if validation else 1
+            self._opened = opened
 
     def send(
         self,
@@ -177,10 +166,12 @@ class Sender:
             StreamRefused: A receiver refused something sent before.
             TimeoutError: Nothing was acknowledged, or known to wait, for ``stall_seconds``.
         """
-        if self._member is None:
+        opened = self._opened
+        if opened is None:
             raise ValueError("send before open: say which member this is")
+        home = opened.member if opened.validation else opened.member + sample
         with self._lock:
-            link = self._links[(self._member + self._apart * sample) % len(self._links)]
+            link = self._links[home % len(self._links)]
             for piece in link.pieces:
                 if link.draft is None:
                     self._begin_message(link, piece)
@@ -216,16 +207,13 @@ class Sender:
     def _begin_message(self, link: Link, piece: int) -> None:
         self._raise_refusal()
         if not link.room(piece):
-            self._wait_for_credit(link, piece)
+            started = time.monotonic()
+            try:
+                self._wait(lambda: link.ample(piece), math.inf)
+            finally:
+                self._wait_seconds += time.monotonic() - started
         link.begin(piece, time.monotonic())
         self._busy.set()
-
-    def _wait_for_credit(self, link: Link, piece: int) -> None:
-        started = time.monotonic()
-        try:
-            self._wait(lambda: link.ample(piece), math.inf)
-        finally:
-            self._wait_seconds += time.monotonic() - started
 
     def _wait(self, done: Callable[[], bool], timeout: float) -> None:
         """Turn until ``done``; up to ``timeout``, and up to ``stall_seconds`` without progress."""

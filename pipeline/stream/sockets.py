@@ -90,12 +90,12 @@ def remove_stale_sockets() -> list[str]:
             except FileNotFoundError:
                 if time.time() - folder.stat().st_mtime < _BIND_SECONDS:
                     continue
-                folder.rmdir()
-                removed.append(folder.name)
             except ConnectionRefusedError:
                 (folder / SOCKET).unlink(missing_ok=True)
-                folder.rmdir()
-                removed.append(folder.name)
+            else:
+                continue
+            folder.rmdir()
+            removed.append(folder.name)
     return removed
 
 

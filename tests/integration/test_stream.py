@@ -237,7 +237,7 @@ def test_a_full_reservoir_makes_the_sender_wait_and_loses_nothing(
 
     wait_until(all_stored)
     sender.flush(timeout=TIMEOUT)
-    assert sender.wait_seconds > 1.0
+    assert sender.stats.wait_seconds > 1.0
     assert sender.stats.resent == 0
     stats = node.intake.stats(time.monotonic())
     assert stats.duplicates == 0
@@ -563,7 +563,7 @@ def test_a_sender_gives_up_when_nothing_is_stored_for_long(
     sender = senders([nowhere], batch_bytes=1, credit_bytes=3 * 4096, stall_seconds=0.3)
     with pytest.raises(TimeoutError, match=r"nothing was stored for 0\.3 s"):
         run_member(sender, 0, 9)
-    assert sender.wait_seconds >= 0.3
+    assert sender.stats.wait_seconds >= 0.3
 
 
 def test_a_sender_waits_while_a_receiver_says_that_it_has_no_room(
