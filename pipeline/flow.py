@@ -69,6 +69,7 @@ unfinished at a reservoir, beside the 1 above, and everywhere
 
 import math
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -240,9 +241,13 @@ class Limits:
         if self.watermark < 1:
             line = f"watermark={self.watermark} < 1: normalisation needs samples. "
             return [line + "Raise it to at least 1."]
-        found = self._capacity_problems() + self._reuse_problems()
-        found += self._once_problems() if self.policy in ONCE else self._replacing_problems()
-        return found + self._surplus_problems()
+        once = self.policy in ONCE
+        return [
+            *self._capacity_problems(),
+            *self._reuse_problems(),
+            *(self._once_problems() if once else self._replacing_problems()),
+            *self._surplus_problems(),
+        ]
 
     @property
     def _others(self) -> str:
@@ -259,64 +264,57 @@ class Limits:
             return f"batch={self.batch}"
         return f"watermark={self.watermark}"
 
-    def _capacity_problems(self) -> list[str]:
+    def _capacity_problems(self) -> Iterator[str]:
         capacity, needed = self.capacity, self.first_batch + self.spread
         if capacity < self.first_batch:
             what = "watermark" if self.first_batch == self.watermark else "batch"
-            line = (
+            yield (
                 f"capacity={capacity} < {self._awaited}: training would never start. "
                 f"Lower {what} to at most {max(capacity - self.spread, 1)} or raise capacity."
             )
-            return [line]
-        if capacity < needed:
-            line = (
+        elif capacity < needed:
+            yield (
                 f"capacity={capacity} < {self._awaited} + {self._others}: one rank's reservoir may "
                 "be full before another reaches its watermark, and both would wait for ever. "
                 f"Raise capacity to at least {needed}."
             )
-            return [line]
-        return []
 
-    def _reuse_problems(self) -> list[str]:
+    def _reuse_problems(self) -> Iterator[str]:
         """A lower limit that contradicts the upper one, or the policy."""
         least, most = self.min_reuse, 1 if self.policy in ONCE else self.max_reuse
-        if least is None or most is None or least <= most:
-            return []
-        limit = f"policy={self.policy}, which draws each sample once"
-        if self.policy not in ONCE:
+        if least is not None and most is not None and least > most:
             limit = f"max_reuse={most:g}, which is not exceeded"
-        return [f"min_reuse={least:g} with {limit}. Lower min_reuse to at most {most:g}."]
+            if self.policy in ONCE:
+                limit = f"policy={self.policy}, which draws each sample once"
+            yield f"min_reuse={least:g} with {limit}. Lower min_reuse to at most {most:g}."
 
-    def _replacing_problems(self) -> list[str]:
+    def _replacing_problems(self) -> Iterator[str]:
         """Settings under which every held sample ends up unseen while no batch may be drawn."""
         reuse = self.max_reuse
         if reuse is None:
-            return []
+            return
         if reuse <= 1:
-            line = (
+            yield (
                 f"max_reuse={reuse:g} <= 1 with policy={self.policy} must deadlock: draws are with "
                 "replacement, so unseen samples, which are never evicted, would fill the "
                 "reservoir. Raise max_reuse, or take policy=firo to draw each sample once."
             )
-            return [line]
+            return
         seen = self.capacity * (1 - 1 / reuse)
         margin = self.batch + self.spread * reuse
         needed = margin + _DEVIATIONS * math.sqrt(seen / (2 * reuse))
-        if seen >= needed:
-            return []
-        line = (
-            f"capacity={self.capacity} * (1 - 1/max_reuse={reuse:g}) = {seen:.0f} samples to "
-            f"replace < {needed:.0f} = batch={self.batch} + max_reuse * ({self._others}) + six "
-            "standard deviations: solvers and trainer would come to wait for each other. "
-            f"Raise capacity to at least {_sufficient_capacity(reuse, margin)}."
-        )
-        return [line]
+        if seen < needed:
+            yield (
+                f"capacity={self.capacity} * (1 - 1/max_reuse={reuse:g}) = {seen:.0f} samples to "
+                f"replace < {needed:.0f} = batch={self.batch} + max_reuse * ({self._others}) + six "
+                "standard deviations: solvers and trainer would come to wait for each other. "
+                f"Raise capacity to at least {_sufficient_capacity(reuse, margin)}."
+            )
 
-    def _once_problems(self) -> list[str]:
+    def _once_problems(self) -> Iterator[str]:
         """Settings that contradict drawing each sample once, or leave no room for it."""
-        found = []
         if self.max_reuse not in (None, 1):
-            found.append(
+            yield (
                 f"max_reuse={self.max_reuse:g} with policy={self.policy}, which draws each sample "
                 "once. Leave max_reuse out, or take policy=reservoir."
             )
@@ -324,33 +322,28 @@ class Limits:
         needed = kept + self.batch + self.spread
         if self.watermark + self.spread <= self.capacity < needed:
             terms = f"watermark={self.watermark} + " if kept else ""
-            terms += f"batch={self.batch} + {self._others}"
-            found.append(
-                f"capacity={self.capacity} < {terms}: a full reservoir may not hold a batch that "
-                f"its rank is allowed to draw. Raise capacity to at least {needed}."
+            yield (
+                f"capacity={self.capacity} < {terms}batch={self.batch} + {self._others}: a full "
+                "reservoir may not hold a batch that its rank is allowed to draw. "
+                f"Raise capacity to at least {needed}."
             )
-        return found
 
-    def _surplus_problems(self) -> list[str]:
+    def _surplus_problems(self) -> Iterator[str]:
         """Upper limits that stop the solvers before every rank has a batch."""
         limit, reuse = self.max_surplus, self.max_reuse
         if limit is None:
-            return []
+            return
         if reuse is None:
-            line = (
+            yield (
                 f"max_surplus={limit:g} without max_reuse: the surplus is inserted * max_reuse - "
                 "drawn. Give max_reuse as well, or leave max_surplus out."
             )
-            return [line]
-        needed = reuse * (self.first_batch + self.spread) + self.batch
-        if limit >= needed:
-            return []
-        line = (
-            f"max_surplus={limit:g} < max_reuse={reuse:g} * ({self._awaited} + "
-            f"{self._others}) + batch={self.batch}: solvers would wait for a trainer that may not "
-            f"draw yet. Raise max_surplus to at least {needed:g}."
-        )
-        return [line]
+        elif limit < (needed := reuse * (self.first_batch + self.spread) + self.batch):
+            yield (
+                f"max_surplus={limit:g} < max_reuse={reuse:g} * ({self._awaited} + "
+                f"{self._others}) + batch={self.batch}: solvers would wait for a trainer that may "
+                f"not draw yet. Raise max_surplus to at least {needed:g}."
+            )
 
 
 def _sufficient_capacity(max_reuse: float, margin: float) -> int:
