@@ -17,11 +17,9 @@ from typing import Any, Final
 
 import numpy as np
 import zarr
-from jaxtyping import Int64
 
-from pipeline.checkpoint.restore import read_stored, subgroup, values_in
+from pipeline.checkpoint.restore import all_stored, open_store, read_stored, subgroup, values_in
 from pipeline.checkpoint.resuming import given_up
-from pipeline.checkpoint.store import store_path
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import ConfigError
 from pipeline.record.reader import parts_of
@@ -137,30 +135,22 @@ def samples_due(events: Iterable[Mapping[str, Any]], study: StudyConfig) -> int:
 
 
 def _account(folder: Path, train_step: int, ranks: int) -> SampleAccount:
-    roots = [zarr.open_group(store_path(folder, rank), mode="r") for rank in range(ranks)]
+    roots = [open_store(folder, rank) for rank in range(ranks)]
     stored = twice = 0
     for name in ("training", "validation"):
         groups = [subgroup(root, name) for root in roots]
-        once, more = _by_bits(groups)
-        stored, twice = stored + once, twice + more + _by_rows(groups)
+        once = sum(int(bits.sum()) for bits in all_stored(groups).values())
+        stored += once
+        twice += sum(map(_known, groups)) - once + _by_rows(groups)
     for root in roots:
-        known = sum(int(bits.sum()) for _, bits in read_stored(subgroup(root, "training")))
-        twice += max(0, int(str(root.attrs["inserted"])) - known)
+        inserted = int(str(root.attrs["inserted"]))
+        twice += max(0, inserted - _known(subgroup(root, "training")))
     return SampleAccount(train_step=train_step, stored=stored, twice=twice)
 
 
-def _by_bits(groups: Iterable[zarr.Group]) -> tuple[int, int]:
-    """Samples that any rank knows, and how often another knows one of them as well."""
-    known: dict[int, Int64[np.ndarray, " sample"]] = {}
-    for group in groups:
-        for member, bits in read_stored(group):
-            before = known.get(member, np.zeros(0, np.int64))
-            count = np.zeros(max(bits.size, before.size), np.int64)
-            count[: before.size] += before
-            count[: bits.size] += bits
-            known[member] = count
-    once = sum(int((count > 0).sum()) for count in known.values())
-    return once, sum(int(count.sum()) for count in known.values()) - once
+def _known(group: zarr.Group) -> int:
+    """How many samples one rank knows as stored."""
+    return sum(int(bits.sum()) for _, bits in read_stored(group))
 
 
 def _by_rows(groups: Iterable[zarr.Group]) -> int:

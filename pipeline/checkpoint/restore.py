@@ -1,8 +1,7 @@
 """Reads what reservoirs left in a checkpoint back, for the same or another number of ranks."""
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import zarr
 from jaxtyping import Bool, Shaped
 
-from pipeline.checkpoint.store import Stored, Turn, columns_of, store_path
+from pipeline.checkpoint.store import Snapshot, Stored, columns_of, store_path
 from pipeline.reservoir.state import (
     Counters,
     HeldRows,
@@ -26,29 +25,6 @@ from pipeline.reservoir.state import (
 from pipeline.slots.memory import SlotArrays
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Restored:
-    """What a reservoir takes over; the samples lie in slots 0, 1, ... already.
-
-    Attributes:
-        state: For the bookkeeping.
-        stored: Which training samples of each member are not to be stored again.
-        validation_held: Samples in the validation store.
-        validation_stored: As ``stored``, for validation members.
-        recorded: As in the snapshot.
-        turn: The member whose turn it is, in a deterministic study.
-        validation_turn: As ``turn``, for validation members.
-    """
-
-    state: ReservoirState
-    stored: Stored
-    validation_held: int
-    validation_stored: Stored
-    recorded: Recorded | None = None
-    turn: Turn = None
-    validation_turn: Turn = None
-
-
 def read(
     checkpoint: Path,
     *,
@@ -57,8 +33,8 @@ def read(
     old_ranks: int,
     training: SlotArrays,
     validation: SlotArrays | None,
-) -> Restored:
-    """Fill the slots of one rank, and tell what belongs to them.
+) -> Snapshot:
+    """Fill the slots 0, 1, ... of one rank, and tell what belongs to them.
 
     Args:
         checkpoint: A valid one, taken by ``old_ranks`` ranks.
@@ -68,47 +44,57 @@ def read(
         training: Slots to be filled.
         validation: The append-only store.
 
+    Returns:
+        The rank's share of what was known, of each member what is not to be stored again.
+
     Raises:
         ConfigError: More samples are unseen than there are slots.
     """
-    sources = [rank] if ranks == old_ranks else list(range(old_ranks))
-    roots = [zarr.open_group(store_path(checkpoint, each), mode="r") for each in sources]
+    same = ranks == old_ranks
+    roots = [open_store(checkpoint, each) for each in ([rank] if same else range(old_ranks))]
     groups = [subgroup(root, "training") for root in roots]
+    checks = [subgroup(root, "validation") for root in roots]
     rows = [_own_rows(group, rank, ranks, validation=False) for group in groups]
-    held = _merged(groups, rows)
+    check_rows = [_own_rows(group, rank, ranks, validation=True) for group in checks]
+    held, filled = _merged(groups, rows), np.arange(sum(map(len, check_rows)))
     keep = fitting(held, len(training.members))
     _fill(training, groups, rows, keep)
-    parts = [_counters(root) for root in roots]
-    stored = _all_stored(groups)
-    kept_checks = [subgroup(root, "validation") for root in roots]
-    validation_rows = [_own_rows(group, rank, ranks, validation=True) for group in kept_checks]
     if validation is not None:
-        _fill(validation, kept_checks, validation_rows, np.arange(sum(map(len, validation_rows))))
-    same = ranks == old_ranks
+        _fill(validation, checks, check_rows, filled)
+    parts, stored = [_counters(root) for root in roots], all_stored(groups)
     counters = parts[0] if same else share_of(parts, inserted=_inserted(stored, ranks), rank=rank)
-    rng = json.loads(str(roots[0].attrs["rng"])) if same else None
-    turns = json.loads(str(roots[0].attrs["turns"])) if same else (None, None)
-    order = _order(roots[0]) if same else None
-    return Restored(
-        state=ReservoirState(held=chosen(held, keep), counters=counters, rng=rng, order=order),
+    rng, turns = (json.loads(str(roots[0].attrs[name])) for name in ("rng", "turns"))
+    return Snapshot(
+        state=ReservoirState(
+            held=chosen(held, keep),
+            counters=counters,
+            rng=rng if same else None,
+            order=_order(roots[0]) if same else None,
+        ),
+        validation=filled,
         stored=_own(stored, rank, ranks, validation=False),
-        validation_held=sum(map(len, validation_rows)),
-        validation_stored=_own(_all_stored(kept_checks), rank, ranks, validation=True),
+        validation_stored=_own(all_stored(checks), rank, ranks, validation=True),
+        turns=(turns[0], turns[1]) if same else (None, None),
         recorded=_recorded(roots[0], keep) if same else None,
-        turn=turns[0],
-        validation_turn=turns[1],
     )
 
 
 def stored_samples(checkpoint: Path, ranks: int) -> dict[int, int]:
     """Number of samples of each member that a checkpoint knows to be stored."""
-    count: dict[int, int] = {}
-    for rank in range(ranks):
-        root = zarr.open_group(store_path(checkpoint, rank), mode="r")
-        for name in ("training", "validation"):
-            for member, known in read_stored(subgroup(root, name)):
-                count[member] = count.get(member, 0) + int(known.sum())
-    return count
+    roots = [open_store(checkpoint, rank) for rank in range(ranks)]
+    groups = [subgroup(root, name) for root in roots for name in ("training", "validation")]
+    return {member: int(known.sum()) for member, known in all_stored(groups).items()}
+
+
+def recorded_rows(checkpoint: Path, rank: int) -> tuple[int | None, int]:
+    """Rows that the record of a rank had, None where there was none, and samples it had dropped."""
+    recorded = _recorded(open_store(checkpoint, rank), np.empty(0, np.int64))
+    return (None, 0) if recorded is None else (recorded.position, recorded.dropped)
+
+
+def open_store(checkpoint: Path, rank: int) -> zarr.Group:
+    """What a rank has written into a checkpoint."""
+    return zarr.open_group(store_path(checkpoint, rank), mode="r")
 
 
 def subgroup(root: zarr.Group, name: str) -> zarr.Group:
@@ -130,8 +116,7 @@ def values_in(group: zarr.Group, name: str) -> Shaped[np.ndarray, " _"]:
 
 
 def _counters(root: zarr.Group) -> Counters:
-    values = {name: int(str(root.attrs[name])) for name in ("inserted", "drawn", "late")}
-    return Counters(**values)
+    return Counters(**{name: int(str(root.attrs[name])) for name in ("inserted", "drawn", "late")})
 
 
 def _order(root: zarr.Group) -> Order | None:
@@ -142,15 +127,6 @@ def _order(root: zarr.Group) -> Order | None:
         facts=json.loads(str(group.attrs["facts"])),
         arrays={name: values_in(group, name) for name in group.array_keys()},
     )
-
-
-def recorded_rows(checkpoint: Path, rank: int) -> tuple[int | None, int]:
-    """Rows that the record of a rank had, None where there was none, and samples it had dropped."""
-    root = zarr.open_group(store_path(checkpoint, rank), mode="r")
-    if "record" not in root:
-        return None, 0
-    attributes = subgroup(root, "record").attrs
-    return int(str(attributes["position"])), int(str(attributes["dropped"]))
 
 
 def _recorded(root: zarr.Group, keep: Numbers) -> Recorded | None:
@@ -172,17 +148,12 @@ def _own_rows(group: zarr.Group, rank: int, ranks: int, *, validation: bool) -> 
     return np.flatnonzero(home(members, samples, validation=validation, ranks=ranks) == rank)
 
 
-def _of_rows(
-    groups: Sequence[zarr.Group], name: str, rows: Sequence[Numbers]
-) -> Shaped[np.ndarray, " _"]:
-    return np.concatenate(
-        [values_in(group, name)[own] for group, own in zip(groups, rows, strict=True)]
-    )
-
-
 def _merged(groups: Sequence[zarr.Group], rows: Sequence[Numbers]) -> HeldRows:
     """The rows of all old ranks, in turn: what was to be drawn next in each comes first."""
-    draws, numbers = (_of_rows(groups, name, rows) for name in ("draws", "number"))
+    draws, numbers = (
+        np.concatenate([values_in(each, name)[own] for each, own in zip(groups, rows, strict=True)])
+        for name in ("draws", "number")
+    )
     return HeldRows(slots=np.arange(len(draws)), draws=draws, numbers=numbers)
 
 
@@ -202,19 +173,13 @@ def _fill(
             continue
         sources = {name: _array(group, name) for name in targets}
         rows_of_block = sources["fields"].chunks[0]
-        for start, block in _blocks(mine, rows_of_block):
+        for start in np.unique(mine - mine % rows_of_block).tolist():
+            block = mine[(mine >= start) & (mine < start + rows_of_block)]
             end = slot + block.size
             for name, source in sources.items():
                 lines = np.asarray(source[start : start + rows_of_block])
                 targets[name][slot:end] = lines[block - start]
             slot = end
-
-
-def _blocks(rows: Numbers, length: int) -> Iterator[tuple[int, Numbers]]:
-    """Rows by the block they lie in, and where that begins."""
-    numbers = rows // length
-    for number in np.unique(numbers):
-        yield int(number) * length, rows[numbers == number]
 
 
 def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sample"]]]:
@@ -226,8 +191,8 @@ def read_stored(group: zarr.Group) -> Iterator[tuple[int, Bool[np.ndarray, " sam
         end += size
 
 
-def _all_stored(groups: Sequence[zarr.Group]) -> dict[int, Bool[np.ndarray, " sample"]]:
-    """The samples that any of the old ranks has stored."""
+def all_stored(groups: Iterable[zarr.Group]) -> Stored:
+    """The samples of each member that any of these groups knows."""
     found: dict[int, Bool[np.ndarray, " sample"]] = {}
     for group in groups:
         for member, known in read_stored(group):
@@ -238,9 +203,7 @@ def _all_stored(groups: Sequence[zarr.Group]) -> dict[int, Bool[np.ndarray, " sa
     return found
 
 
-def _own(
-    stored: Stored, rank: int, ranks: int, *, validation: bool
-) -> dict[int, Bool[np.ndarray, " sample"]]:
+def _own(stored: Stored, rank: int, ranks: int, *, validation: bool) -> Stored:
     return {
         member: known & (_homes(member, known, ranks, validation=validation) == rank)
         for member, known in stored.items()

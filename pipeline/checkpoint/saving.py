@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import final
 
-from pipeline.checkpoint.restore import Restored, read
+from pipeline.checkpoint.restore import read
 from pipeline.checkpoint.store import Snapshot, store_path, write
 from pipeline.record.choice import Recorder
 from pipeline.reservoir.appended import Appended
@@ -65,7 +65,7 @@ class Saving:
             ConfigError: It does not fit into the slots.
         """
         slots, placing = self._training
-        restored: Restored = read(
+        restored = read(
             checkpoint,
             rank=self._rank,
             ranks=ranks,
@@ -74,12 +74,12 @@ class Saving:
             validation=None if self._validation is None else self._validation[0],
         )
         self._book.restore(restored.state)
-        placing.restore(restored.stored, restored.turn)
+        placing.restore(restored.stored, restored.turns[0])
         if self._recorder is not None and restored.recorded is not None:
             self._recorder.restore(restored.recorded)
         if self._validation is not None:
-            self._validation[1].restore(restored.validation_stored, restored.validation_turn)
-            self._appended.restore(restored.validation_held)
+            self._validation[1].restore(restored.validation_stored, restored.turns[1])
+            self._appended.restore(restored.validation.size)
 
     def begin(self, folder: Path, batches: int) -> None:
         """Begin to write into a partial checkpoint.

@@ -20,12 +20,7 @@ import zarr
 from jaxtyping import Bool, Shaped
 
 from pipeline.record import direct_file
-from pipeline.reservoir.state import (
-    Numbers,
-    Order,
-    Recorded,
-    ReservoirState,
-)
+from pipeline.reservoir.state import Numbers, Recorded, ReservoirState
 from pipeline.slots.memory import SlotArrays
 from trainers.checkpoints.files import Digest, digest_of
 
@@ -91,10 +86,15 @@ def write(
         rng=json.dumps(snapshot.state.rng),
         turns=json.dumps(snapshot.turns),
     )
-    if snapshot.state.order is not None:
-        _write_order(root.create_group("order"), snapshot.state.order)
-    if snapshot.recorded is not None:
-        _write_recorded(root.create_group("record"), snapshot.recorded)
+    if (order := snapshot.state.order) is not None:
+        group = root.create_group("order", attributes={"facts": json.dumps(order.facts)})
+        for name, values in order.arrays.items():
+            _small(group, name, values)
+    if (known := snapshot.recorded) is not None:
+        group = root.create_group("record")
+        group.attrs.update(position=known.position, dropped=known.dropped)
+        _small(group, "row", known.rows)
+        _small(group, "draws", known.draws)
     group = root.create_group("training")
     _small(group, "draws", held.draws)
     _small(group, "number", held.numbers)
@@ -105,9 +105,6 @@ def write(
         digests |= _write_slots(path, group, validation, snapshot.validation, None)
     _write_stored(group, snapshot.validation_stored)
     return digests
-
-
-# --- writing --------------------------------------------------------------------------------------
 
 
 def _small(group: zarr.Group, name: str, values: Shaped[np.ndarray, " _"]) -> None:
@@ -156,9 +153,8 @@ def _write_slots(
             copied(block)
         buffer[block.size :] = 0  # a chunk is written whole
         # What zarr itself would write, without its copies.
-        file = (
-            path / large.path / large.metadata.encode_chunk_key((number, *[0] * (large.ndim - 1)))
-        )
+        key = large.metadata.encode_chunk_key((number, *[0] * (large.ndim - 1)))
+        file = path / large.path / key
         digests[file] = digest_of(buffer.data)
         direct_file.write(file, buffer.data)
     return digests
@@ -181,18 +177,3 @@ def _write_stored(group: zarr.Group, stored: Stored) -> None:
     _small(group, "stored_member", np.array(members, np.int64))
     _small(group, "stored_bytes", np.array([each.size for each in bits], np.int64))
     _small(group, "stored_bits", np.concatenate([np.empty(0, np.uint8), *bits]))
-
-
-def _write_order(group: zarr.Group, order: Order) -> None:
-    group.attrs["facts"] = json.dumps(order.facts)
-    for name, values in order.arrays.items():
-        _small(group, name, values)
-
-
-def _write_recorded(group: zarr.Group, recorded: Recorded) -> None:
-    group.attrs.update(position=recorded.position, dropped=recorded.dropped)
-    _small(group, "row", recorded.rows)
-    _small(group, "draws", recorded.draws)
-
-
-# --- reading --------------------------------------------------------------------------------------

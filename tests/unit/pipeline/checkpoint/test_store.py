@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import zarr
 
-from pipeline.checkpoint.restore import Restored, read, stored_samples
+from pipeline.checkpoint.restore import read, stored_samples
 from pipeline.checkpoint.store import Snapshot, store_path, write
 from pipeline.errors import ConfigError
 from pipeline.flow import FlowControl, PolicyName
@@ -95,7 +95,7 @@ def _state(where: np.ndarray, seen: np.ndarray, inserted: int) -> ReservoirState
 
 def restore(
     checkpoint: Path, slots: tuple[Slots, Slots], rank: int, ranks: int, old_ranks: int
-) -> Restored:
+) -> Snapshot:
     for each in slots:
         each.fields[:], each.inputs[:] = -1.0, -1.0
         each.members[:], each.samples[:], each.steps[:] = -1, -1, -1
@@ -140,7 +140,7 @@ def test_every_sample_and_what_is_known_of_it_goes_where_its_sender_sends_it(
         assert restored.state.counters.drawn <= 3 * own[0].size
         drawn += restored.state.counters.drawn
         checks = of_rank(rank, ranks, members=range(2), validation=True)
-        assert restored.validation_held == checks[1].size
+        assert restored.validation.size == checks[1].size
         assert sorted(slots[1].samples[: checks[1].size].tolist()) == sorted(checks[1].tolist())
         assert set(slots[1].members[: checks[0].size]) == set(checks[0].tolist())
     lost = 4 * old_ranks
