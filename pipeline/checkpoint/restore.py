@@ -17,7 +17,6 @@ from pipeline.reservoir.state import (
     Order,
     Recorded,
     ReservoirState,
-    chosen,
     fitting,
     home,
     share_of,
@@ -66,7 +65,7 @@ def read(
     rng, turns = (json.loads(str(roots[0].attrs[name])) for name in ("rng", "turns"))
     return Snapshot(
         state=ReservoirState(
-            held=chosen(held, keep),
+            held=held.select(keep),
             counters=counters,
             rng=rng if same else None,
             order=_order(roots[0]) if same else None,

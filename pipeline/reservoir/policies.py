@@ -1,8 +1,9 @@
 """Which samples are drawn next: the four policies, over slot numbers.
 
-A policy is told which slots were filled (``admit``) and answers with slots to draw; who may
-overwrite a slot is the reservoir's business (``pipeline/reservoir/book.py``). Randomness is passed
-in.
+A policy is told which slots were filled (``admit``) and answers with slots to draw, at most
+``available`` at once; ``drain`` tells it that nothing is admitted any more, and how many draws are
+left where samples are drawn again. Who may overwrite a slot is the reservoir's business
+(``pipeline/reservoir/book.py``). Randomness is passed in.
 
 1. ``fifo`` draws each sample once, in order of arrival.
 2. ``firo`` draws each sample once, at random, only while more than ``watermark`` are held or
@@ -13,9 +14,11 @@ in.
    among them; ``reservoir`` levels out how often each was drawn.
 5. Every operation costs O(slots named in it), whatever the capacity; only the change to draining is
    O(held + draws left), once.
+6. ``undrawn`` gives those of the candidates that are still to be drawn, next ones first: a policy
+   that admits them in this order draws as this one does, until production ends.
 """
 
-from typing import Final, Protocol, final, runtime_checkable
+from typing import Final, final
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -98,40 +101,6 @@ class SlotSet:
     def members(self) -> SlotNumbers:
         """All members, ascending."""
         return np.sort(self._dense[: self._size])
-
-
-@runtime_checkable
-class Policy(Protocol):
-    """Decides what is drawn."""
-
-    @property
-    def held(self) -> int:
-        """Samples that may be drawn from."""
-        ...
-
-    @property
-    def available(self) -> int:
-        """Draws that may be made now."""
-        ...
-
-    def admit(self, slots: SlotNumbers) -> None:
-        """These slots hold new samples."""
-        ...
-
-    def draw(self, count: int) -> SlotNumbers:
-        """Draw ``count <= available`` samples."""
-        ...
-
-    def drain(self, count: int) -> None:
-        """Nothing is admitted any more; ``count`` draws are left, where samples are drawn again."""
-        ...
-
-    def undrawn(self, candidates: SlotNumbers) -> SlotNumbers:
-        """Those of the candidates that are still to be drawn, next ones first.
-
-        Before the end of production a policy that admits them in this order draws as this one does.
-        """
-        ...
 
 
 @final
@@ -272,6 +241,9 @@ def _levelled(draws: Counts, count: int, rng: np.random.Generator) -> Counts:
     more[order[:raised]] = level - low[:raised]
     more[order[:rest]] += 1
     return more
+
+
+Policy = Fifo | Firo | Replacing
 
 
 def make_policy(

@@ -37,6 +37,10 @@ class HeldRows:
         """Whether each was trained on."""
         return self.draws > 0
 
+    def select(self, rows: Numbers) -> "HeldRows":
+        """Only these rows."""
+        return HeldRows(slots=self.slots[rows], draws=self.draws[rows], numbers=self.numbers[rows])
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Counters:
@@ -125,9 +129,7 @@ def fitting(held: HeldRows, capacity: int) -> Numbers:
     Raises:
         ConfigError: More samples are unseen than there are slots.
     """
-    surplus = len(held.seen) - capacity
-    if surplus <= 0:
-        return np.arange(len(held.seen))
+    rows = np.arange(len(held.seen))
     unseen = int((~held.seen).sum())
     if unseen > capacity:
         line = (
@@ -135,10 +137,4 @@ def fitting(held: HeldRows, capacity: int) -> Numbers:
             "that were never trained on. Go on with at least as many slots"
         )
         raise ConfigError([line])
-    left_out = np.flatnonzero(held.seen)[:surplus]
-    return np.delete(np.arange(len(held.seen)), left_out)
-
-
-def chosen(held: HeldRows, rows: Numbers) -> HeldRows:
-    """Only these rows."""
-    return HeldRows(slots=held.slots[rows], draws=held.draws[rows], numbers=held.numbers[rows])
+    return np.delete(rows, rows[held.seen][: max(0, rows.size - capacity)])

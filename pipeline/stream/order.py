@@ -37,20 +37,15 @@ class Turn:
         self, *, members: range, samples: int, rank: int, ranks: int, whole: bool = False
     ) -> None:
         self._samples, self._rank, self._ranks = samples, rank, ranks
-        self._whole = whole
+        self._whole, self._step = whole, 1 if whole else ranks
         self._coming = [member for member in members if not whole or member % ranks == rank]
         self._coming.reverse()  # the next one is at the end
         self._over: set[int] = set()
         self._behind = -1  # all members up to this one are over
         self._short = 0
-        self._member: int | None = None
+        self.member: int | None = None  # whose turn it is; None when nobody else is known to come
         self._sample = 0
         self._go_on()
-
-    @property
-    def member(self) -> int | None:
-        """Whose turn it is; None when nobody else is known to come."""
-        return self._member
 
     @property
     def spread(self) -> int:
@@ -67,42 +62,37 @@ class Turn:
 
     def ready(self, member: int, samples: Int64[np.ndarray, " count"]) -> int:
         """How many of these samples, which are not stored yet, are the next ones, in a row."""
-        if member != self._member:
+        if member != self.member:
             return 0
-        step = 1 if self._whole else self._ranks
-        wanted = self._sample + step * np.arange(samples.size)
+        wanted = self._sample + self._step * np.arange(samples.size)
         return int((samples == wanted).cumprod().sum())
 
     def advance(self, count: int) -> None:
-        """The next ``count`` samples have their slots."""
-        self._sample += count if self._whole else count * self._ranks
-
-    def back(self, count: int) -> None:
-        """The last ``count`` have lost them again."""
-        self.advance(-count)
+        """The next ``count`` samples have their slots; below 0: the last ones have lost them."""
+        self._sample += count * self._step
 
     def stored(self) -> None:
         """What has a slot is stored: go on to the next member when this was the last sample."""
-        if self._member is not None and self._sample >= self._samples:
+        if self.member is not None and self._sample >= self._samples:
             self._go_on()
 
     def pass_member(self, member: int, instead: int | None) -> None:
         """A member is over; ``instead`` will come in its place."""
         if instead is not None and not self._expects(instead):
             insort(self._coming, instead, key=lambda each: -each)
-        if member == self._member:
+        if member == self.member:
             self._short += 1
             self._go_on()
         elif not self.is_over(member):
             self._over.add(member)
-        if self._member is None:
+        if self.member is None:
             self._go_on()
 
     def _expects(self, instead: int) -> bool:
         """Whether this is no news, as after a study was resumed, or does not come here."""
         if self._whole and instead % self._ranks != self._rank:
             return True
-        return instead == self._member or instead in self._coming or self.is_over(instead)
+        return instead == self.member or instead in self._coming or self.is_over(instead)
 
     def state(self, *, unfinished: int) -> dict[str, Any]:
         """What ``restore`` goes on from, as plain JSON.
@@ -110,35 +100,32 @@ class Turn:
         Args:
             unfinished: So many of the samples that have their slots are not stored, and come again.
         """
-        self.back(unfinished)
-        sample = self._sample
-        self.advance(unfinished)
         return {
             "coming": list(self._coming),
             "over": sorted(self._over),
             "behind": self._behind,
             "short": self._short,
-            "member": self._member,
-            "sample": sample,
+            "member": self.member,
+            "sample": self._sample - unfinished * self._step,
         }
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where another was."""
         self._coming, self._over = list(state["coming"]), set(state["over"])
         self._behind, self._short = state["behind"], state["short"]
-        self._member, self._sample = state["member"], state["sample"]
+        self.member, self._sample = state["member"], state["sample"]
 
     def _go_on(self) -> None:
         while True:
-            if self._member is not None:
-                self._behind = self._member
+            if self.member is not None:
+                self._behind = self.member
             if not self._coming:
-                self._member = None
+                self.member = None
                 return
-            self._member = self._coming.pop()
-            self._sample = 0 if self._whole else (self._rank - self._member) % self._ranks
-            early = self._member in self._over
-            self._over.discard(self._member)
+            self.member = self._coming.pop()
+            self._sample = 0 if self._whole else (self._rank - self.member) % self._ranks
+            early = self.member in self._over
+            self._over.discard(self.member)
             self._short += early
             if not early and self._sample < self._samples:
                 return

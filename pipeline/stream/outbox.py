@@ -12,6 +12,7 @@ Plain logic: no socket, no clock. ``Frame`` is whatever the socket shell sends.
    stand in a socket's queue.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -95,12 +96,10 @@ class Outbox(Generic[Frame]):
     def _acknowledged(self, ranges: list[tuple[int, int]]) -> list[Frame]:
         free: list[Frame] = []
         for first, last in ranges:
-            if last - first < len(self._sent):
-                named = range(first, last + 1)
-                free += [frame for sequence in named for frame in self._release(sequence)]
-            else:  # wider than what is outstanding: its width must not cost anything
-                known = [sequence for sequence in self._sent if first <= sequence <= last]
-                free += [frame for sequence in known for frame in self._release(sequence)]
+            named: Iterable[int] = range(first, last + 1)
+            if last - first >= len(self._sent):  # its width must not cost anything
+                named = [sequence for sequence in self._sent if first <= sequence <= last]
+            free += [frame for sequence in named for frame in self._release(sequence)]
         return free
 
     def _release(self, sequence: int) -> list[Frame]:

@@ -130,7 +130,7 @@ class Placing:
         if slots:
             self._book.cancel(np.array(slots, np.int64))
             if self.turn is not None:
-                self.turn.back(len(slots))
+                self.turn.advance(-len(slots))
         return len(slots)
 
     def stored(self) -> dict[int, Bool[np.ndarray, " sample"]]:

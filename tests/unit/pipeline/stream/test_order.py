@@ -38,7 +38,7 @@ def test_only_the_next_samples_in_a_row_are_ready() -> None:
     assert turn.ready(1, np.array([1])) == 0
     turn.advance(2)
     assert turn.ready(0, np.array([4, 6])) == 2
-    turn.back(1)
+    turn.advance(-1)
     assert turn.ready(0, np.array([2, 4])) == 2
 
 
