@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,6 @@ import pytest
 import xarray as xr
 
 from pipeline.flow import FlowControl
-from pipeline.record.block import Recordable
 from pipeline.record.choice import Recorder
 from pipeline.record.layout import RecordLayout
 from pipeline.record.rows import RowGroup
@@ -56,7 +56,7 @@ def open_rank(folder: Path, **options: Any) -> Record:
 def add(record: Record, pairs: list[tuple[int, int]]) -> np.ndarray:
     """Record these (member, number); the row of each, -1 where it was dropped."""
     members, numbers = np.array(pairs).T
-    held = Recordable(
+    held: Any = SimpleNamespace(
         fields=np.stack([fields_of(*pair) for pair in pairs]),
         members=members,
         samples=numbers,

@@ -2,13 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
 
 from pipeline.actors.parts import record_attributes, record_layout
-from pipeline.record.block import Recordable
 from pipeline.record.choice import select
 from pipeline.record.layout import FOLDER, rank_group
 from pipeline.record.writer import Record
@@ -68,7 +68,7 @@ def _add(
     first = start + number * every * study.trainer.task.stride
     steps = [first + every * place for place in range(study.window)]
     fields = np.stack([snapshot_of(study, member, step) for step in steps])
-    held = Recordable(
+    held: Any = SimpleNamespace(
         fields=fields[None],
         members=np.array([member]),
         samples=np.array([number]),

@@ -1,34 +1,15 @@
 """What a record copies out of the slots: the rows of one chunk, until they are written."""
 
-from dataclasses import dataclass
 from typing import final
 
 import numpy as np
-from jaxtyping import Float, Float64, Int64, Shaped
+from jaxtyping import Int64, Shaped
 
 from pipeline.record import direct_file
 from pipeline.record.layout import RecordLayout
+from pipeline.slots.memory import SlotArrays
 
 Index = slice | Int64[np.ndarray, " _"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recordable:
-    """What a record keeps of samples, by slot.
-
-    Attributes:
-        fields: Samples.
-        members: Member of each.
-        samples: Its number within its member.
-        steps: Solver step of its first snapshot.
-        inputs: Parameters, then times.
-    """
-
-    fields: Float[np.ndarray, " slot window channel *grid"]
-    members: Int64[np.ndarray, " slot"]
-    samples: Int64[np.ndarray, " slot"]
-    steps: Int64[np.ndarray, " slot"]
-    inputs: Float64[np.ndarray, " slot inputs"]
 
 
 @final
@@ -41,6 +22,7 @@ class Block:
         self.fields = [direct_file.aligned(shape, sample.dtype) for _ in range(sample.channels)]
         self.numbers = np.empty((3, rows), np.int64)  # member, number, step
         self.inputs = np.empty((rows, sample.num_inputs), np.float64)  # parameters, times
+        self.num_parameters = sample.num_parameters
         self.filled = 0
         self.copied = 0  # rows whose numbers and inputs the writer has taken
         self.first = 0  # row of the group
@@ -57,13 +39,19 @@ class Block:
         part[:filled] = whole[:filled]
         return part
 
-    def take(self, held: Recordable, slots: Index, count: int) -> None:
+    def take(self, held: SlotArrays, slots: Index, count: int) -> None:
         """Copy samples behind those that are there, which does not count them yet."""
         into = slice(self.filled, self.filled + count)
-        fields = held.fields[slots]
+        fields = np.asarray(held.fields[slots])
         for channel, own in enumerate(self.fields):
             own[into] = fields[:, :, channel]
         self.numbers[0, into] = held.members[slots]
         self.numbers[1, into] = held.samples[slots]
         self.numbers[2, into] = held.steps[slots]
         self.inputs[into] = held.inputs[slots]
+
+    def short(self, start: int, stop: int) -> list[Shaped[np.ndarray, " row ..."]]:
+        """The values of these rows, array by array as ``RecordLayout.numbers`` has them."""
+        rows, parameters = slice(start, stop), self.num_parameters
+        inputs = self.inputs[rows]
+        return [*self.numbers[:, rows], inputs[:, parameters:], *inputs[:, :parameters].T]

@@ -14,7 +14,6 @@ from typing import Literal, final
 import numpy as np
 from jaxtyping import Bool, Int64, UInt64
 
-from pipeline.record.block import Recordable
 from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
@@ -75,14 +74,7 @@ class Recorder:
         """
         self._book, self._record, self._what = book, record, what
         self._seed, self._every, self._fraction = seed, every, fraction
-        capacity = len(slots.members)
-        self._held = Recordable(
-            fields=np.asarray(slots.fields),
-            members=np.asarray(slots.members),
-            samples=np.asarray(slots.samples),
-            steps=np.asarray(slots.steps),
-            inputs=np.asarray(slots.inputs),
-        )
+        self._slots, capacity = slots, len(slots.members)
         self._rows = np.full(capacity, -1, np.int64)  # of the record; -1: not in it
         self._draws = np.zeros(capacity, np.int64)
 
@@ -160,11 +152,11 @@ class Recorder:
     def _add(self, slots: SlotNumbers) -> None:
         if self._every > 1 or self._fraction < 1.0:
             chosen = select(
-                self._held.members[slots], self._held.samples[slots],
+                self._slots.members[slots], self._slots.samples[slots],
                 seed=self._seed, every=self._every, fraction=self._fraction,
             )  # fmt: skip
             slots = slots[chosen]
         if slots.size:
             first = self._record.rows
-            taken = self._record.add(self._held, span(slots), slots.size)
+            taken = self._record.add(self._slots, span(slots), slots.size)
             self._rows[slots[:taken]] = np.arange(first, first + taken)

@@ -117,23 +117,21 @@ class RecordLayout:
             )
         ]
 
-    def coordinates(self) -> list[Column]:
-        """Member, number and step of each sample."""
-        return [self._short(name, dtype, "1", text) for name, dtype, text in _COORDINATES]
-
-    def times(self) -> Column:
-        """Time of each snapshot."""
-        return Column(
+    def numbers(self) -> list[Column]:
+        """Member, number and step of each sample, times of its snapshots, and its parameters."""
+        times = Column(
             name=TIME, dtype="float64", row=(self.sample.window,), dims=(_ROW, "snapshot"),
             chunk_rows=self.short_rows,
             attributes={"units": "s", "long_name": "time of the snapshot"},
         )  # fmt: skip
-
-    def inputs(self) -> list[Column]:
-        """One array per parameter."""
+        parameters = zip(self.names[1], self.parameters, strict=True)
         return [
-            self._short(name, "float64", parameter.unit, parameter.description)
-            for name, parameter in zip(self.names[1], self.parameters, strict=True)
+            *(self._short(name, dtype, "1", text) for name, dtype, text in _COORDINATES),
+            times,
+            *(
+                self._short(name, "float64", each.unit, each.description)
+                for name, each in parameters
+            ),
         ]
 
     def draws(self) -> Column:

@@ -125,11 +125,10 @@ class RowGroup:
         for column in (*columns, *(column for column, _ in fixed)):
             (path / column.name).mkdir(parents=True)
         group = cls(path, columns=columns, attributes=attributes, compression=compression, rows=0)
-        group._fixed = {column.name: column.metadata(len(v), "none") for column, v in fixed}
         for column, values in fixed:
+            metadata = group._fixed[column.name] = column.metadata(len(values), "none")
             group._write(path / column.chunk(0), values.astype(column.dtype).tobytes())
-        for name, metadata in group._fixed.items():
-            group._write(path / name / METADATA, _json(metadata))
+            group._write(path / column.name / METADATA, json_text(metadata).encode())
         group.commit(0)
         return group
 
@@ -187,7 +186,7 @@ class RowGroup:
         self._written.clear()
         for name, metadata in self._arrays.items():
             metadata["shape"][0] = rows
-            write_durably(self.path / name / METADATA, _json(metadata))
+            write_durably(self.path / name / METADATA, json_text(metadata))
         write_group(self.path, self.attributes, self._arrays | self._fixed)
         self.rows = rows
 
@@ -263,7 +262,3 @@ def attributes_of(path: Path) -> dict[str, Any]:
 
 def _part_of(path: Path) -> Path:
     return path.with_name(path.name + _PART)
-
-
-def _json(content: Mapping[str, Any]) -> bytes:
-    return json_text(content).encode()

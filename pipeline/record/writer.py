@@ -24,9 +24,10 @@ from typing import Any, Final, final
 import numpy as np
 from jaxtyping import Int64, Shaped
 
-from pipeline.record.block import Block, Index, Recordable
+from pipeline.record.block import Block, Index
 from pipeline.record.layout import RecordLayout, require_version
 from pipeline.record.rows import METADATA, Column, Compression, RowGroup, attributes_of
+from pipeline.slots.memory import SlotArrays
 from trainers.durable import LOCK_SECONDS, sole_writer
 
 _log = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class Record:
         """
         self._layout, self._commit_seconds = layout, commit_seconds
         self._fields = layout.fields()
-        self._short = [*layout.coordinates(), layout.times(), *layout.inputs()]
+        self._short = layout.numbers()
         self._draws_column = layout.draws()
         columns = [*self._fields, *self._short, self._draws_column]
         self._alone = ExitStack()
@@ -126,7 +127,7 @@ class Record:
         self._spare = max(needed, queue_bytes // one)  # blocks that may still be allocated
         self._free: list[Block] = []
         self._full: deque[Block] = deque()
-        self._draws = np.zeros(max(1024, 2 * self._group.rows), np.int32)
+        self._draws = np.zeros(self._draws_column.chunk_rows, np.int32)  # whole chunks
         self._dirty: set[int] = set()  # chunks of draws
         self._rows = self._group.rows
         self._recorded, self._dropped = 0, dropped
@@ -147,13 +148,8 @@ class Record:
         """Rows added so far, those of an earlier life included: a position to ``keep``."""
         return self._rows
 
-    def add(self, held: Recordable, slots: Index, count: int) -> int:
-        """Copy samples in, in their order; they get the rows from ``rows`` on.
-
-        Args:
-            held: Arrays of all slots.
-            slots: Which of them.
-            count: How many these are.
+    def add(self, held: SlotArrays, slots: Index, count: int) -> int:
+        """Copy the samples of ``count`` slots in, in order; they get the rows from ``rows`` on.
 
         Returns:
             How many found room, the first ones; the others are dropped.
@@ -199,8 +195,8 @@ class Record:
         """All counters."""
         with self._changed:
             waiting = len(self._full) * self._block_rows
-            current = self._current
-            waiting += 0 if current is None else current.filled - current.copied
+            if (current := self._current) is not None:
+                waiting += current.filled - current.copied
         return RecordStats(
             recorded=self._recorded,
             record_dropped=self._dropped,
@@ -215,13 +211,10 @@ class Record:
         Fewer than were added when the record has failed, or the time was too short.
         """
         with self._changed:
-            self._asked += 1
-            ticket = self._asked
+            ticket = self._asked = self._asked + 1
             self._changed.notify_all()
             self._changed.wait_for(
-                lambda: (
-                    self._done >= ticket or self._problem is not None or not self._thread.is_alive()
-                ),
+                lambda: self._done >= ticket or self._problem or not self._thread.is_alive(),
                 timeout,
             )
         return self._group.rows
@@ -263,8 +256,7 @@ class Record:
             with self._changed:
                 if not self._spare or self._closing:
                     return
-                self._spare -= 1
-                block = Block(self._layout)
+                block = self._new_block()
                 for own in block.fields:
                     own.fill(0)
                 self._free.append(block)
@@ -279,8 +271,7 @@ class Record:
             # A flush is for what was added before it; new blocks must not put it off for ever.
             due = asked > self._done or time.monotonic() - committed_at >= self._commit_seconds
             if full is not None:
-                self._write_block(full, self._block_rows)
-                self._recycle(full)
+                self._write_full(full)
             if due or (closing and full is None):
                 self._commit()
                 committed_at = time.monotonic()
@@ -299,14 +290,15 @@ class Record:
             full, current = list(self._full), self._current
             filled = 0 if current is None else current.filled
             rows = self._rows
-            draws = [(index, self._draws_of(index)) for index in sorted(self._dirty)]
+            length = self._draws_column.chunk_rows
+            counts = self._draws.reshape(-1, length)
+            draws = [(index, counts[index].copy()) for index in sorted(self._dirty)]
             self._dirty.clear()
             changed = rows != self._group.rows or bool(draws)
         if not changed and not self._closing:
             return
         for block in full:
-            self._write_block(block, self._block_rows)
-            self._recycle(block)
+            self._write_full(block)
         if current is not None and filled > current.copied:
             self._write_block(current, filled)
         self._write_tails(rows)
@@ -321,19 +313,8 @@ class Record:
         for channel, column in enumerate(self._fields):
             values = block.stable(channel, filled)
             self._group.write_chunk(column, block.first // self._block_rows, values)
-        self._take_short(block, filled)
-
-    def _take_short(self, block: Block, filled: int) -> None:
-        at = block.first + block.copied
-        parameters = self._layout.sample.num_parameters
-        rows = slice(block.copied, filled)
-        values: list[Shaped[np.ndarray, " _ ..."]] = [
-            *block.numbers[:, rows],
-            block.inputs[rows, parameters:],
-            *block.inputs[rows, :parameters].T,
-        ]
-        for column, new in zip(self._short, values, strict=True):
-            self._append(column, at, new)
+        for column, new in zip(self._short, block.short(block.copied, filled), strict=True):
+            self._append(column, block.first + block.copied, new)
         block.copied = filled
 
     def _append(self, column: Column, at: int, new: Shaped[np.ndarray, " _ ..."]) -> None:
@@ -353,7 +334,9 @@ class Record:
                 index = rows // column.chunk_rows
                 self._group.write_chunk(column, index, self._tails[column.name])
 
-    def _recycle(self, block: Block) -> None:
+    def _write_full(self, block: Block) -> None:
+        """Write a block that takes no more, and have it filled anew."""
+        self._write_block(block, self._block_rows)
         with self._changed:
             self._full.remove(block)
             block.filled = block.copied = 0
@@ -385,15 +368,15 @@ class Record:
         """The block that is being filled, a new one where there is none."""
         with self._changed:
             if self._current is None:
-                if self._free:
-                    self._current = self._free.pop()
-                elif self._spare:
-                    self._spare -= 1
-                    self._current = Block(self._layout)
-                else:
+                if not self._free and not self._spare:
                     return None
+                self._current = self._free.pop() if self._free else self._new_block()
                 self._current.first = self._rows
             return self._current
+
+    def _new_block(self) -> Block:
+        self._spare -= 1
+        return Block(self._layout)
 
     def _ended(self) -> bool:
         return self._problem is not None or self._closing
@@ -402,28 +385,24 @@ class Record:
         """Room for the draws of new rows, and zeros on the disk."""
         chunk, first = self._draws_column.chunk_rows, self._rows
         self._rows += taken
-        while self._rows > self._draws.size:
-            self._draws = np.concatenate([self._draws, np.zeros_like(self._draws)])
+        self._make_room()
         self._dirty.update(range(first // chunk, (self._rows - 1) // chunk + 1))
 
-    def _draws_of(self, index: int) -> Shaped[np.ndarray, " row"]:
-        rows = self._draws_column.chunk_rows
-        values = np.zeros(rows, np.int32)
-        known = self._draws[index * rows : (index + 1) * rows]
-        values[: known.size] = known
-        return values
+    def _make_room(self) -> None:
+        while self._rows > self._draws.size:
+            self._draws = np.concatenate([self._draws, np.zeros_like(self._draws)])
 
     def _restore(self) -> None:
         """Take up the last chunks of what is there, where they are not full."""
         rows = self._rows
+        self._make_room()
         self._draws[:rows] = self._group.read(self._draws_column, 0)
         for column in self._short:
             last = self._group.read(column, rows - rows % column.chunk_rows)
             self._tails[column.name][: len(last)] = last
         filled = rows % self._block_rows
         if filled:
-            self._spare -= 1
-            block = self._current = Block(self._layout)
+            block = self._current = self._new_block()
             block.first = rows - filled
             block.filled = block.copied = filled
             for column, own in zip(self._fields, block.fields, strict=True):
