@@ -130,18 +130,16 @@ class Controller:
             if member not in over:
                 first = Assignment(member=member, attempt=1, validation=member < self.validation)
                 self._waiting.append(_Waiting(first, float("-inf")))
-        for member in sorted(failed):
-            if self._is_redrawn(member):
-                self._redrawn += 1
-                again = self._instead_of(member)
-                if again.member not in over:
-                    self._waiting.append(_Waiting(again, float("-inf")))
+        instead = {one: self._instead_of(one) for one in sorted(failed) if self._is_redrawn(one)}
+        for again in instead.values():
+            if again.member not in over:
+                self._waiting.append(_Waiting(again, float("-inf")))
         if self.ordered:
-            redrawn = {member for member in failed if self._is_redrawn(member)}
             self._again = [
-                Pass(member, self._instead_of(member).member if member in redrawn else None)
+                Pass(member, instead[member].member if member in instead else None)
                 for member in sorted(over)
             ]
+        self._redrawn = len(instead)
         self._completed = len(self.completed)
         self._validation_open = sum(member not in over for member in range(self.validation))
 

@@ -44,19 +44,15 @@ def problems(out: Path) -> list[str]:
     """Why ``out`` cannot take a new study; empty when it can."""
     if out.exists() and not out.is_dir():
         return [f"--out {out}: is a file; a run needs a folder. Choose another name."]
+    if not out.is_dir() or not any(out.iterdir()):
+        return []
+    holds, remedy = "other files", "Choose a new one, or remove this one."
+    if RunPaths(out).resolved.exists():
+        holds = "another study"
     if unfinished(out):
-        line = (
-            f"--out {out}: the folder already holds another study, which has not ended. Go on with "
-            "that one (--resume), choose a new folder, or remove this one."
-        )
-        return [line]
-    if out.is_dir() and any(out.iterdir()):
-        holds = "another study" if RunPaths(out).resolved.exists() else "other files"
-        line = (
-            f"--out {out}: the folder already holds {holds}. Choose a new one, or remove this one."
-        )
-        return [line]
-    return []
+        holds += ", which has not ended"
+        remedy = "Go on with that one (--resume), choose a new folder, or remove this one."
+    return [f"--out {out}: the folder already holds {holds}. {remedy}"]
 
 
 def unfinished(out: Path) -> bool:

@@ -60,19 +60,17 @@ class Downsampling:
         self._channels: slice | list[int] = slice(None) if everything else channels
         self._initial = [spec.names.index(name) for name in stream.input_fields]
         grid = coarse_grid(spec, stream)
-        self._coarsen: Means | None
+        self._coarsen: Means = np.asarray
         if grid == spec.shape:
             self.box = Box.whole(spec.shape) if part is None else part.box
-            self._coarsen = None
         elif part is None:
             self.box = Box.whole(grid)
             self._coarsen = _whole_means(spec.shape, grid)
         else:
             self.box = slab(grid, part.rank, part.ranks)
             self._coarsen = _means_over_ranks(spec.shape, grid, part, self.box)
-        self._untouched = (
-            self._coarsen is None and everything and not self._initial and stream.dtype == "float32"
-        )
+        whole = grid == spec.shape and everything and not self._initial
+        self._untouched = whole and stream.dtype == "float32"
         self._dtype = np.dtype(stream.dtype)
 
     def __call__(self, snapshots: Iterator[Snapshot]) -> Iterator[Snapshot]:
@@ -85,7 +83,7 @@ class Downsampling:
         inputs: Float[np.ndarray, " input *box"] | None = None
         for snapshot in snapshots:
             if snapshot.step == 0 and self._initial:
-                inputs = self._points(snapshot.fields[self._initial])
+                inputs = self._coarsen(snapshot.fields[self._initial])
             if snapshot.step % self._stream.every == 0:
                 yield snapshot if self._untouched else self._reduced(snapshot, inputs)
 
@@ -95,17 +93,12 @@ class Downsampling:
         fields = np.empty((len(self._spec.names), *self.box.size), self._dtype)
         kept = len(fields) - len(self._initial)
         with np.errstate(over="ignore"):  # looked for below
-            fields[:kept] = self._points(snapshot.fields[self._channels])
+            fields[:kept] = self._coarsen(snapshot.fields[self._channels])
             if inputs is not None:
                 fields[kept:] = inputs
         if self._dtype != np.float32:
             self._require_held(fields, snapshot)
         return snapshot._replace(fields=fields)
-
-    def _points(
-        self, fields: Float32[np.ndarray, " channel *fine"]
-    ) -> Float[np.ndarray, " channel *box"]:
-        return fields if self._coarsen is None else self._coarsen(fields)
 
     def _require_held(self, fields: Float[np.ndarray, " channel *box"], at: Snapshot) -> None:
         for name, values in zip(self._spec.names, fields, strict=True):

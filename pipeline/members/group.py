@@ -109,8 +109,25 @@ class Group:
         Raises:
             GroupFailed: It cannot be started.
         """
-        if self._processes is None:
-            self._processes = self._started()
+        if self._processes is not None:
+            return
+        processes = Processes(self._ranks, start_seconds=self._start_seconds)
+        deadline = time.monotonic() + self._start_seconds
+        answers = Answers(ranks=self._ranks, grace=self._grace, deadline=deadline)
+        try:
+            processes.tell(self._setup)
+            _listen(processes, answers)
+        finally:
+            if not answers.reusable:
+                processes.kill()
+        if answers.failure is not None:
+            raise GroupFailed(answers.failure.reason)
+        if not answers.complete:
+            raise GroupFailed(
+                f"not all of {self._ranks} mpi_ranks have built their solver in "
+                f"{self._start_seconds:g} s; last output: {processes.story()}"
+            )
+        self._processes = processes
 
     def run(self, assignment: Assignment, parameters: Mapping[str, float]) -> MemberReport:
         """Run one attempt at a member.
@@ -132,33 +149,15 @@ class Group:
             if not answers.reusable:
                 processes.kill()
                 self._processes = None
-        raise _error(answers.failure, processes)
+        if answers.failure.final:
+            raise SolverFailed(answers.failure.reason)
+        raise GroupFailed(f"{answers.failure.reason}; last output: {processes.story()}")
 
     def close(self) -> None:
         """End the group. Safe to call twice."""
         if self._processes is not None:
             self._processes.end()
             self._processes = None
-
-    def _started(self) -> Processes:
-        processes = Processes(self._ranks, start_seconds=self._start_seconds)
-        answers = Answers(
-            ranks=self._ranks, grace=self._grace, deadline=time.monotonic() + self._start_seconds
-        )
-        try:
-            processes.tell(self._setup)
-            _listen(processes, answers)
-        finally:
-            if not answers.reusable:
-                processes.kill()
-        if answers.failure is not None:
-            raise GroupFailed(answers.failure.reason)
-        if not answers.complete:
-            raise GroupFailed(
-                f"not all of {self._ranks} mpi_ranks have built their solver in "
-                f"{self._start_seconds:g} s; last output: {processes.story()}"
-            )
-        return processes
 
 
 def _listen(processes: Processes, answers: Answers) -> None:
@@ -174,9 +173,3 @@ def _listen(processes: Processes, answers: Answers) -> None:
             return
         for rank, said in heard:
             answers.heard(rank, said, time.monotonic())
-
-
-def _error(failure: Failed, processes: Processes) -> Exception:
-    if failure.final:
-        return SolverFailed(failure.reason)
-    return GroupFailed(f"{failure.reason}; last output: {processes.story()}")
