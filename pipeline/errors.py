@@ -5,6 +5,7 @@ Every message says what was wrong, which value, which limit, and what to do.
     HeadraceError
     |- ConfigError       the study file or its surroundings are wrong; nothing was started
     |- StudyFailed       the study ended by itself without a result worth having
+    |- StudyStopped      the study was asked to stop, and has
     |- StreamRefused     a peer or a frame that does not belong to this study
     `- GroupFailed       the mpiexec group of a member; another attempt may succeed
 

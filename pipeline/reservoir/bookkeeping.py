@@ -150,11 +150,7 @@ class Bookkeeping(ABC):
         return lease
 
     def _draw_again(self, count: int) -> SlotNumbers:
-        """Draws after the end, uniformly.
-
-        Raises:
-            StudyFailed: No sample ever arrived here, so there is nothing to draw again.
-        """
+        """Draws after the end, uniformly, for ``replay``."""
         if not self._ended:
             raise ValueError("replay before the end of production: lease instead")
         if len(self._filled) == 0:

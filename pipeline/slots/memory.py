@@ -82,7 +82,9 @@ class Slots:
         access = mmap.ACCESS_WRITE if owner else mmap.ACCESS_READ
         self._memory: mmap.mmap | None = mmap.mmap(fd, description.nbytes, access=access)
         regions = _regions(description.capacity, description.layout)
-        self._map(*(region.array(self._memory) for region in regions))
+        self.members, self.samples, self.steps, self.inputs, self.fields = (
+            region.array(self._memory) for region in regions
+        )
 
     @classmethod
     def create(cls, path: Path, *, capacity: int, layout: SampleLayout) -> Self:
@@ -122,11 +124,6 @@ class Slots:
         """Number of slots."""
         return self.description.capacity
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the file."""
-        return self.description.nbytes
-
     def populate(self) -> bool:
         """Let the owner's page tables cover all slots, so that no first write pays for a fault.
 
@@ -163,24 +160,15 @@ class Slots:
             os.close(self._fd)
         self._fd = self._memory = None
         arrays = (self.members, self.samples, self.steps, self.inputs, self.fields)
-        self._map(*(np.empty((0, *array.shape[1:]), array.dtype) for array in arrays))
+        self.members, self.samples, self.steps, self.inputs, self.fields = (
+            np.empty((0, *array.shape[1:]), array.dtype) for array in arrays
+        )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    def _map(
-        self,
-        members: Int64[np.ndarray, " slot"],
-        samples: Int64[np.ndarray, " slot"],
-        steps: Int64[np.ndarray, " slot"],
-        inputs: Float64[np.ndarray, " slot inputs"],
-        fields: Float[np.ndarray, " slot window channel *grid"],
-    ) -> None:
-        self.members, self.samples, self.steps = members, samples, steps
-        self.inputs, self.fields = inputs, fields
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

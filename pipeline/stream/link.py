@@ -72,14 +72,8 @@ def _pieces(layout: SampleLayout, box: Box, batch_bytes: int) -> list[_Piece]:
     pieces = []
     for piece in boxes:
         offset = tuple(a - b for a, b in zip(piece.start, box.start, strict=True))
-        pieces.append(
-            _Piece(
-                piece,
-                (slice(None), slice(None), *Box(offset, piece.size).slices),
-                capacity,
-                message_bytes(layout, piece, capacity),
-            )
-        )
+        within = (slice(None), slice(None), *Box(offset, piece.size).slices)
+        pieces.append(_Piece(piece, within, capacity, message_bytes(layout, piece, capacity)))
     return pieces
 
 

@@ -70,12 +70,12 @@ def test_regions_are_aligned_and_fill_the_file(tmp_path: Path) -> None:
         ends = [start + array.nbytes for start, array in zip(starts, arrays, strict=True)]
         assert all(end <= start for end, start in zip(ends, starts[1:], strict=False))
         size = os.stat(owner.description.path).st_size
-        assert size == owner.nbytes == slots_bytes(11, LAYOUT) == ends[-1] - starts[0]
+        assert size == owner.description.nbytes == slots_bytes(11, LAYOUT) == ends[-1] - starts[0]
 
 
 def test_all_bytes_are_allocated_at_once(tmp_path: Path) -> None:
     with make(tmp_path, capacity=300) as owner:
-        assert os.stat(owner.description.path).st_blocks * 512 >= owner.nbytes
+        assert os.stat(owner.description.path).st_blocks * 512 >= owner.description.nbytes
 
 
 def test_double_precision_slots_keep_their_precision(tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_file_of_a_killed_owner_is_stale(tmp_path: Path) -> None:
 def test_a_stale_file_of_the_same_name_is_replaced(tmp_path: Path) -> None:
     stale(tmp_path, "headrace-a1-r0-train")
     with make(tmp_path) as owner:
-        assert os.stat(owner.description.path).st_size == owner.nbytes
+        assert os.stat(owner.description.path).st_size == owner.description.nbytes
 
 
 def test_a_living_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
