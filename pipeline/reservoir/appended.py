@@ -6,7 +6,6 @@
 3. A slot that was given up is handed out again before any new one.
 """
 
-import heapq
 from typing import final
 
 import numpy as np
@@ -26,7 +25,7 @@ class Appended:
 
     def reserve(self, count: int) -> SlotNumbers:
         """Up to ``count`` slots to be filled; fewer when the store is full."""
-        again = [heapq.heappop(self._given_up) for _ in range(min(count, len(self._given_up)))]
+        again, self._given_up = self._given_up[:count], self._given_up[count:]
         fresh = min(count - len(again), self._filled.size - self._next)
         slots = np.array([*again, *range(self._next, self._next + fresh)], np.int64)
         self._next += fresh
@@ -49,5 +48,4 @@ class Appended:
 
     def cancel(self, slots: SlotNumbers) -> None:
         """These reserved slots will not be filled."""
-        for slot in slots.tolist():
-            heapq.heappush(self._given_up, slot)
+        self._given_up = sorted([*self._given_up, *slots.tolist()])

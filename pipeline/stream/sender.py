@@ -85,8 +85,8 @@ class Sender:
     ) -> None:
         if not endpoints:
             raise ValueError("a sender needs at least one endpoint")
-        whole = Box.whole(layout.grid)
-        self._part_bytes = layout.bytes_per_point * (whole if box is None else box).points
+        own = Box.whole(layout.grid) if box is None else box
+        self._part_bytes = layout.bytes_per_point * own.points
         self._layout, self._linger, self._stall = layout, linger_ms / 1000, stall_seconds
         blocks = BlockPool() if pool is None else pool
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
@@ -94,7 +94,7 @@ class Sender:
             Link(
                 context, endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
                 credit_bytes=credit_bytes, batch_bytes=batch_bytes,
-                box=whole if box is None else box, pool=blocks,
+                box=own, pool=blocks,
             )
             for endpoint in endpoints
         ]  # fmt: skip
