@@ -22,8 +22,8 @@ import numpy as np
 from benchmarks.figures import Figure
 from benchmarks.live_vs_resident import PROJECT, Turn, live
 from pipeline.study.config import StudyConfig
+from pipeline.study.for_trainer import problem_of
 from pipeline.study.load import load
-from pipeline.study.problem import problem_of
 from trainers.base import BatchSource
 from trainers.checkpoints.files import MANIFEST, final_folder, steps_in
 from trainers.checkpoints.saver import Checkpoints, HeldSamples

@@ -30,8 +30,8 @@ from pipeline.reservoir.batches import ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.stream.endpoint import StudyKeys
 from pipeline.study.config import StudyConfig
+from pipeline.study.for_trainer import problem_of
 from pipeline.study.load import load
-from pipeline.study.problem import problem_of
 from trainers.base import BatchSource, Held, Lease, Moments
 from trainers.loop.lockstep import World
 from trainers.results import TrainStats

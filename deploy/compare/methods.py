@@ -129,7 +129,7 @@ def _job(
     seconds: float | None,
     out: Path,
 ) -> "OfflineJob":
-    from pipeline.study.problem import problem_of, weights_seed
+    from pipeline.study.for_trainer import problem_of, weights_seed
     from trainers.offline.ranks import OfflineJob
 
     (training, validation), reader = data, READERS[method.name]

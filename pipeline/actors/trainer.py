@@ -29,7 +29,7 @@ from pipeline.guards import check_packages
 from pipeline.reservoir.batches import HeldState, ReservoirSource
 from pipeline.slots.memory import Slots
 from pipeline.study.config import StudyConfig
-from pipeline.study.problem import problem_of, weights_seed
+from pipeline.study.for_trainer import problem_of, weights_seed
 from trainers.base import Lease, NothingToTrainOn, PeerFailed, Problem, TrainingDiverged
 from trainers.results import TrainStats
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.study.config import StudyConfig
-from pipeline.study.problem import problem_of
+from pipeline.study.for_trainer import problem_of
 from solvers.own.apart import answer, ask_apart
 from solvers.own.load import Unusable, user_part
 from trainers.base import Problem

@@ -3,8 +3,8 @@
 import pytest
 
 from pipeline.study.config import StudyConfig
+from pipeline.study.for_trainer import problem_of
 from pipeline.study.load import parse
-from pipeline.study.problem import problem_of
 
 
 def study(solver: dict[str, object], **stream: object) -> StudyConfig:
