@@ -53,6 +53,8 @@ class Processes:
             listener.listen(ranks)
             environment = clean_environment(os.environ) | dict.fromkeys(_THREADS, "1")
             environment[ADDRESS] = str(address)
+            # Nothing is bound to cores, and a killed Hydra would leave what it writes for that.
+            environment["HYDRA_TOPOLIB"] = "none"
             self._leashed = Leashed(
                 [find_mpiexec(environment["PATH"]), "-n", str(ranks), sys.executable,
                  "-X", "faulthandler", "-m", "pipeline.members.mpi_rank"],

@@ -85,6 +85,8 @@ class Traces:
         maps = "".join(Path(f"/proc/{p.pid}/maps").read_text() for p in ranks)
         shared = {Path(path) for path in re.findall(r"/dev/shm/mpich_shm_\w+", maps)}
         assert shared
+        topology = {p.environ().get("HYDRA_TOPOLIB") for p in ranks}
+        assert topology == {"none"}  # or each killed group leaves /tmp/hydra_hwloc_xmlfile_XXXXXX
         return cls(processes, ranks, sockets | shared)
 
     def victim(self, who: str) -> psutil.Process:
