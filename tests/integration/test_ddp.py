@@ -112,7 +112,7 @@ def test_a_rank_that_fails_between_bursts_stops_the_others(together: Results) ->
     first, second = (result["broken"] for result in together)
     assert second["raised"] == "ConnectionError: reservoir 1 is gone"
     assert first["raised"].startswith("PeerFailed: after train step")
-    assert max(first["seconds"], second["seconds"]) < 30.0
+    assert max(first["seconds"], second["seconds"]) < 50.0  # the time-out of collectives is 60 s
 
 
 def test_every_rank_gets_the_same_gradient_to_the_last_bit(together: Results) -> None:
@@ -139,4 +139,4 @@ def test_a_rank_that_dies_is_noticed(folder: Path, project: Path) -> None:
     assert start("death", folder, project) == [0, 9]
     survivor = json.loads((folder / "death-0.json").read_text())
     assert survivor["raised"].startswith("RuntimeError")
-    assert survivor["seconds"] < 30.0
+    assert survivor["seconds"] < 50.0  # the time-out of collectives is 60 s

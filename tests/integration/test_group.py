@@ -162,7 +162,13 @@ def test_mpi_ranks_that_have_nothing_to_do_sleep(group: Callable[..., Group]) ->
     time.sleep(1.0)
     after = [p.cpu_times().user + p.cpu_times().system for p in ranks]
     assert all(b - a < 0.5 for a, b in zip(before, after, strict=True)), (before, after)
-    assert {p.status() for p in ranks} == {psutil.STATUS_SLEEPING}
+    # One that waits for a core to go back to sleep on does not count: one that spins never sleeps.
+    for _ in range(100):
+        states = {p.status() for p in ranks}
+        if states == {psutil.STATUS_SLEEPING}:
+            return
+        time.sleep(0.02)
+    raise AssertionError(states)
 
 
 def test_a_diverging_member_fails_alone_and_its_group_goes_on(
