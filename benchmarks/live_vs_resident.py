@@ -161,6 +161,7 @@ def live(study: StudyConfig, stack: ExitStack) -> tuple[ReservoirSource, RayRese
         study, 0, f"bench-live-{keys.study:x}", keys, None
     )
     stack.callback(close_all, [actor], within=5.0)
+    ray.get(actor.begin_training.remote())  # there are no validation members to wait for
     description = ray.get(actor.describe.remote())
     client = RayReservoir(actor, loop_began_after=0.0)
     source = ReservoirSource(
