@@ -3,9 +3,11 @@
 1. The file never runs in the process that asks: it may import PETSc and start MPI, print, crash, or
    take for ever, and the study's driver knows nothing of it.
 2. The answer comes within a limit, or is an error; while it takes long, that is said.
+3. The answer is plain data, as JSON: what somebody's file has made is never unpickled here.
 """
 
 import contextlib
+import json
 import logging
 import os
 import pickle
@@ -29,7 +31,7 @@ def ask_apart(module: str, question: object, *, what: str, limit: float, remedy:
 
     Args:
         module: Its full name.
-        question: Its question, which is pickled, as the answer is.
+        question: Of ours, pickled; the answer comes as JSON.
         what: Which file it runs, for messages.
         limit: Longest time [s].
         remedy: What to do where it takes longer.
@@ -55,10 +57,10 @@ def ask_apart(module: str, question: object, *, what: str, limit: float, remedy:
         if not _has_ended(process, what, limit):
             raise Unusable([f"{what}: took longer than {limit:g} s. {remedy}"])
         if answered.exists():
-            said = pickle.loads(answered.read_bytes())
-            if isinstance(said, Unusable):
-                raise said
-            return said
+            said = json.loads(answered.read_text(encoding="utf-8"))
+            if "problems" in said:
+                raise Unusable(said["problems"])
+            return said["answer"]
         text = output.read_text(encoding="utf-8", errors="replace")
     last = " | ".join(text.strip().splitlines()[-_SHOWN_LINES:]) or "it said nothing"
     line = f"{what}: the process that tried it ended with status {process.returncode}: {last}"
@@ -68,12 +70,11 @@ def ask_apart(module: str, question: object, *, what: str, limit: float, remedy:
 def answer(give: Callable[[Any], object]) -> None:
     """In the process that was started: read the question, and leave the answer, or ``Unusable``."""
     folder = Path(sys.argv[1])
-    said: object
     try:
-        said = give(pickle.loads((folder / "asked").read_bytes()))
+        said = {"answer": give(pickle.loads((folder / "asked").read_bytes()))}
     except Unusable as error:
-        said = error
-    (folder / "part").write_bytes(pickle.dumps(said))
+        said = {"problems": error.problems}
+    (folder / "part").write_text(json.dumps(said), encoding="utf-8")
     (folder / "part").replace(folder / "answered")
 
 
