@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pipeline.stats.stats import Phase, ReservoirStats, StudyStats, Waiting
 from trainers.results import Errors, FieldError, Spread, ValidationResult
+from trainers.surrogate.card import shown_unit
 
 UNKNOWN = "–"  # noqa: RUF001 - a dash, as typography has it
 INFINITE = "infinite"
@@ -43,17 +44,12 @@ def number(value: float | None, unit: str = "") -> str:
         return UNKNOWN
     if math.isinf(value):
         return INFINITE
-    return f"{_plain(value)} {shown(unit)}".rstrip()
-
-
-def shown(unit: str) -> str:
-    """The unit as it is printed: a quantity without dimension has none."""
-    return "" if unit == "1" else unit
+    return f"{_plain(value)} {shown_unit(unit)}".rstrip()
 
 
 def labelled(name: str, unit: str) -> str:
     """A quantity as the label of an axis or a column: ``depth / m``."""
-    return f"{name} / {shown(unit)}" if shown(unit) else name
+    return f"{name} / {unit}" if shown_unit(unit) else name
 
 
 def _plain(value: float) -> str:

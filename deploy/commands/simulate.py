@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, StudyFailed
 from pipeline.members.one_member import built, parameters_of
 from pipeline.study.config import StudyConfig
 from solvers.base import Parameter, Snapshot, SolverBug, SolverFailed
+from trainers.surrogate.card import shown_unit
 
 if TYPE_CHECKING:
     from deploy.commands.strips import Member
@@ -141,7 +142,7 @@ def _row(snapshot: Snapshot, seconds: float) -> _Row:
 
 
 def _parameter_lines(announced: Sequence[Parameter], values: Mapping[str, float]) -> Iterator[str]:
-    rows = [(one.name, f"{values[one.name]:.6g}", figures.shown(one.unit)) for one in announced]
+    rows = [(one.name, f"{values[one.name]:.6g}", shown_unit(one.unit)) for one in announced]
     lines = _aligned([("parameter", "value", "unit"), *rows])
     whats = ("what it is", *(one.description for one in announced))
     yield from (f"{line}  {what}" for line, what in zip(lines, whats, strict=True))
@@ -150,8 +151,7 @@ def _parameter_lines(announced: Sequence[Parameter], values: Mapping[str, float]
 
 def _in_one_line(announced: Sequence[Parameter], values: Mapping[str, float]) -> str:
     return ", ".join(
-        f"{one.name} = {values[one.name]:.4g} {figures.shown(one.unit)}".rstrip()
-        for one in announced
+        f"{one.name} = {values[one.name]:.4g} {shown_unit(one.unit)}".rstrip() for one in announced
     )
 
 

@@ -180,7 +180,7 @@ def _errors(card: Card) -> Iterator[str]:
 def _root(one: Mapping[str, Any]) -> str:
     if one["mse"] is None:
         return INFINITE
-    return f"{_number(math.sqrt(one['mse']))} {_unit(one['unit'])}".rstrip()
+    return f"{_number(math.sqrt(one['mse']))} {shown_unit(one['unit'])}".rstrip()
 
 
 def _statistics(spread: Mapping[str, Any]) -> Iterator[str]:
@@ -199,7 +199,7 @@ def _regions(regions: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     rows = [
         [
             one["name"],
-            f"{part['low']:.4g} to {part['high']:.4g} {_unit(one['unit'])}".rstrip(),
+            f"{part['low']:.4g} to {part['high']:.4g} {shown_unit(one['unit'])}".rstrip(),
             str(part["members"]),
             str(part["diverged"]),
             _percent(part["mean"]),
@@ -283,7 +283,8 @@ def _number(value: float) -> str:
     return f"{value:.6g}"
 
 
-def _unit(unit: str) -> str:
+def shown_unit(unit: str) -> str:
+    """The unit as it is printed: a quantity without dimension has none."""
     return "" if unit == "1" else unit
 
 
