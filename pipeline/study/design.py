@@ -16,7 +16,6 @@ Invariants (``tests/unit/pipeline/study/test_design.py``):
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import numpy as np
@@ -44,24 +43,20 @@ class Design:
     """The parameters of every member of a study.
 
     Attributes:
-        names: Parameters in the solver's order; the columns of the arrays.
-        validation: One row per validation member.
-        training: One row per training member.
+        names: Parameters in the solver's order; the columns of ``rows``.
+        rows: One row per member, those of validation first.
     """
 
     names: tuple[str, ...]
-    validation: Parameters
-    training: Parameters
-    _distributions: tuple[AnyDistribution, ...] | None
+    rows: Parameters
+    _distributions: Sequence[AnyDistribution] | None
     _seed: int
 
     def values(self, member: int) -> dict[str, float]:
         """A member's parameters by name, in the solver's order."""
-        held_out = len(self.validation)
-        if not 0 <= member < held_out + len(self.training):
-            raise IndexError(f"member={member}: the study has {held_out + len(self.training)}")
-        row = self.validation[member] if member < held_out else self.training[member - held_out]
-        return dict(zip(self.names, row.tolist(), strict=True))
+        if not 0 <= member < len(self.rows):
+            raise IndexError(f"member={member}: the study has {len(self.rows)}")
+        return dict(zip(self.names, self.rows[member].tolist(), strict=True))
 
     def redraw(self, member: int, attempt: int) -> dict[str, float]:
         """Other parameters for a member that failed, uniform over the ranges.
@@ -85,91 +80,77 @@ def design_of(study: StudyConfig) -> Design:
     Raises:
         ConfigError: The CSV file has changed since the study was checked.
     """
+    from_csv = isinstance(study.ensemble.design, CsvDesign)
+    # Those that a CSV file gave to a record are missing: then nothing is drawn beside it.
+    known = [study.parameters[name] for name in study.parameter_names if name in study.parameters]
     if study.source is not None:
-        return _beside_record(study, study.source)
-    names, ensemble = study.parameter_names, study.ensemble
-    if isinstance(ensemble.design, CsvDesign):
-        return _from_csv(ensemble.design.csv, study)
-    distributions = [study.parameters[name] for name in names]
-    if ensemble.design == "grid":
-        training = _grid(distributions, ensemble.members)
+        rows = _rows_beside_record(study, study.source, known)
     else:
-        quantiles = _points(ensemble.design, distributions, ensemble.members, study.seed, TRAINING)
-        training = _place(quantiles, distributions)
-    # A validation grid would be the training grid again: random points fill the gaps.
-    held_out = "uniform" if ensemble.design == "grid" else ensemble.design
-    quantiles = _points(held_out, distributions, ensemble.validation, study.seed, VALIDATION)
+        rows = _rows_of_csv(study) if from_csv else _drawn_rows(study, known)
     return Design(
-        names=names,
-        validation=_place(quantiles, distributions),
-        training=training,
-        _distributions=tuple(distributions),
+        names=study.parameter_names,
+        rows=rows,
+        _distributions=None if from_csv else known,
         _seed=study.seed,
     )
 
 
-def _beside_record(study: StudyConfig, source: SourceConfig) -> Design:
+def _drawn_rows(study: StudyConfig, distributions: Sequence[AnyDistribution]) -> Parameters:
+    ensemble, seed = study.ensemble, study.seed
+    design = str(ensemble.design)
+    if design == "grid":
+        training = _grid(distributions, ensemble.members)
+        design = "uniform"  # a grid again would have the same points: random ones fill its gaps
+    else:
+        training = _points(design, distributions, ensemble.members, seed, TRAINING)
+    return np.concatenate(
+        [_points(design, distributions, ensemble.validation, seed, VALIDATION), training]
+    )
+
+
+def _rows_beside_record(
+    study: StudyConfig, source: SourceConfig, distributions: Sequence[AnyDistribution]
+) -> Parameters:
     """Parameters of the record's members, and drawn ones for those that are simulated."""
-    names, ensemble = study.parameter_names, study.ensemble
-    # Those that a CSV file gave to the record are missing: then nothing is drawn beside it.
-    distributions = [study.parameters[name] for name in names if name in study.parameters]
-    numbers = recorded_numbers(study)
-    values = np.empty((ensemble.validation + ensemble.members, len(names)))
-    recorded = RecordedMembers(source.record).parameters([*numbers.values()], names)
-    values[list(numbers)] = recorded
+    ensemble, numbers = study.ensemble, recorded_numbers(study)
+    rows = np.empty((ensemble.validation + ensemble.members, len(study.parameter_names)))
+    record = RecordedMembers(source.record)
+    rows[list(numbers)] = record.parameters([*numbers.values()], study.parameter_names)
     # Not the points of the study that made the record, which may have had the same seed.
     newest = max(numbers.values())
-    for count, purpose, first in (
-        (ensemble.validation, (VALIDATION,), 0),
-        (ensemble.members, (BESIDE, newest), ensemble.validation),
-    ):
-        live = [m for m in range(first, first + count) if m not in numbers]
+    held_out, training = range(ensemble.validation), range(ensemble.validation, len(rows))
+    for members, *purpose in ((held_out, VALIDATION), (training, BESIDE, newest)):
+        live = [member for member in members if member not in numbers]
         if live:
-            assert isinstance(ensemble.design, str)
-            quantiles = _points(ensemble.design, distributions, len(live), study.seed, *purpose)
-            values[live] = _place(quantiles, distributions)
-    return Design(
-        names=names,
-        validation=values[: ensemble.validation],
-        training=values[ensemble.validation :],
-        _distributions=tuple(distributions),
-        _seed=study.seed,
-    )
+            rows[live] = _points(
+                str(ensemble.design), distributions, len(live), study.seed, *purpose
+            )
+    return rows
 
 
 def ranges_of(study: StudyConfig) -> dict[str, tuple[float, float]]:
     """Lowest and highest value of each parameter, as the study says or its CSV file has them."""
-    points: Parameters | None = None
-    found = {}
-    for column, name in enumerate(study.parameter_names):
-        given = study.parameters.get(name)
-        if given is not None:
-            found[name] = given.lowest, given.highest
-            continue
-        if points is None:
-            points = design_of(study).training
-        found[name] = float(points[:, column].min()), float(points[:, column].max())
-    return found
+    given = {name: (each.lowest, each.highest) for name, each in study.parameters.items()}
+    if given.keys() >= {*study.parameter_names}:
+        return given
+    training = design_of(study).rows[study.ensemble.validation :]
+    lows, highs = training.min(axis=0).tolist(), training.max(axis=0).tolist()
+    found = dict(zip(study.parameter_names, zip(lows, highs, strict=True), strict=True))
+    return found | given
 
 
-def parameters_for(study: StudyConfig) -> tuple[Parameters, Parameters]:
-    """Parameters of the training members and of the validation members, a row each."""
-    design = design_of(study)
-    return design.training, design.validation
-
-
-def _from_csv(path: Path, study: StudyConfig) -> Design:
-    members, validation = study.ensemble.members, study.ensemble.validation
-    rows, problems = read_rows(path, study.parameter_names, study.parameters, members + validation)
+def _rows_of_csv(study: StudyConfig) -> Parameters:
+    ensemble = study.ensemble
+    assert isinstance(ensemble.design, CsvDesign)
+    rows, problems = read_rows(
+        ensemble.design.csv,
+        study.parameter_names,
+        study.parameters,
+        ensemble.members + ensemble.validation,
+    )
     if problems:
         raise ConfigError(problems)
-    return Design(
-        names=study.parameter_names,
-        validation=rows[members:],
-        training=rows[:members],
-        _distributions=None,
-        _seed=study.seed,
-    )
+    return np.roll(rows, ensemble.validation, axis=0)  # training members stand first in the file
 
 
 def _rng(seed: int, *purpose: int) -> np.random.Generator:
@@ -184,13 +165,13 @@ def _place(quantiles: Parameters, distributions: Sequence[AnyDistribution]) -> P
 def _points(
     kind: str, distributions: Sequence[AnyDistribution], count: int, seed: int, *purpose: int
 ) -> Parameters:
-    """Places in the unit cube; a constant takes no dimension, so that it weakens no sequence."""
+    """Members' parameters; a constant takes no dimension, so that it weakens no sequence."""
     quantiles = np.full((count, len(distributions)), 0.5)
     varying = [place for place, each in enumerate(distributions) if each.levels != 1]
     if varying and count > 0:
         rng = _rng(seed, *purpose)
         quantiles[:, varying] = _SEQUENCES[kind](count, len(varying), rng)
-    return quantiles
+    return _place(quantiles, distributions)
 
 
 def _uniform(count: int, dimensions: int, rng: np.random.Generator) -> Parameters:

@@ -29,6 +29,27 @@ class _Distribution(BaseModel):
     # Whether a network sees the value or its logarithm, unless trainer.parameter_scales says.
     scale: ClassVar[Literal["linear", "log"]] = "linear"
 
+    @property
+    def levels(self) -> int | None:
+        """Number of different values; None for a range."""
+        return None
+
+    @property
+    def lowest(self) -> float:
+        """No value lies below it."""
+        return min(self._numbers)
+
+    @property
+    def highest(self) -> float:
+        """No value lies above it."""
+        return max(self._numbers)
+
+    @property
+    def _numbers(self) -> tuple[float, ...]:
+        """What was written under the only key."""
+        (numbers,) = vars(self).values()
+        return numbers if isinstance(numbers, tuple) else (numbers,)
+
 
 def _ordered(key: str, low: float, high: float) -> None:
     if low > high:
@@ -43,30 +64,7 @@ def _ordered(key: str, low: float, high: float) -> None:
         )
 
 
-class _Range(_Distribution):
-    """Every value between two ends may be drawn."""
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        raise NotImplementedError  # of each kind under its own key
-
-    @property
-    def levels(self) -> int | None:
-        """Number of different values; None for a range."""
-        return None
-
-    @property
-    def lowest(self) -> float:
-        """No value lies below it."""
-        return self._ends[0]
-
-    @property
-    def highest(self) -> float:
-        """No value lies above it."""
-        return self._ends[1]
-
-
-class Uniform(_Range):
+class Uniform(_Distribution):
     """Every value between two ends is equally likely."""
 
     uniform: tuple[FiniteFloat, FiniteFloat] = Field(description="[low, high]")
@@ -76,10 +74,6 @@ class Uniform(_Range):
         _ordered("uniform", *self.uniform)
         return self
 
-    @property
-    def _ends(self) -> tuple[float, float]:
-        return self.uniform
-
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1]."""
         low, high = self.uniform
@@ -87,7 +81,7 @@ class Uniform(_Range):
         return np.clip(low * (1.0 - quantiles) + high * quantiles, low, high)
 
 
-class LogUniform(_Range):
+class LogUniform(_Distribution):
     """The logarithm is uniform: for a parameter that spans orders of magnitude."""
 
     scale = "log"
@@ -103,10 +97,6 @@ class LogUniform(_Range):
                 "Raise it, or use uniform"
             )
         return self
-
-    @property
-    def _ends(self) -> tuple[float, float]:
-        return self.loguniform
 
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1]."""
@@ -130,19 +120,9 @@ class Values(_Distribution):
         return self
 
     @property
-    def levels(self) -> int | None:
-        """Number of different values; None for a range."""
+    def levels(self) -> int:
+        """Number of different values."""
         return len(self.values)
-
-    @property
-    def lowest(self) -> float:
-        """No value lies below it."""
-        return min(self.values)
-
-    @property
-    def highest(self) -> float:
-        """No value lies above it."""
-        return max(self.values)
 
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1], in ascending order."""
@@ -157,19 +137,9 @@ class Constant(_Distribution):
     constant: FiniteFloat = Field(description="x")
 
     @property
-    def levels(self) -> int | None:
-        """Number of different values; None for a range."""
+    def levels(self) -> int:
+        """Number of different values."""
         return 1
-
-    @property
-    def lowest(self) -> float:
-        """No value lies below it."""
-        return self.constant
-
-    @property
-    def highest(self) -> float:
-        """No value lies above it."""
-        return self.constant
 
     def at(self, quantiles: Quantiles) -> Quantiles:
         """Values at places in [0, 1]."""

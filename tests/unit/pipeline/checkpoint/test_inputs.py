@@ -65,7 +65,7 @@ def test_an_edited_csv_gives_the_members_of_the_beginning(
     begin(tmp_path / "run", study)
     (tmp_path / "study" / "rates.csv").write_text(rows(2, 2, 2, 2, 2, 2, 2, 2))
     begun, (line,) = as_begun(tmp_path / "run", study)
-    assert np.array_equal(design_of(begun).training, before.training)
+    assert np.array_equal(design_of(begun).rows, before.rows)
     assert line.startswith(f"rates.csv in {tmp_path / 'study'}: not what the study began with")
 
 

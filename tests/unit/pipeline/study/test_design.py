@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from pipeline.study.config import StudyConfig
-from pipeline.study.design import Design, design_of, parameters_for
+from pipeline.study.design import Design, design_of
 from pipeline.study.load import parse
 
 NAMES = ["initial", "west", "east", "south", "north"]
@@ -35,6 +35,12 @@ def study(
         },
         folder=folder,
     )
+
+
+def parameters_for(of: StudyConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Those of training members and of validation members, a row each."""
+    rows, held_out = design_of(of).rows, of.ensemble.validation
+    return rows[held_out:], rows[:held_out]
 
 
 def in_ranges(rows: np.ndarray) -> bool:
@@ -119,9 +125,9 @@ def test_all_constant_gives_equal_members() -> None:
 def test_validation_members_have_the_lowest_numbers() -> None:
     design = design_of(study())
     assert list(design.values(0)) == NAMES
-    assert list(design.values(4).values()) == design.validation[4].tolist()
-    assert list(design.values(5).values()) == design.training[0].tolist()
-    assert list(design.values(41).values()) == design.training[36].tolist()
+    assert list(design.values(4).values()) == design.rows[4].tolist()
+    assert list(design.values(5).values()) == design.rows[5].tolist()
+    assert list(design.values(41).values()) == design.rows[41].tolist()
     for number in (-1, 42):
         with pytest.raises(IndexError, match=f"member={number}: the study has 42"):
             design.values(number)
@@ -145,8 +151,8 @@ def csv_design(folder: Path) -> Design:
 
 def test_a_csv_gives_training_members_first(tmp_path: Path) -> None:
     design = csv_design(tmp_path)
-    assert design.training.tolist() == [[200 + i, 100 + i, 300, 280, i] for i in range(6)]
-    assert design.validation.tolist() == [[200 + i, 100 + i, 300, 280, i] for i in (6, 7, 8)]
+    assert design.rows[3:].tolist() == [[200 + i, 100 + i, 300, 280, i] for i in range(6)]
+    assert design.rows[:3].tolist() == [[200 + i, 100 + i, 300, 280, i] for i in (6, 7, 8)]
     assert design.values(0)["north"] == 6
 
 
