@@ -63,11 +63,6 @@ def say(line: str) -> None:
     sys.stderr.write(line + "\n")
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 rank``, ``2,000 ranks``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
-
-
 def write_new(path: Path, text: str) -> None:
     """Write a file that does not exist yet."""
     if path.exists():

@@ -15,10 +15,10 @@ import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 
-from deploy.speaking import counted
 from pipeline.errors import GroupFailed
 from pipeline.members.mpiexec import find_mpiexec
 from pipeline.study.config import StudyConfig
+from pipeline.study.problems import counted
 from solvers.program.command import find_command
 from solvers.program.leashed import clean_environment
 from trainers.libraries import missing_libraries

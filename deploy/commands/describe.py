@@ -12,11 +12,11 @@ from typing import Final
 
 from deploy import figures
 from deploy.cluster import machine
-from deploy.speaking import counted
 from pipeline.errors import ConfigError
 from pipeline.members.one_member import Cost, cost_of, parameters_of, typical_parameters
 from pipeline.study.config import StudyConfig
 from pipeline.study.load import load
+from pipeline.study.problems import counted
 from solvers import registry
 from solvers.base import SolverFailed
 from solvers.config import AnySolverConfig

@@ -20,10 +20,11 @@ import numpy as np
 
 from deploy import figures
 from deploy.cluster import machine
-from deploy.speaking import counted, say
+from deploy.speaking import say
 from pipeline.errors import ConfigError, StudyFailed
 from pipeline.members.one_member import built, parameters_of
 from pipeline.study.config import StudyConfig
+from pipeline.study.problems import counted
 from solvers.base import Parameter, Snapshot, SolverBug, SolverFailed
 from trainers.surrogate.card import shown_unit
 

@@ -17,8 +17,8 @@ from deploy import figures
 from deploy.compare.outcome import Outcome, Point, common_steps, ends, methods, middle, tail_of
 from deploy.report.page import Card, Tile, render
 from deploy.report.svg import BLUE, GREEN, INK, ORANGE, PURPLE, markup, style
-from deploy.speaking import counted
 from pipeline.study.config import StudyConfig
+from pipeline.study.problems import counted
 from trainers.results import FieldError
 
 COLOURS: Final = (ORANGE, BLUE, GREEN, PURPLE, "#d64550", "#12a5b8", "#a87b2a", "#e36bb2")

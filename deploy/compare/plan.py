@@ -12,10 +12,10 @@ import psutil
 
 from deploy import figures
 from deploy.cluster import machine
-from deploy.speaking import counted
 from pipeline.errors import ConfigError
 from pipeline.flow import ONCE, PolicyName
 from pipeline.study.config import StudyConfig
+from pipeline.study.problems import counted
 from trainers.offline.stored import Store
 
 POLICIES: Final = get_args(PolicyName)

@@ -16,10 +16,10 @@ from deploy.report import error_plots, pictures, plots, runfiles
 from deploy.report.error_cards import cost_rows, error_cards
 from deploy.report.page import Card, Tile, render
 from deploy.report.runfiles import RunFiles
-from deploy.speaking import counted
 from pipeline.control import journal
 from pipeline.control.rundir import RunPaths
 from pipeline.errors import carry_on
+from pipeline.study.problems import counted
 from trainers.durable import write_atomically
 
 MAX_FAILURES = 20

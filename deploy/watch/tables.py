@@ -15,11 +15,11 @@ from deploy.figures import (
     seconds,
     tail,
 )
-from deploy.speaking import counted
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.regions import ErrorsOf
 from pipeline.stats.stats import Summary
 from pipeline.study.config import StudyConfig
+from pipeline.study.problems import counted
 from pipeline.study.sections import CsvDesign, SourceConfig
 from solvers.configs.own import OwnConfig
 

@@ -22,7 +22,6 @@ from pipeline.stream.intake import Bounds, Intake
 from pipeline.stream.order import Turn
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
-from pipeline.study import sizes
 from pipeline.study.config import StudyConfig
 
 _RESERVOIR_SEED = 0x2E5E  # of the root seed: draws and evictions of a reservoir
@@ -229,7 +228,7 @@ def make_parts(
             lock=lock,
             bind="ipc" if host is None else f"tcp://{host}",
             keys=keys,
-            max_frame=_TOO_LONG * sizes.message_bytes(study.solver, study.stream, study.trainer),
+            max_frame=_TOO_LONG * study.message_bytes,
         )
         saving = Saving(
             rank=rank,

@@ -1,33 +1,26 @@
 """Reads a study from YAML or from plain dicts, and lists every error in it at once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.errors import ConfigError
-from pipeline.study import checks
+from pipeline.study.checks import study_problems
 from pipeline.study.config import StudyConfig
 from pipeline.study.design_csv import read_rows
-from pipeline.study.distributions import Distribution
-from pipeline.study.known_keys import without
+from pipeline.study.known_keys import node_at, without
 from pipeline.study.problems import from_validation
-from pipeline.study.sections import (
-    CsvDesign,
-    EnsembleConfig,
-    ReservoirConfig,
-    SourceConfig,
-    StreamConfig,
-)
-from pipeline.study.source import taken, with_sections
+from pipeline.study.sections import CsvDesign
+from pipeline.study.source import take_members, with_sections
+from pipeline.study.unchecked import PartialStudy, SectionMissing, UncheckedStudy
 from pipeline.study.yaml_values import YamlProblem, parse_yaml, set_values
-from solvers.config import SolverConfig
 from solvers.own.announce import with_announcement
 from solvers.own.load import Unusable
-from trainers.config import TrainerConfig
 from trainers.configs.model_checks import own_model_problems
+from trainers.configs.models import OwnModelConfig
 
 
 def load(path: Path | str, overrides: Sequence[str] = ()) -> StudyConfig:
@@ -67,49 +60,55 @@ def parse(tree: Mapping[str, Any], *, folder: Path | str = ".") -> StudyConfig:
     """
     folder = Path(folder).resolve()
     tree = _with_absolute_paths(tree, folder)
-    try:
-        tree = _with_own_solver(tree, folder)
-    except Unusable as error:
-        rest = {name: section for name, section in tree.items() if name != "solver"}
-        raise ConfigError(error.problems + _problems_of(rest)) from None
-    try:
-        tree = _with_source(tree)
-    except ConfigError as error:
-        lines = [f"source.record={line}" for line in error.problems]
-        rest = {name: each for name, each in tree.items() if name not in ("source", "solver")}
-        raise ConfigError(lines + _problems_of(rest)) from None
-    try:
-        study = StudyConfig.model_validate(tree, strict=True)
-    except ValidationError as error:
-        sections = _sections_of(tree)
-        found = from_validation(error, tree, StudyConfig) + checks.problems(sections)
-        raise ConfigError(found + _file_problems(sections)) from None
-    except ConfigError as error:
-        raise ConfigError(error.problems + _file_problems(_sections_of(tree))) from None
-    found = _file_problems(_sections_of(tree))
+    for complete, unknown in ((_with_own_solver, {"solver"}), (_with_source, {"source", "solver"})):
+        try:
+            tree = complete(tree, folder)
+        except ConfigError as error:
+            rest = {name: each for name, each in tree.items() if name not in unknown}
+            raise ConfigError(error.problems + _problems_besides_solver(rest)) from None
+    study = _checked(tree)
     if study.source is not None:
-        source, lines = taken(study)
+        source, found = take_members(study)
+        if found:
+            raise ConfigError(found)
         study = study.model_copy(update={"source": source})
-        found += lines
-    if found:
-        raise ConfigError(found)
     return study
 
 
-def _with_source(tree: dict[str, Any]) -> dict[str, Any]:
-    """The same study with what it leaves to a record, where it has one."""
-    source = tree.get("source")
-    record = source.get("record") if isinstance(source, dict) else None
-    if not isinstance(record, str | Path):
-        return tree
-    return {name: as_tuples(section) for name, section in with_sections(tree, Path(record)).items()}
+def _checked(tree: Mapping[str, Any]) -> StudyConfig:
+    """A study of which nothing is left to be filled in.
+
+    Raises:
+        ConfigError: With every error, but for what its record may not have.
+    """
+    right, repaired = _partial_studies(tree)
+    files = list(_file_problems(right, repaired))
+    try:
+        study = StudyConfig.model_validate(tree, strict=True)
+    except ValidationError as error:
+        found = from_validation(error, tree, StudyConfig) + study_problems(right, repaired)
+        raise ConfigError(found + files) from None
+    except ConfigError as error:
+        raise ConfigError(error.problems + files) from None
+    if files:
+        raise ConfigError(files)
+    return study
+
+
+def _problems_besides_solver(rest: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a study that has no solver, besides that."""
+    try:
+        _checked(rest)
+    except ConfigError as error:
+        return [line for line in error.problems if not line.startswith("solver=")]
+    return []
 
 
 def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
     """The same study with what a solver of the user's own announces, where it has one.
 
     Raises:
-        Unusable: With everything that is wrong with that solver.
+        ConfigError: With everything that is wrong with that solver.
     """
     solver = tree.get("solver")
     if isinstance(solver, str) and ".py" in solver:
@@ -118,17 +117,22 @@ def _with_own_solver(tree: dict[str, Any], folder: Path) -> dict[str, Any]:
         return tree
     if solver.get("kind", "own" if "path" in solver else "") != "own":
         return tree
-    return {**tree, "solver": as_tuples(with_announcement(solver, folder))}
-
-
-def _problems_of(rest: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a study that has no solver, besides that."""
     try:
-        StudyConfig.model_validate(rest, strict=True)
-    except ValidationError as error:
-        found = from_validation(error, rest, StudyConfig) + checks.problems(_sections_of(rest))
-        return [line for line in found if not line.startswith("solver=")]
-    return []
+        return {**tree, "solver": as_tuples(with_announcement(solver, folder))}
+    except Unusable as error:
+        raise ConfigError(error.problems) from None
+
+
+def _with_source(tree: dict[str, Any], _: Path) -> dict[str, Any]:
+    """The same study with what it leaves to a record, where it has one.
+
+    Raises:
+        ConfigError: There is no record, or one of another solver.
+    """
+    record = node_at(("source", "record"), tree)
+    if not isinstance(record, Path):
+        return tree
+    return {name: as_tuples(section) for name, section in with_sections(tree, record).items()}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -151,30 +155,25 @@ def _read(path: Path) -> dict[str, Any]:
     return tree
 
 
+_PATHS: tuple[tuple[tuple[str, ...], type[Path | str]], ...] = (
+    (("ensemble", "design", "csv"), Path),
+    (("source", "record"), Path),
+    (("trainer", "model", "path"), str),
+)
+
+
 def _with_absolute_paths(tree: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-    """The same study with absolute paths: Ray's workers have another working directory."""
-    changed = {key: as_tuples(value) for key, value in tree.items()}
-    ensemble = changed.get("ensemble")
-    design = ensemble.get("design") if isinstance(ensemble, dict) else None
-    if isinstance(ensemble, dict) and isinstance(design, dict):
-        csv = design.get("csv")
-        if isinstance(csv, str | Path):
-            design = {**design, "csv": folder / Path(csv).expanduser()}
-            changed["ensemble"] = {**ensemble, "design": design}
-    source = changed.get("source")
-    if isinstance(source, dict) and isinstance(source.get("record"), str | Path):
-        record = folder / Path(source["record"]).expanduser()
-        changed["source"] = {**source, "record": record}
-    solver = changed.get("solver")
-    if isinstance(solver, dict) and solver.get("kind") == "program":
-        root = solver.get("root", ".")
-        if isinstance(root, str):
-            changed["solver"] = {**solver, "root": str(folder / Path(root).expanduser())}
-    trainer = changed.get("trainer")
-    model = trainer.get("model") if isinstance(trainer, dict) else None
-    if isinstance(trainer, dict) and isinstance(model, dict) and isinstance(model.get("path"), str):
-        model = {**model, "path": str(folder / Path(model["path"]).expanduser())}
-        changed["trainer"] = {**trainer, "model": model}
+    """A copy with absolute paths: Ray's workers have another working directory."""
+    changed: dict[str, Any] = {key: as_tuples(value) for key, value in tree.items()}
+    paths = _PATHS
+    if node_at(("solver", "kind"), changed) == "program":
+        changed["solver"].setdefault("root", ".")
+        paths = (*paths, (("solver", "root"), str))
+    for (*section, key), kind in paths:
+        node = node_at(tuple(section), changed)
+        path = node.get(key) if isinstance(node, dict) else None
+        if isinstance(node, dict) and isinstance(path, str | Path):
+            node[key] = kind(folder / Path(path).expanduser())
     return changed
 
 
@@ -187,68 +186,46 @@ def as_tuples(value: object) -> object:
     return value
 
 
-_SECTION_TYPES: dict[str, TypeAdapter[Any]] = {
-    "solver": TypeAdapter(SolverConfig),
-    "parameters": TypeAdapter(dict[str, Distribution]),
-    "ensemble": TypeAdapter(EnsembleConfig),
-    "stream": TypeAdapter(StreamConfig),
-    "reservoir": TypeAdapter(ReservoirConfig),
-    "trainer": TypeAdapter(TrainerConfig),
+_SECTIONS: dict[str, TypeAdapter[Any]] = {
+    name: TypeAdapter(hint)
+    for name, hint in get_type_hints(UncheckedStudy, include_extras=True).items()
+    if name in UncheckedStudy.model_fields
 }
+# Sections that others are held against where some of their values are wrong; their least values.
+_REPAIRED: dict[str, dict[str, Any]] = {"solver": {}, "ensemble": {"members": 1}, "trainer": {}}
 
 
-_SOURCE: TypeAdapter[SourceConfig | None] = TypeAdapter(SourceConfig | None)
-
-
-def _sections_of(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``checks`` takes: the sections that are right, and all that can be repaired."""
-    sections: dict[str, Any] = {}
-    for name, adapter in _SECTION_TYPES.items():
-        written = tree.get(name, {})
+def _partial_studies(tree: Mapping[str, Any]) -> tuple[PartialStudy, PartialStudy]:
+    """What ``study_problems`` takes: the sections that are right, and all that can be repaired."""
+    right: dict[str, Any] = {}
+    repaired: dict[str, Any] = {}
+    for name, adapter in _SECTIONS.items():
+        field = UncheckedStudy.model_fields[name]
+        default = {} if field.is_required() else field.get_default(call_default_factory=True)
+        section = tree.get(name, default)
         try:
-            sections[name] = adapter.validate_python(written, strict=True)
+            right[name] = adapter.validate_python(section, strict=True)
         except ValidationError as error:
-            with suppress(ValidationError):
-                repaired = _repaired(name, written, error)
-                sections[f"{name}?"] = adapter.validate_python(repaired, strict=True)
-        else:
-            sections[f"{name}?"] = sections[name]
-    if isinstance(tree.get("deterministic", False), bool):
-        sections["deterministic"] = tree.get("deterministic", False)
-    with suppress(ValidationError):
-        sections["source"] = _SOURCE.validate_python(tree.get("source"), strict=True)
-    if isinstance(tree.get("parameters", {}), dict):
-        sections["given"] = tree.get("parameters", {})
-    return sections
+            for details in error.errors(include_url=False):
+                section = without(section, details["loc"])
+            if name in _REPAIRED and isinstance(section, Mapping):
+                with suppress(ValidationError):
+                    section = {**_REPAIRED[name], **section}
+                    repaired[name] = adapter.validate_python(section, strict=True)
+    if isinstance(given := tree.get("parameters", {}), dict):
+        repaired["parameters"] = given
+    return PartialStudy.of(right), PartialStudy.of(right | repaired)
 
 
-def _repaired(name: str, section: object, error: ValidationError) -> object:
-    """A section without its wrong values: defaults, or the least there is, stand in for them."""
-    for details in error.errors(include_url=False):
-        section = without(section, details["loc"])
-    if isinstance(section, Mapping):
-        section = {**_LEAST.get(name, {}), **section}
-    return section
-
-
-_LEAST = {"ensemble": {"members": 1}}
-
-
-def _file_problems(sections: Mapping[str, Any]) -> list[str]:
+def _file_problems(right: PartialStudy, repaired: PartialStudy) -> Iterator[str]:
     """What is wrong with the files that a study names."""
-    lines = []
-    if "trainer?" in sections and sections["trainer?"].model.kind == "own":
-        lines = own_model_problems(sections["trainer?"].model)
-    return _csv_problems(sections) + [f"trainer.model.{line}" for line in lines]
-
-
-def _csv_problems(sections: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the design's CSV file, where it has one."""
-    if not {"solver?", "parameters", "ensemble"} <= sections.keys():
-        return []
-    ensemble = sections["ensemble"]
-    if sections.get("source") is not None or not isinstance(ensemble.design, CsvDesign):
-        return []
-    names = [parameter.name for parameter in sections["solver?"].parameters()]
-    rows = ensemble.members + ensemble.validation
-    return read_rows(ensemble.design.csv, names, sections["parameters"], rows)[1]
+    with suppress(SectionMissing):
+        ensemble = right.ensemble
+        if isinstance(ensemble.design, CsvDesign) and right.source is None:
+            rows = ensemble.members + ensemble.validation
+            names = repaired.parameter_names
+            yield from read_rows(ensemble.design.csv, names, right.parameters, rows)[1]
+    with suppress(SectionMissing):
+        if isinstance(repaired.trainer.model, OwnModelConfig):
+            for line in own_model_problems(repaired.trainer.model):
+                yield f"trainer.model.{line}"

@@ -37,12 +37,21 @@ def problem(path: str, value: object, text: str) -> str:
     return f"{path}={shown(value)}: {text}"
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 rank``, ``2,000 ranks``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shown(value: object) -> str:
     """A value as YAML's flow style has it, cut to ``MAX_VALUE_CHARACTERS``."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    text = json.dumps(value, ensure_ascii=False, default=_plain)
     if len(text) <= MAX_VALUE_CHARACTERS:
         return text
     return text[: MAX_VALUE_CHARACTERS - 4] + " ..."
+
+
+def _plain(value: object) -> object:
+    return value.model_dump() if isinstance(value, BaseModel) else str(value)
 
 
 def written(path: Place) -> str:
@@ -126,15 +135,15 @@ def _limit(details: ErrorDetails) -> str:
         return _union(details)
     if kind == "too_long":
         limit, actual = context["max_length"], context["actual_length"]
-        return f"must have at most {limit} items, but has {actual}. Remove {actual - limit}"
+        return f"must have at most {counted(limit, 'item')}, not {actual}. Remove {actual - limit}"
     if kind == "too_short":
         limit, actual = context["min_length"], context["actual_length"]
-        return f"must have at least {limit} items, but has {actual}. Add {limit - actual}"
+        return f"must have at least {counted(limit, 'item')}, not {actual}. Add {limit - actual}"
     if kind == "string_pattern_mismatch":
         return f"must match {context['pattern']}. Use only letters, digits, '.', '_' and '-'"
     if kind in ("string_too_long", "string_too_short"):
-        limit = context.get("max_length", context.get("min_length"))
-        return f"the limit is {limit} characters. Give it another length"
+        limit = context.get("max_length", context.get("min_length", 0))
+        return f"the limit is {counted(limit, 'character')}. Give it another length"
     if kind == "value_error":
         return str(context["error"])
     return f"{details['msg']}. Correct it"

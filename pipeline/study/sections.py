@@ -1,6 +1,6 @@
 """The sections of a study that belong to this package: ensemble, stream, reservoir, checkpoint.
 
-Each checks only itself; ``pipeline/study/checks.py`` holds them against each other.
+Each checks only itself; ``checks.py`` and ``sample_checks.py`` hold them against each other.
 
 1. No key is accepted that is not listed here.
 2. A default stands here and nowhere else.

@@ -23,7 +23,6 @@ from pipeline.errors import ConfigError
 from pipeline.record.layout import MADE_FROM
 from pipeline.record.reader import parts_of
 from pipeline.record.replay import RecordedMembers, Steps
-from pipeline.study.checks import recorded_count
 from pipeline.study.config import StudyConfig
 from pipeline.study.problems import problem
 from pipeline.study.sections import SourceConfig
@@ -78,7 +77,7 @@ def _is_live(place: int, live: int, members: int) -> bool:
     return (place + 1) * live // members > place * live // members
 
 
-def taken(study: StudyConfig) -> tuple[SourceConfig, list[str]]:
+def take_members(study: StudyConfig) -> tuple[SourceConfig, list[str]]:
     """The section with the members that are taken from the record, and what speaks against it.
 
     Args:
@@ -127,7 +126,7 @@ def _chosen(
 ) -> tuple[tuple[int, ...], list[str]]:
     """Members of the record, those for validation first."""
     ensemble = study.ensemble
-    needed = recorded_count(ensemble.members, ensemble.validation, source)
+    needed = study.recorded_members
     if source.members is not None:
         wrong = [member for member in source.members if member not in usable]
         if not wrong:

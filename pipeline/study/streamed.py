@@ -5,9 +5,7 @@ arrays.
 """
 
 from dataclasses import replace
-from math import prod
 
-from pipeline.study.problems import nearest, problem
 from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec
 
@@ -52,61 +50,3 @@ def snapshots_of(max_snapshots: int, stream: StreamConfig) -> int:
     """Snapshots of a member that may become samples."""
     kept = (max_snapshots - 1) // stream.every + 1
     return kept if stream.initial_state else kept - 1
-
-
-def problems(spec: FieldSpec, stream: StreamConfig) -> list[str]:
-    """What ``stream`` asks for and the solver does not have."""
-    computed = [name for name in spec.names if name not in spec.inputs]
-    return (
-        _unknown("fields", stream.fields or (), list(spec.names))
-        + _unknown("input_fields", stream.input_fields, computed)
-        + _nothing_left(spec, stream, computed)
-        + _grid_problems(spec, stream)
-    )
-
-
-def _unknown(key: str, names: tuple[str, ...], known: list[str]) -> list[str]:
-    return [
-        problem(
-            f"stream.{key}",
-            name,
-            f"the solver yields no such field. {nearest(name, known)}It yields "
-            f"{', '.join(known)}. Rename or remove it",
-        )
-        for name in names
-        if name not in known
-    ]
-
-
-def _nothing_left(spec: FieldSpec, stream: StreamConfig, computed: list[str]) -> list[str]:
-    if stream.fields is None or any(name in computed for name in stream.fields):
-        return []
-    return [
-        problem(
-            "stream.fields",
-            list(stream.fields),
-            f"leaves nothing to learn. Name at least one of {', '.join(computed)}",
-        )
-    ]
-
-
-def _grid_problems(spec: FieldSpec, stream: StreamConfig) -> list[str]:
-    coarsen = stream.coarsen
-    if isinstance(coarsen, int):
-        if coarsen <= max(spec.shape):
-            return []
-        limit = f"the grid has {list(spec.shape)} points, so the factor must be at most "
-        return [problem("stream.coarsen", coarsen, f"{limit}{max(spec.shape)}. Lower it")]
-    fits = len(coarsen) == len(spec.shape) and all(
-        coarse <= fine for coarse, fine in zip(coarsen, spec.shape, strict=False)
-    )
-    if fits and prod(coarsen) <= prod(spec.shape):
-        return []
-    return [
-        problem(
-            "stream.coarsen",
-            list(coarsen),
-            f"must have one number of points per axis, none above the solver's {list(spec.shape)}. "
-            "Give such a grid, or a factor",
-        )
-    ]

@@ -19,7 +19,7 @@ from typer.testing import CliRunner, Result
 
 import pipeline
 from deploy import cli, launch
-from deploy.speaking import Terminated, counted
+from deploy.speaking import Terminated
 from deploy.watch import tables as overview
 from pipeline.control.stopping import StopRequest
 from pipeline.errors import ConfigError, StudyFailed, StudyStopped
@@ -708,13 +708,6 @@ def test_export_of_what_is_no_run_is_bad_input(here: Path) -> None:
     result = headrace("export", str(here))
     assert result.exit_code == 2
     assert "no card.json" in result.output
-
-
-@pytest.mark.parametrize(
-    ("number", "text"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (2000, "2,000 ranks")]
-)
-def test_one_of_a_thing_is_one(number: int, text: str) -> None:
-    assert counted(number, "rank") == text
 
 
 def test_a_network_is_no_argument_of_the_list_of_networks() -> None:

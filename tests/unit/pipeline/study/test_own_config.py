@@ -119,6 +119,18 @@ def test_a_study_that_names_no_class_is_refused(
         assert word in line
 
 
+def test_a_solver_that_is_refused_hides_no_other_error(tmp_path: Path) -> None:
+    study = study_tree({"path": "./no.py", "class": "Decay"})
+    study["reservoir"]["watermark"] = 5000
+    study["trainer"]["model"] = {"path": "net.py", "class": "Net"}
+    with pytest.raises(ConfigError) as caught:
+        parse(study, folder=tmp_path)
+    solver, reservoir, network = caught.value.problems
+    assert "no.py: cannot be read" in solver
+    assert reservoir.startswith("reservoir.capacity=")
+    assert network.startswith(f"trainer.model.path={tmp_path / 'net.py'}: cannot be read")
+
+
 def test_a_file_that_ends_the_process_is_refused(tmp_path: Path) -> None:
     written(tmp_path, "import numpy as np", "import numpy as np, os; print('oh'); os._exit(4)")
     (line,) = problems(tmp_path)

@@ -6,7 +6,13 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.study.known_keys import known_keys, without
-from pipeline.study.problems import MAX_VALUE_CHARACTERS, from_validation, shown, written
+from pipeline.study.problems import (
+    MAX_VALUE_CHARACTERS,
+    counted,
+    from_validation,
+    shown,
+    written,
+)
 
 
 class _Model(BaseModel):
@@ -136,3 +142,10 @@ def test_without_takes_out_one_place(loc: tuple[str | int, ...], left: object) -
     tree = {"a": {"c": 3, "d": [1, 2]}, "b": 1}
     assert without(tree, loc) == left
     assert tree == {"a": {"c": 3, "d": [1, 2]}, "b": 1}
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(0, "0 ranks"), (1, "1 rank"), (2, "2 ranks"), (2000, "2,000 ranks")]
+)
+def test_one_of_a_thing_is_one(number: int, text: str) -> None:
+    assert counted(number, "rank") == text

@@ -228,7 +228,7 @@ SHORT = {"kind": "heat", "grid": [10, 14], "steps": 9, "dt": 0.01}
         ({"source": {"record": "/nowhere"}}, "there is no record in it"),
         ({"source": {"live": 8}}, "must be at most ensemble.members=7"),
         ({"source": {"live": 7, "validation": "live"}}, "leaves nothing to be taken"),
-        ({"source": {"members": [2, 3]}}, "2 members are named, but 9 are needed"),
+        ({"source": {"members": [2, 3]}}, "names 2 members, but 9 are needed"),
         ({"source": {"members": [2, 2, 3, 4, 5, 6, 7, 8, 9]}}, "a member is named twice"),
         ({"source": {"members": [50, 2, 3, 4, 5, 6, 7, 8, 9]}}, "not whole (50)"),
         ({"ensemble": {"on_failure": "redraw"}}, "nothing is simulated here. Set it to skip"),

@@ -9,7 +9,6 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from pipeline.errors import ConfigError
-from pipeline.study import sizes
 from pipeline.study.config import StudyConfig
 from pipeline.study.distributions import KEYS
 from pipeline.study.known_keys import known_keys
@@ -190,8 +189,8 @@ def test_validation_needs_a_point_that_is_not_trained_on() -> None:
         study["parameters"][name] = {"values": [100, 200]}
     (line,) = problems(study)
     assert line == (
-        "ensemble.validation=3: all parameters together have 32 different values, which are "
-        "trained on, so validation must be at most 0. Give a parameter a range, or set "
+        "ensemble.validation=3: all parameters together have 32 different values, which training "
+        "takes, so validation must be at most 0. Give a parameter a range, or set "
         "ensemble.validation to 0"
     )
 
@@ -216,6 +215,59 @@ def test_all_errors_are_listed_at_once(tmp_path: Path) -> None:
     for start in starts:
         assert sum(line.startswith(start) for line in found) == 1, (start, found)
     assert len(found) == len(starts)
+
+
+def one_of_everything() -> Tree:
+    """A rank that gets one sample, of one member of one snapshot."""
+    study = tree()
+    study["solver"]["steps"] = 1
+    study["ensemble"] = {"members": 1, "max_failed_fraction": 1.0, "concurrent": 1}
+    study["trainer"] = {"ranks": 1, "batch": 2}
+    study["reservoir"] = {"capacity": 40, "watermark": 2, "policy": "fifo"}
+    return study
+
+
+def test_one_of_a_thing_is_one_in_every_line() -> None:
+    study = one_of_everything()
+    study["trainer"]["task"] = {"kind": "direct", "window": 2}
+    (line,) = [line for line in problems(study) if line.startswith("trainer.task.window=2")]
+    assert "a member yields only 1 snapshot (" in line
+
+    study = one_of_everything()
+    (line,) = problems(study)
+    assert line.startswith("trainer.batch=2: only 1 sample will reach a rank, and")
+    study["trainer"]["batch"] = 1
+    assert any("only 1 sample will reach" in line for line in parse(study).warnings())
+    study["trainer"]["ranks"] = 2
+    study["ensemble"] |= {"members": 3, "max_failed_fraction": 0.4}
+    study["reservoir"] |= {"watermark": 1, "capacity": 3}
+    assert any("with up to 1 failed member (" in line for line in parse(study).warnings())
+
+    study = one_of_everything()
+    study["ensemble"] = {"members": 3, "validation": 1, "design": "grid"}
+    study["trainer"]["batch"] = 1
+    study["parameters"] = {name: {"constant": 300} for name in study["parameters"]}
+    grid, held_out = problems(study)
+    assert "has 1 combination of listed values and 0 ranges" in grid
+    assert "so 1 member. Set ensemble.members to 1, or" in grid
+    assert "together have 1 different value, " in held_out
+
+
+@pytest.mark.parametrize(
+    ("section", "value"),
+    [
+        ("stream", {"every": 0}),
+        ("trainer", {"ranks": 3, "batch": 6, "device": "abacus"}),
+        ("ensemble", {"members": 0}),
+        ("solver", {"kind": "heat", "grid": [24, 40], "steps": -1}),
+    ],
+)
+def test_a_section_that_is_wrong_hides_nothing_of_the_others(section: str, value: object) -> None:
+    study = changed("reservoir.watermark", 200) | {section: value}
+    study["parameters"]["sud"] = TEMPERATURE
+    found = problems(study)
+    for start in (f"{section}.", "parameters.sud=", "reservoir.capacity=120 < watermark=200"):
+        assert sum(line.startswith(start) for line in found) == 1, (start, found)
 
 
 def test_a_csv_error_is_listed_with_the_others(tmp_path: Path) -> None:
@@ -258,9 +310,9 @@ BEYOND = """parameters.west={"uniform": [50.0, 500.0]}: goes beyond what solver 
 for, 100 to 500 K"""
 LATE = """reservoir.watermark=200: only 130 samples will reach a rank, so training starts when all \
 simulations are over"""
-ROOMY = """reservoir.capacity=130: all 130 samples of a rank fit, so solvers never wait for the \
-trainer, and each sample may be drawn only once: how long is trained depends on how fast this \
-machine is. Set max_reuse or min_reuse"""
+ROOMY = """reservoir.capacity=130: there is room for all samples of a rank (130), so solvers never \
+wait for the trainer, and each sample may be drawn only once: how long is trained depends on how \
+fast this machine is. Set max_reuse or min_reuse"""
 BLIND = "ensemble.validation=0: nothing will say how good the surrogate is"
 WARNINGS: list[tuple[str, object, str]] = [
     ("parameters.west", {"uniform": [50, 500]}, BEYOND),
@@ -497,7 +549,7 @@ def test_the_credit_that_is_asked_for_holds_a_message(
     config = parse(study)
     together = min(max(1, batch_bytes // config.sample_bytes), MAX_COUNT)
     actual = message_bytes(config.sample_layout(), Box.whole(grid), together)
-    bound = sizes.message_bytes(config.solver, config.stream, config.trainer)
+    bound = config.message_bytes
     assert bound == actual
     study["stream"]["credit_bytes"] = bound
     assert parse(study).stream.credit_bytes == bound
@@ -795,8 +847,8 @@ def test_a_csv_is_warned_of_where_it_repeats_members_or_leaves_the_solver(tmp_pa
     assert said() == []
     rows[15] = rows[3]
     (line,) = said()
-    assert line.startswith(f"ensemble.design.csv={tmp_path / 'p.csv'}: 1 of 2 validation members")
-    assert "(row 16 as 4)" in line
+    assert line.startswith(f"ensemble.design.csv={tmp_path / 'p.csv'}: validation members with")
+    assert "1 of 2 (row 16 as 4)" in line
     rows[15] = "1e5,200,200,200,200"
     (line,) = said()
     assert "column 'initial' has 100 to 100000 and goes beyond what solver 'heat' is" in line
