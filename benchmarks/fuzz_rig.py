@@ -198,7 +198,7 @@ def measure(attack: Attack, *, quiet_seconds: float, pause: float = 0.0) -> Outc
         stack.callback(receiver.close)
         endpoint = receiver.start()
         stack.enter_context(_many_files())
-        stack.enter_context(turning(auditor.turn, receiver))
+        stack.enter_context(turning(auditor.turn, receiver.wake))
         finish = stack.enter_context(_honest(endpoint, keys, pause))
         _wait_for(lambda: auditor.stored > 0, receiver)
         with _attackers(attack, endpoint, keys) as (ended, go, over):

@@ -1,26 +1,17 @@
 """``ingest_16k``: samples/s of 64 x 64 float32 snapshots from two processes into slots.
 
-The whole protocol: credits, acknowledgements, deduplication, reservoir, slots.
+The whole protocol, on every way: grants or credits, deduplication, reservoir, slots.
 """
 
-from statistics import median
-from typing import Final
-
 from benchmarks.figures import Figure
-from benchmarks.stream_rig import Load, measure
-
-IPC: Final = Load(grid=(64, 64), samples=200_000)
-CURVE: Final = Load(grid=(64, 64), samples=80_000)
-IPC_BAR: Final = 150_000.0
-CURVE_BAR: Final = 50_000.0
-ROUNDS: Final = 3
+from benchmarks.ingest_rig import figures
 
 
 def run() -> list[Figure]:
-    """Median of several rounds, the transports in turn."""
-    rates = [(measure(IPC, "ipc"), measure(CURVE, "curve")) for _ in range(ROUNDS)]
-    ipc, curve = (median(column) for column in zip(*rates, strict=True))
-    return [
-        Figure.at_least("ingest_16k_ipc", ipc, IPC_BAR, "samples/s"),
-        Figure.at_least("ingest_16k_curve", curve, CURVE_BAR, "samples/s"),
-    ]
+    """Rates of all transports, and their ratios."""
+    return figures(
+        "ingest_16k",
+        (64, 64),
+        {"direct": 200_000, "ipc": 100_000, "curve": 40_000},
+        {"ipc": 3.5, "memcpy": 0.3, "curve": 50_000.0},
+    )

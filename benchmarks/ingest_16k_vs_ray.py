@@ -77,7 +77,7 @@ def run() -> list[Figure]:
         _ray_rate(callers, 200, TOGETHER, same_credit)
         rounds = [
             (
-                measure(LOAD, "ipc"),
+                measure(LOAD, "direct"),
                 _ray_rate(callers, SINGLE_CALLS, 1, 1),
                 _ray_rate(callers, SINGLE_CALLS, 1, IN_FLIGHT),
                 _ray_rate(callers, BATCHED_CALLS, TOGETHER, same_credit),

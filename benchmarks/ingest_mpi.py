@@ -24,7 +24,7 @@ def run() -> list[Figure]:
     """GB/s as they are, and their ratio; medians of several rounds, in turn."""
     gigabytes = WHOLE.layout.nbytes / 1e9
     rounds = [
-        (gigabytes * measure(WHOLE, "ipc"), gigabytes * measure(HALVES, "ipc"))
+        (gigabytes * measure(WHOLE, "direct"), gigabytes * measure(HALVES, "direct"))
         for _ in range(ROUNDS)
     ]
     whole, halves = (median(column) for column in zip(*rounds, strict=True))

@@ -41,7 +41,7 @@ def on_rank(
         while True:
             if not ours.poll(max(0.0, deadline - time.monotonic())):
                 raise TimeoutError(f"not done after {within} s: {store.book.stats()}")
-            store.receiver.check()
+            store.check()
             question, details = ours.recv()
             if question == "done":
                 result: T = details
@@ -65,7 +65,8 @@ def _host(store: Store) -> ReservoirHost:
             training=store.slots,
             book=store.book,
             intake=store.intake,
-            receiver=store.receiver,
+            grants=store.grants,
+            receivers=store.receivers,
             endpoint=store.endpoint,
             appended=Appended(capacity=0),
         )

@@ -32,9 +32,9 @@ def run() -> list[Figure]:
     for _ in range(ROUNDS):
         with tempfile.TemporaryDirectory(dir=Path.cwd()) as folder:  # /tmp may be in memory
             disk.append(disk_rate(Path(folder)) / LOAD.layout.nbytes)
-            plain.append(measure(LOAD, "ipc"))
+            plain.append(measure(LOAD, "direct"))
             with recording(Path(folder) / "record.zarr", LOAD) as record:
-                ingest.append(measure(LOAD, "ipc", record))
+                ingest.append(measure(LOAD, "direct", record))
                 recorded.append(_share(record))
     bar = min(0.9 * median(plain), median(disk))
     return [

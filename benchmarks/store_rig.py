@@ -5,7 +5,8 @@
 """
 
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -19,8 +20,10 @@ from pipeline.record.writer import Record
 from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import SampleLayout
 from pipeline.slots.memory import Slots, slots_path
+from pipeline.stream.direct import DirectReceiver
 from pipeline.stream.endpoint import Endpoint, StudyKeys
-from pipeline.stream.intake import Intake
+from pipeline.stream.grants import Grants
+from pipeline.stream.intake import Intake, IntakeStats
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
 
@@ -36,14 +39,30 @@ class Store:
     lock: Turnstile
     placing: Placing
     intake: Intake
-    receiver: ReceiverThread
+    receivers: Sequence[ReceiverThread | DirectReceiver]
     endpoint: Endpoint
     keys: StudyKeys
+    grants: Grants
+
+    def check(self) -> None:
+        """Raise what ended a receiver, if anything did."""
+        for receiver in self.receivers:
+            receiver.check()
+
+    def wake(self) -> None:
+        """Slots may be free."""
+        for receiver in self.receivers:
+            receiver.wake()
+
+    def stats(self) -> IntakeStats:
+        """What came in, whichever way."""
+        now = time.monotonic()
+        return self.intake.stats(now) + self.grants.stats(now)
 
 
 @contextmanager
 def store(
-    layout: SampleLayout, book: Reservoir, *, bind: str = "ipc", record: Record | None = None
+    layout: SampleLayout, book: Reservoir, *, bind: str = "direct", record: Record | None = None
 ) -> Iterator[Store]:
     """A receiver that fills as many slots as ``book`` has, and records what it stores if told."""
     keys, lock = StudyKeys.generate(), Turnstile()
@@ -63,10 +82,21 @@ def store(
             )
             placing = Placing(slots=slots, book=recorder, layout=layout)
         intake = Intake(layout=layout, study=keys.study, training=placing)
-        with closing(ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)) as receiver:
+        ahead = capacity // 8
+        grants = Grants(layout=layout, study=keys.study, training=placing, ahead=ahead)
+        receiver: ReceiverThread | DirectReceiver
+        if bind == "direct":
+            receiver = DirectReceiver(
+                grants=grants, lock=lock, refuse=intake.refuse, training=slots.description
+            )
+        else:
+            receiver = ReceiverThread(intake=intake, lock=lock, bind=bind, keys=keys)
+        with closing(receiver):
+            started = receiver.start()
+            endpoint = started if isinstance(started, Endpoint) else Endpoint(direct=started)
             yield Store(
                 slots=slots, book=book, lock=lock, placing=placing, intake=intake,
-                receiver=receiver, endpoint=receiver.start(), keys=keys,
+                receivers=[receiver], endpoint=endpoint, keys=keys, grants=grants,
             )  # fmt: skip
 
 
@@ -83,18 +113,18 @@ def drawing(stored: Store) -> AbstractContextManager[None]:
         with stored.lock:
             stored.book.give_back(stored.book.lease(64, _BATCH).id)
 
-    return turning(turn, stored.receiver)
+    return turning(turn, stored.wake)
 
 
 @contextmanager
-def turning(turn: Callable[[], None], receiver: ReceiverThread) -> Iterator[None]:
-    """Take turns in a thread; the receiver is told after each that slots may be free."""
+def turning(turn: Callable[[], None], wake: Callable[[], None]) -> Iterator[None]:
+    """Take turns in a thread; receivers are told after each that slots may be free."""
     stop = threading.Event()
 
     def run() -> None:
         while not stop.wait(0.002):
             turn()
-            receiver.wake()
+            wake()
 
     thread = threading.Thread(target=run, name="drawing", daemon=True)
     thread.start()

@@ -27,7 +27,7 @@ from pipeline.stream.sender import Sender
 from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec, Parameter
 
-Transport = Literal["ipc", "curve"]
+Transport = Literal["direct", "ipc", "curve"]
 
 SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
 SAMPLES_PER_MEMBER: Final = 100
@@ -101,7 +101,7 @@ def recording(path: Path, load: Load) -> Iterator[Record]:
 
 def measure(load: Load, transport: Transport, record: Record | None = None) -> float:
     """Samples stored per second, and recorded if that is asked for."""
-    bind = "ipc" if transport == "ipc" else "tcp://127.0.0.1"
+    bind = "tcp://127.0.0.1" if transport == "curve" else transport
     book = fifo(SLOT_BYTES // load.layout.nbytes)
     barrier = CONTEXT.Barrier(load.processes + 1)
     with ExitStack() as stack:
@@ -114,13 +114,13 @@ def measure(load: Load, transport: Transport, record: Record | None = None) -> f
         warm = load.senders // load.mpi_ranks * SAMPLES_PER_MEMBER
         started = time.perf_counter()
         while stored.placing.samples < warm + load.samples:
-            stored.receiver.check()
+            stored.check()
             time.sleep(0.002)
             if time.perf_counter() - started > _TIMEOUT_SECONDS:
-                stats = stored.intake.stats(time.monotonic())
+                stats = stored.stats()
                 raise TimeoutError(f"{stats} after {_TIMEOUT_SECONDS} s")
         seconds = time.perf_counter() - started
-        stats = stored.intake.stats(time.monotonic())
+        stats = stored.stats()
     if (stored.intake.samples, stats.duplicates, stats.refused) != (warm + load.samples, 0, 0):
         raise RuntimeError(f"the stream is not exact: {stats}, expected {warm + load.samples}")
     return load.samples / seconds

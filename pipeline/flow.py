@@ -56,6 +56,11 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
   + batch`` leaves a room for one more sample. The limit of overwriting is at least ``(spread +
   1) * r + batch``, and no more is kept back than either limit leaves beyond that.
 
+Senders of the same node are granted slots for samples that are still to come, which nobody else
+can fill meanwhile. They give them back when they are idle, but one that is stopped does not. So no
+more are granted than the capacity and the upper limit have to spare: ``grantable`` is the most
+slots, up to an eighth, without which all inequalities still hold.
+
 The samples of a member of k > 1 mpi_ranks are put together in the slots, so that some of a's slots
 may hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
 borders of the last one and hand over in step order, so neighbours are at most one sample apart and
@@ -70,7 +75,7 @@ unfinished at a reservoir, beside the 1 above, and everywhere
 import math
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 PolicyName = Literal["fifo", "firo", "reservoir", "uniform"]
@@ -79,6 +84,7 @@ ONCE: Final = ("fifo", "firo")  # policies that draw each sample once
 UNLIMITED = sys.maxsize
 MOST_TOGETHER = 4  # samples in one message of a member with several mpi_ranks
 _DEVIATIONS = 6  # chance of a study being stuck below 1e-9 per correlation time
+_AHEAD = 1 / 8  # of the slots: granted to senders of the same node for samples that are to come
 _KEPT_BACK = 1 / 4  # of the draws of what is held: they are made after later samples have come
 _OVERWRITING = 1 / 2  # of the draws of a full reservoir: while more are due nothing is overwritten
 
@@ -219,6 +225,21 @@ class Limits:
         )
 
     @property
+    def grantable(self) -> int:
+        """Slots that may be granted for samples to come."""
+        count = int(_AHEAD * self.capacity)
+        while count and self._without(count).problems():
+            count //= 2
+        return count
+
+    def _without(self, slots: int) -> "Limits":
+        """The same study with fewer slots, and less of a surplus."""
+        surplus = self.max_surplus
+        if surplus is not None:
+            surplus -= slots * (self.max_reuse or 1.0)
+        return replace(self, capacity=self.capacity - slots, max_surplus=surplus)
+
+    @property
     def leasable(self) -> int:
         """Slots that may be under lease at once, so that leased ones leave room for what must come.
 
@@ -234,7 +255,8 @@ class Limits:
             spread = math.ceil(spread * (self.max_reuse or 1.0))
         elif self.policy == "firo":
             kept = self.watermark
-        return max(self.batch, math.floor(self.capacity - kept - spread - self.batch))
+        capacity = self.capacity - self.grantable
+        return max(self.batch, math.floor(capacity - kept - spread - self.batch))
 
     def problems(self) -> list[str]:
         """Why a study with these settings is refused, one line per reason; empty when it is not."""

@@ -1,8 +1,9 @@
 """From a study to the parts of a reservoir: slots, bookkeeping, order, bounds, record, receiver."""
 
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Protocol, runtime_checkable
 
@@ -17,7 +18,10 @@ from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
 from pipeline.reservoir.ordered_book import OrderedReservoir
 from pipeline.slots.memory import SlotNumbers, Slots, slots_path
+from pipeline.stream.direct import DirectReceiver
+from pipeline.stream.direct_wire import most_positions
 from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.grants import Grants
 from pipeline.stream.intake import Bounds, Intake
 from pipeline.stream.order import Turn
 from pipeline.stream.placing import Placing
@@ -120,7 +124,7 @@ class Announced:
 
 @runtime_checkable
 class Receiver(Protocol):
-    """Where messages come in (``pipeline.stream.receiver.ReceiverThread``)."""
+    """Where senders come in: ``ReceiverThread`` or ``DirectReceiver`` of ``pipeline.stream``."""
 
     def wake(self) -> None:
         """Room may have appeared."""
@@ -145,7 +149,8 @@ class Parts:
         training: Slots that are drawn from.
         book: Their bookkeeping.
         intake: What becomes of messages.
-        receiver: Where they come in.
+        grants: Which slots senders of this node may write into; None where they send messages.
+        receivers: Where senders come in.
         endpoint: Where senders connect to.
         appended: Bookkeeping of the validation store.
         validation: Its slots; None in a study without validation members.
@@ -159,13 +164,19 @@ class Parts:
     training: Slots
     book: Reservoir | OrderedReservoir
     intake: Intake
-    receiver: Receiver
+    receivers: Sequence[Receiver]
     endpoint: Endpoint
     appended: Appended
+    grants: Grants | None = None
     validation: Slots | None = None
     recorder: Recorder | None = None
     record: Record | None = None
     saving: Saving | None = None
+
+
+def goes_direct(study: StudyConfig) -> bool:
+    """Whether senders on the node of a reservoir write into its slots themselves."""
+    return study.stream.transport == "auto" and most_positions(study.sample_layout()) > 0
 
 
 def make_parts(
@@ -174,6 +185,7 @@ def make_parts(
     label: str,
     keys: StudyKeys,
     host: str | None,
+    node: str = "",
     resume: tuple[str, int] | None = None,
     record: Path | None = None,
 ) -> Parts:
@@ -184,7 +196,8 @@ def make_parts(
         rank: Which of the reservoirs this is.
         label: Part of the shared-memory files' names, the same for all ranks of a study.
         keys: The keys of the study's stream.
-        host: Address to listen on over TCP; None for a socket of this node alone.
+        host: Address to listen on over TCP; None where nobody comes that way.
+        node: Which node this is, where the study has several.
         resume: Folder of a valid checkpoint, and how many ranks took it; None: start empty.
         record: Folder of the study's record, where it has one.
     """
@@ -223,13 +236,38 @@ def make_parts(
             validation=checks,
             bounds=bounds_of(study),
         )
-        receiver = ReceiverThread(
-            intake=intake,
-            lock=lock,
-            bind="ipc" if host is None else f"tcp://{host}",
-            keys=keys,
-            max_frame=_TOO_LONG * study.message_bytes,
-        )
+        receivers: list[ReceiverThread | DirectReceiver] = []
+        endpoint, grants = Endpoint(), None
+        if host is not None:
+            receivers.append(
+                ReceiverThread(
+                    intake=intake,
+                    lock=lock,
+                    bind=f"tcp://{host}",
+                    keys=keys,
+                    max_frame=_TOO_LONG * study.message_bytes,
+                )
+            )
+        if goes_direct(study):
+            grants = Grants(
+                layout=layout,
+                study=keys.study,
+                training=placing,
+                validation=checks,
+                bounds=bounds_of(study),
+                ahead=study.limits.grantable,
+            )
+            receivers.append(
+                DirectReceiver(
+                    grants=grants,
+                    lock=lock,
+                    refuse=intake.refuse,
+                    training=training.description,
+                    validation=None if kept is None else kept.description,
+                    node=node,
+                )
+            )
+        wakes = [each.wake for each in receivers]
         saving = Saving(
             rank=rank,
             lock=lock,
@@ -238,12 +276,18 @@ def make_parts(
             appended=appended,
             validation=None if kept is None or checks is None else (kept, checks),
             recorder=recorder,
-            freed=receiver.wake,
+            freed=lambda: [wake() for wake in wakes],
         )
         if resume is not None:
             folder, old_ranks = resume
             saving.restore(Path(folder), ranks=study.trainer.ranks, old_ranks=old_ranks)
-        endpoint = receiver.start()
+        for each in receivers:
+            undo.callback(each.close)
+            started = each.start()
+            if isinstance(started, Endpoint):
+                endpoint = replace(started, direct=endpoint.direct)
+            else:
+                endpoint = replace(endpoint, direct=started)
         undo.pop_all()
     # The kernel clears a page at its first touch: here, while the trainer starts, and not under
     # the first samples.
@@ -254,7 +298,8 @@ def make_parts(
         training=training,
         book=book,
         intake=intake,
-        receiver=receiver,
+        grants=grants,
+        receivers=receivers,
         endpoint=endpoint,
         appended=appended,
         validation=kept,

@@ -9,7 +9,7 @@ from pathlib import Path
 import ray
 
 from pipeline.actors.cluster import CLOSE_SECONDS, Actor, Node, answers, close_all, on_node
-from pipeline.actors.parts import make_parts
+from pipeline.actors.parts import goes_direct, make_parts
 from pipeline.actors.reservoir_host import ReservoirDescription, ReservoirHost
 from pipeline.errors import StudyFailed
 from pipeline.guards import check_packages
@@ -40,11 +40,13 @@ class _ReservoirHost:
         label: str,
         keys: StudyKeys,
         host: str | None,
+        node: str = "",
         resume: tuple[str, int] | None = None,
         record: Path | None = None,
     ) -> None:
         check_packages()
-        self._host = ReservoirHost(make_parts(study, rank, label, keys, host, resume, record))
+        parts = make_parts(study, rank, label, keys, host, node, resume, record)
+        self._host = ReservoirHost(parts)
 
     @ray.method
     def endpoint(self) -> Endpoint:
@@ -154,7 +156,6 @@ def reservoirs_of(
     """One reservoir beside each rank; their shared memory is removed when the block ends."""
     remove_stale()
     remove_stale_sockets()
-    tcp = study.stream.transport == "tcp" or (study.stream.transport == "auto" and spans_nodes)
     label = f"{study.name}-{keys.study:016x}"
     actors = [
         ReservoirActor.options(max_concurrency=THREADS, **on_node(node)).remote(
@@ -162,7 +163,8 @@ def reservoirs_of(
             rank,
             label,
             keys,
-            node.address if spans_nodes else "127.0.0.1" if tcp else None,
+            node.address if spans_nodes else None if goes_direct(study) else "127.0.0.1",
+            node.id,
             resume,
             record,
         )

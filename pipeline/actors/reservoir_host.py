@@ -45,7 +45,7 @@ class ReservoirHost:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._lock, self._book, self._wake = parts.lock, parts.book, parts.receiver.wake
+        self._lock, self._book = parts.lock, parts.book
         self._train_stats: TrainStats | None = None
         self._trainer_blocked = 0.0
         self._validation_ended = self._may_begin = self._stop_asked = False
@@ -99,6 +99,10 @@ class ReservoirHost:
             lease = self._book.replay(batches, batch)
             self._note(lease)
         return replace(lease, stop_asked=self._stop_asked)
+
+    def _wake(self) -> None:
+        for receiver in self._parts.receivers:
+            receiver.wake()
 
     def _note(self, lease: Lease) -> None:
         if self._parts.recorder is not None:
@@ -162,15 +166,19 @@ class ReservoirHost:
 
     def stats(self) -> tuple[ReservoirStats, TrainStats | None]:
         """Statistics of the reservoir, and the newest of its rank."""
-        self._parts.receiver.check()
+        for receiver in self._parts.receivers:
+            receiver.check()
         with self._lock:
-            record = self._parts.record
+            record, grants, now = self._parts.record, self._parts.grants, time.monotonic()
+            intake = self._parts.intake.stats(now)
+            if grants is not None:
+                intake += grants.stats(now)
             stats = ReservoirStats(
                 rank=self._parts.rank,
                 trainer_blocked_seconds=self._trainer_blocked,
                 validation_held=self._parts.appended.complete,
                 **asdict(self._book.stats()),
-                **asdict(self._parts.intake.stats(time.monotonic())),
+                **asdict(intake),
                 **({} if record is None else asdict(record.stats())),
             )
         return stats, self._train_stats
@@ -186,7 +194,8 @@ class ReservoirHost:
 
     def close(self) -> None:
         """Stop to receive and remove the shared memory. Safe to call twice."""
-        self._parts.receiver.close()
+        for receiver in self._parts.receivers:
+            receiver.close()
         if self._parts.record is not None:
             self._parts.record.close()
         self._parts.training.close()

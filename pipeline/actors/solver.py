@@ -23,6 +23,8 @@ class _SolverHost:
 
     def __init__(self, study: StudyConfig, endpoints: Sequence[Endpoint], keys: StudyKeys) -> None:
         check_packages()
+        here = ray.get_runtime_context().get_node_id()
+        endpoints = [each.seen_from(here) for each in endpoints]
         if study.ensemble.mpi_ranks > 1:
             self._runs: Group | Solving = Group(study, endpoints, keys)
             return

@@ -12,13 +12,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, final
 
+from pydantic import TypeAdapter
+
 from pipeline.members.attempt import Assignment, MemberReport
-from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.stream.endpoint import DirectEndpoint, Endpoint, StudyKeys
 from pipeline.study.config import StudyConfig
 
 ADDRESS: Final = "HEADRACE_ACTOR"  # variable in which an mpi_rank finds the socket's path
 MAX_LINE: Final = 16 << 20  # a study with many listed values
 _CHUNK: Final = 1 << 16
+_DIRECT: Final = TypeAdapter[DirectEndpoint | None](DirectEndpoint | None)
 _KEYS: Final = ("server_public", "server_secret", "client_public", "client_secret")
 
 
@@ -82,7 +85,9 @@ def encode(message: Message) -> bytes:
         case Setup(study=study, endpoints=endpoints, keys=keys):
             facts: dict[str, Any] = {
                 "study": study.as_json(),
-                "endpoints": [[each.address, _text(each.server_key)] for each in endpoints],
+                "endpoints": [
+                    asdict(each) | {"server_key": _text(each.server_key)} for each in endpoints
+                ],
                 "number": keys.study,
                 "keys": {name: _text(getattr(keys, name)) for name in _KEYS},
             }
@@ -114,8 +119,12 @@ def _setup(facts: dict[str, Any]) -> Setup:
     return Setup(
         study=StudyConfig.model_validate(facts["study"]),
         endpoints=[
-            Endpoint(address=address, server_key=None if key is None else base64.b64decode(key))
-            for address, key in facts["endpoints"]
+            Endpoint(
+                address=each["address"],
+                server_key=None if (key := each["server_key"]) is None else base64.b64decode(key),
+                direct=_DIRECT.validate_python(each["direct"]),
+            )
+            for each in facts["endpoints"]
         ],
         keys=StudyKeys(
             study=facts["number"],

@@ -3,7 +3,7 @@
 One file in ``/dev/shm`` per reservoir and purpose. All its bytes are there before the first sample:
 a file that does not fit is an error at the start, no SIGBUS later (``shared_files.py``).
 
-1. What the owner writes into a slot is what a reader sees there; a reader cannot write.
+1. What the owner or a sender writes into a slot is what a reader sees there; a reader cannot write.
 2. ``close`` may be called twice, and while arrays of the slots are still in use.
 3. Regions do not overlap, and each starts at a multiple of 64 bytes.
 
@@ -74,13 +74,17 @@ class Slots:
     inputs: Float64[np.ndarray, " slot inputs"]
     fields: Float[np.ndarray, " slot window channel *grid"]
 
-    def __init__(self, *, description: SlotsDescription, fd: int, owner: bool) -> None:
+    def __init__(
+        self, *, description: SlotsDescription, fd: int, owner: bool, writable: bool
+    ) -> None:
         """Map an open file, which this object closes; use ``create`` or ``attach``."""
         self.description = description
         self._fd: int | None = fd
-        self._owner = owner
-        access = mmap.ACCESS_WRITE if owner else mmap.ACCESS_READ
+        self._owner, self._writable = owner, writable
+        access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._memory: mmap.mmap | None = mmap.mmap(fd, description.nbytes, access=access)
+        if writable and not owner:
+            self._memory.madvise(mmap.MADV_DONTFORK)
         regions = _regions(description.capacity, description.layout)
         self.members, self.samples, self.steps, self.inputs, self.fields = (
             region.array(self._memory) for region in regions
@@ -98,23 +102,29 @@ class Slots:
         description = SlotsDescription(path=str(path), capacity=capacity, layout=layout)
         fd = create(path, description.nbytes)
         try:
-            return cls(description=description, fd=fd, owner=True)
+            return cls(description=description, fd=fd, owner=True, writable=True)
         except BaseException:
             release(fd, path, unlink=True)
             raise
 
     @classmethod
-    def attach(cls, description: SlotsDescription) -> Self:
-        """Map the slots of another process of this node, read-only.
+    def attach(cls, description: SlotsDescription, *, writable: bool = False) -> Self:
+        """Map the slots of another process of this node.
+
+        Args:
+            description: Of the owner.
+            writable: For a sender, which writes what it was granted; children that it forks do
+                not inherit the mapping.
 
         Raises:
             FileNotFoundError: The owner has removed them, or runs on another node.
             ValueError: The file has another size or owner: it belongs to another study.
         """
-        fd = os.open(description.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        how = os.O_RDWR if writable else os.O_RDONLY
+        fd = os.open(description.path, how | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
             _check_size(fd, description)
-            return cls(description=description, fd=fd, owner=False)
+            return cls(description=description, fd=fd, owner=False, writable=writable)
         except BaseException:
             os.close(fd)
             raise
@@ -125,7 +135,7 @@ class Slots:
         return self.description.capacity
 
     def populate(self) -> bool:
-        """Let the owner's page tables cover all slots, so that no first write pays for a fault.
+        """Let a writer's page tables cover all slots, so that no first write pays for a fault.
 
         Takes 0.1 to 2 s per GB (longest on a virtual machine), changes no byte, and may run on a
         thread beside writers: it holds no lock of Python's. Without it the same time is spent while
@@ -135,7 +145,7 @@ class Slots:
             Whether it was done; a kernel before 5.14 cannot, and nothing is lost by that but time.
         """
         memory = self._memory
-        if memory is None or not self._owner:
+        if memory is None or not self._writable:
             return False
         whole = np.frombuffer(memory, np.uint8)
         madvise = ctypes.CDLL(None).madvise

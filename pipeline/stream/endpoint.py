@@ -1,21 +1,50 @@
-"""Where a receiver listens, and the keys of those who may speak to it."""
+"""Where a reservoir is reached, and the keys of those who may speak to it."""
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
+
+from pipeline.slots.memory import SlotsDescription
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DirectEndpoint:
+    """How a sender of the same node comes to write into the slots of a reservoir itself.
+
+    Attributes:
+        path: Of the Unix socket that grants travel over.
+        training: The slots of training samples.
+        validation: Those of validation samples.
+        node: Which node it is, where a study has several.
+    """
+
+    path: str
+    training: SlotsDescription
+    validation: SlotsDescription | None
+    node: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Endpoint:
-    """Where a receiver listens.
+    """Where a reservoir is reached: from its own node, from others, or from both.
 
     Attributes:
-        address: ``ipc://PATH`` or ``tcp://HOST:PORT``.
-        server_key: The receiver's CURVE public key; None over ipc.
+        address: ``tcp://HOST:PORT``; empty where nobody comes from another node.
+        server_key: The CURVE public key of who listens there.
+        direct: For senders of its own node; None where these come over TCP too.
     """
 
-    address: str
+    address: str = ""
     server_key: bytes | None = None
+    direct: DirectEndpoint | None = None
+
+    def seen_from(self, node: str) -> Self:
+        """What of it a sender on this node can use."""
+        here = self.direct is None or self.direct.node in ("", node)
+        return self if here else replace(self, direct=None)
+
+    def __str__(self) -> str:
+        return self.address or ("" if self.direct is None else self.direct.path)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

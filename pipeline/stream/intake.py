@@ -81,6 +81,17 @@ class IntakeStats:
     solver_blocked_seconds: float
     waiting_members: tuple[int, ...] = ()
 
+    def __add__(self, other: "IntakeStats") -> "IntakeStats":
+        """What two ways into the same stores count together."""
+        return IntakeStats(
+            duplicates=self.duplicates + other.duplicates,
+            refused=self.refused + other.refused,
+            pending=self.pending + other.pending,
+            bytes_received=self.bytes_received + other.bytes_received,
+            solver_blocked_seconds=max(self.solver_blocked_seconds, other.solver_blocked_seconds),
+            waiting_members=tuple(sorted({*self.waiting_members, *other.waiting_members})),
+        )
+
 
 @dataclass(slots=True)
 class _Waiting:

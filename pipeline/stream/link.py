@@ -7,6 +7,7 @@
 """
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Final
 
@@ -105,7 +106,6 @@ class Link:
 
     def __init__(
         self,
-        context: "zmq.Context[zmq.Socket[bytes]]",
         endpoint: Endpoint,
         *,
         layout: SampleLayout,
@@ -116,75 +116,101 @@ class Link:
         box: Box,
         pool: BlockPool,
     ) -> None:
-        self.endpoint = endpoint
+        self.name = endpoint.address
         self._layout = layout
         self._study, self._sender = keys.study, sender
         self._pieces = _pieces(layout, box, batch_bytes)
-        # Messages that a large sample is cut into; one when several samples share a message.
-        self.pieces = range(len(self._pieces))
+        # A large sample is cut into several messages; else several samples share one.
+        self.parts = range(len(self._pieces))
         largest = max(piece.nbytes for piece in self._pieces)
         if credit_bytes < largest:
             raise ValueError(
                 f"credit_bytes={credit_bytes} is less than one message ({largest} bytes): "
                 f"raise credit_bytes or lower batch_bytes={batch_bytes}"
             )
-        self.outbox: Outbox[_Posted] = Outbox(
+        self._outbox: Outbox[_Posted] = Outbox(
             credit_bytes=credit_bytes, probe_seconds=_PROBE_SECONDS
         )
-        self.draft: Block | None = None
+        self._draft: Block | None = None
         self._pool = pool
         self._member: Member | None = None
         self.refusal: str | None = None
-        self.socket = _connect(context, endpoint, keys)
+        self.socket = _connect(endpoint, keys)
 
     @property
     def idle(self) -> bool:
         """Nothing is drafted and nothing unacknowledged."""
-        return self.draft is None and not self.outbox
+        return self._draft is None and not self._outbox
+
+    quiet = idle
+    ready = True  # another attempt may be opened at any time
+
+    @property
+    def progress(self) -> int:
+        """Grows whenever something was stored."""
+        return self._outbox.released
+
+    @property
+    def held_at(self) -> float:
+        """When the receiver last said that something waits there for room."""
+        return self._outbox.held_at
+
+    @property
+    def resent(self) -> int:
+        """Messages sent again."""
+        return self._outbox.resent
+
+    def owes(self, now: float) -> str:
+        """What is not stored yet; empty when all is."""
+        if not self._outbox:
+            return ""
+        return (
+            f"{self.name} owes {len(self._outbox)} acknowledgements and last answered "
+            f"{now - self._outbox.heard_at:.1f} s ago"
+        )
 
     def open(self, member: Member) -> None:
         """What follows belongs to ``member``; the last draft must have been dispatched."""
-        assert self.draft is None
+        assert self._draft is None
         self._member = member
 
-    def room(self, piece: int) -> bool:
-        """Whether there is credit for a new message."""
-        return self.outbox.room(self._cost(self._pieces[piece].nbytes))
+    def room(self, part: int) -> bool:
+        """Whether the next part can be taken now."""
+        cost = self._cost(self._pieces[part].nbytes)
+        return self._draft is not None or self._outbox.room(cost)
 
-    def ample(self, piece: int) -> bool:
+    def ample(self, part: int) -> bool:
         """Whether who has waited should go on."""
-        return self.outbox.ample(self._cost(self._pieces[piece].nbytes))
+        return self._outbox.ample(self._cost(self._pieces[part].nbytes))
 
-    def begin(self, piece: int, now: float) -> None:
-        """Start a new message, for which there must be room."""
-        shape = self._pieces[piece]
-        self.draft = self._pool.take(self._layout, shape.box, shape.capacity)
-        self.draft.started = now
-
-    def add(
-        self, piece: int, sample: int, step: int, times: Float64[np.ndarray, " window"],
+    def put(
+        self, part: int, sample: int, step: int, times: Float64[np.ndarray, " window"],
         fields: np.ndarray,
-    ) -> bool:  # fmt: skip
-        """Copy one sample's slab into the draft; whether it has to be dispatched now."""
-        assert self.draft is not None
-        canvas = self.draft.canvas
-        if len(self._pieces) > 1:
-            fields = fields[self._pieces[piece].within]
-        canvas.add(sample, step, times, fields)
-        return canvas.full
+    ) -> None:  # fmt: skip
+        """Copy one part of a sample into a message, and send that when it is full."""
+        shape = self._pieces[part]
+        if self._draft is None:
+            self._draft = self._pool.take(self._layout, shape.box, shape.capacity)
+            self._draft.started = time.monotonic()
+        canvas = self._draft.canvas
+        canvas.add(sample, step, times, fields if len(self._pieces) == 1 else fields[shape.within])
+        if canvas.full:
+            now = time.monotonic()
+            self.dispatch(now)
+            self.receive(now)
 
     def dispatch(self, now: float) -> None:
         """Send what is drafted, if anything is."""
-        draft, member = self.draft, self._member
+        draft, member = self._draft, self._member
         if draft is None or member is None:
             return
-        self.draft = None
+        self._draft = None
         if len(draft.canvas) == 0:  # what was to be added was wrong
             self._pool.give_back(draft)
             return
         full = draft.canvas.full
         stamp = Stamp(
-            study=self._study, sender=self._sender, sequence=self.outbox.next_sequence,
+            study=self._study, sender=self._sender, sequence=self._outbox.next_sequence,
             member=member.member, attempt=member.attempt, validation=member.validation,
         )  # fmt: skip
         length = draft.canvas.seal(stamp, member.parameters)
@@ -192,19 +218,19 @@ class Link:
         if not full:  # a frame cannot be shortened: what was written moves to one that fits
             posted = _Posted(zmq.Frame(draft.frame.buffer[:length], copy=True), None)
             self._pool.give_back(draft)
-        self.outbox.add(posted, self._cost(length), now)
+        self._outbox.add(posted, self._cost(length), now)
         self._send(posted.frame)
 
     def service(self, now: float, linger: float) -> None:
         """Do what is due: take answers in, send a late draft, ask after silence."""
         self.receive(now)
-        if self.draft is not None and now - self.draft.started >= linger:
+        if self._draft is not None and now - self._draft.started >= linger:
             self.dispatch(now)
-        number = self.outbox.ping(now)
+        number = self._outbox.ping(now)
         if number is not None:
             ping = Control(kind=Kind.PING, study=self._study, sender=self._sender, sequence=number)
             if not self._send(encode_control(ping)):
-                self.socket.connect(self.endpoint.address)
+                self.socket.connect(self.name)
 
     def receive(self, now: float) -> None:
         """Take in the answers that have arrived."""
@@ -216,11 +242,11 @@ class Link:
             except zmq.Again:
                 return
             except StreamRefused as error:
-                _log.warning("%s sent nonsense, ignored: %s", self.endpoint.address, error)
+                _log.warning("%s sent nonsense, ignored: %s", self.name, error)
                 continue
             if answer.kind is Kind.REFUSED:
                 self.refusal = answer.reason
-            free, again = self.outbox.heard(answer, now)
+            free, again = self._outbox.heard(answer, now)
             for posted in free:
                 if posted.block is not None:
                     self._pool.give_back(posted.block)
@@ -248,9 +274,8 @@ class Link:
         return max(length, _MIN_COST)
 
 
-def _connect(
-    context: "zmq.Context[zmq.Socket[bytes]]", endpoint: Endpoint, keys: StudyKeys
-) -> "zmq.Socket[bytes]":
+def _connect(endpoint: Endpoint, keys: StudyKeys) -> "zmq.Socket[bytes]":
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
     socket = context.socket(zmq.DEALER)
     socket.set(zmq.LINGER, 0)
     socket.set(zmq.SNDHWM, 0)  # the credit is the bound

@@ -1,8 +1,8 @@
 """Solver side of the stream: puts samples together, sends them, waits when there is no room.
 
-1. ``send`` copies the fields once and never waits but for credit; its waits are counted in
+1. ``send`` copies the fields and never waits but for credit; its waits are counted in
    ``wait_seconds``, and end in ``TimeoutError`` after ``stall_seconds`` in which nothing was stored
-   and no receiver has said that something waits there for room. How long that may last is not for a
+   and no receiver was known to hold what waits there for room. How long that may last is not for a
    sender to judge: the driver knows whether there is still a trainer, and ends the study if not.
 2. ``flush`` returns only when every sample handed over is stored in a slot.
 3. Sample i of member m goes to endpoint ``(m + i) % R``, so that every rank sees every member; a
@@ -11,11 +11,14 @@
 4. A sample leaves within ``linger_ms`` while the interpreter can run, full message or not.
 5. Memory is bounded by ``credit_bytes`` per endpoint; message buffers are used again, never grown.
 6. What a receiver refuses is raised as ``StreamRefused`` by the next ``send`` or ``flush``.
+7. A reservoir of this node is written into directly (``direct_link.py``), one of another node gets
+   messages (``link.py``); the difference ends here.
 
 One lock guards sockets and drafts. The caller's thread does the work; a ticker thread only does
 what is due while the caller computes: late batches, acknowledgements, pings.
 """
 
+import logging
 import math
 import secrets
 import threading
@@ -30,8 +33,11 @@ from jaxtyping import Float64
 
 from pipeline.errors import StreamRefused
 from pipeline.slots.layout import Box, SampleLayout
+from pipeline.stream.direct_link import DirectLink
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.link import BlockPool, Link, Member
+
+_log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 600.0
 _SLICE_SECONDS: Final = 0.05  # longest uninterrupted wait
@@ -89,18 +95,19 @@ class Sender:
         self._part_bytes = layout.bytes_per_point * own.points
         self._layout, self._linger, self._stall = layout, linger_ms / 1000, stall_seconds
         blocks = BlockPool() if pool is None else pool
-        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context.instance()
-        self._links = [
-            Link(
-                context, endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
-                credit_bytes=credit_bytes, batch_bytes=batch_bytes,
-                box=own, pool=blocks,
-            )
-            for endpoint in endpoints
-        ]  # fmt: skip
-        self._poller = zmq.Poller()
-        for link in self._links:
-            self._poller.register(link.socket, zmq.POLLIN)
+        self._links: list[Link | DirectLink] = []
+        try:
+            for number, endpoint in enumerate(endpoints):
+                self._links.append(
+                    _connect(
+                        endpoint, number=number, among=len(endpoints), layout=layout, keys=keys,
+                        credit_bytes=credit_bytes, batch_bytes=batch_bytes, box=own, pool=blocks,
+                    )
+                )  # fmt: skip
+        except BaseException:
+            for link in self._links:
+                link.close()
+            raise
         self._opened: Member | None = None
         self._failure: Exception | None = None
         self._samples = 0
@@ -117,7 +124,7 @@ class Sender:
             samples=self._samples,
             bytes_sent=self._samples * self._part_bytes,
             wait_seconds=self._wait_seconds,
-            resent=sum(link.outbox.resent for link in self._links),
+            resent=sum(link.resent for link in self._links),
         )
 
     def open(
@@ -143,8 +150,11 @@ class Sender:
         with self._lock:
             for link in self._links:
                 link.dispatch(time.monotonic())
+            self._wait(lambda: all(link.ready for link in self._links), math.inf)
+            for link in self._links:
                 link.open(opened)
             self._opened = opened
+        self._busy.set()
 
     def send(
         self,
@@ -172,14 +182,15 @@ class Sender:
         home = opened.member if opened.validation else opened.member + sample
         with self._lock:
             link = self._links[home % len(self._links)]
-            for piece in link.pieces:
-                if link.draft is None:
-                    self._begin_message(link, piece)
-                if link.add(piece, sample, step, times, fields):
-                    now = time.monotonic()
-                    link.dispatch(now)
-                    link.receive(now)
+            for part in link.parts:
+                if not link.room(part):
+                    self._wait_for_room(link, part)
+                link.put(part, sample, step, times, fields)
+            if link.refusal is not None or self._failure is not None:
+                self._raise_refusal()
             self._samples += 1
+            if not self._busy.is_set():
+                self._busy.set()
 
     def flush(self, *, timeout: float) -> None:
         """Send what is drafted and wait until everything is stored.
@@ -204,16 +215,12 @@ class Sender:
             for link in self._links:
                 link.close()
 
-    def _begin_message(self, link: Link, piece: int) -> None:
-        self._raise_refusal()
-        if not link.room(piece):
-            started = time.monotonic()
-            try:
-                self._wait(lambda: link.ample(piece), math.inf)
-            finally:
-                self._wait_seconds += time.monotonic() - started
-        link.begin(piece, time.monotonic())
-        self._busy.set()
+    def _wait_for_room(self, link: Link | DirectLink, part: int) -> None:
+        started = time.monotonic()
+        try:
+            self._wait(lambda: link.ample(part), math.inf)
+        finally:
+            self._wait_seconds += time.monotonic() - started
 
     def _wait(self, done: Callable[[], bool], timeout: float) -> None:
         """Turn until ``done``; up to ``timeout``, and up to ``stall_seconds`` without progress."""
@@ -222,33 +229,32 @@ class Sender:
         while not done():
             self._raise_refusal()
             now = time.monotonic()
-            if (total := sum(link.outbox.released for link in self._links)) != stored:
+            if (total := sum(link.progress for link in self._links)) != stored:
                 stored, progress = total, now
-            progress = max(progress, *(link.outbox.held_at for link in self._links))
+            progress = max(progress, *(link.held_at for link in self._links))
             if now - started >= timeout:
-                raise TimeoutError(f"not stored after {timeout:g} s: {self._outstanding()}")
+                raise TimeoutError(f"not stored after {timeout:g} s: {self._owed()}")
             if now - progress >= self._stall:
                 raise TimeoutError(
                     f"nothing was stored for {self._stall:g} s, and no receiver says that anything "
-                    f"waits there: {self._outstanding()}. Are the reservoirs alive?"
+                    f"waits there: {self._owed()}. Are the reservoirs alive?"
                 )
             self._turn(min(_SLICE_SECONDS, started + timeout - now))
 
     def _turn(self, seconds: float) -> None:
         """Wait for an answer, then do what is due."""
-        self._poller.poll(round(1000 * seconds))
+        poller = zmq.Poller()
+        for link in self._links:
+            if link.socket is not None:
+                poller.register(link.socket, zmq.POLLIN)
+        poller.poll(round(1000 * seconds))
         now = time.monotonic()
         for link in self._links:
             link.service(now, self._linger)
 
-    def _outstanding(self) -> str:
+    def _owed(self) -> str:
         now = time.monotonic()
-        return "; ".join(
-            f"{link.endpoint.address} owes {len(link.outbox)} acknowledgements and last answered "
-            f"{now - link.outbox.heard_at:.1f} s ago"
-            for link in self._links
-            if link.outbox
-        )
+        return "; ".join(owed for link in self._links if (owed := link.owes(now)))
 
     def _raise_refusal(self) -> None:
         if self._failure is not None:
@@ -256,7 +262,7 @@ class Sender:
         for link in self._links:
             if link.refusal is not None:
                 reason, link.refusal = link.refusal, None
-                raise StreamRefused(f"{link.endpoint.address} refused a message: {reason}")
+                raise StreamRefused(f"{link.name} refused a message: {reason}")
 
     def _tick(self) -> None:
         """Do what is due while the caller computes; a caller that holds the lock does it itself."""
@@ -277,7 +283,36 @@ class Sender:
             now = time.monotonic()
             for link in self._links:
                 link.service(now, self._linger / 2)
-            if all(link.idle for link in self._links):
+            if all(link.quiet for link in self._links):
                 self._busy.clear()
         finally:
             self._lock.release()
+
+
+def _connect(
+    endpoint: Endpoint,
+    *,
+    number: int,
+    among: int,
+    layout: SampleLayout,
+    keys: StudyKeys,
+    credit_bytes: int,
+    batch_bytes: int,
+    box: Box,
+    pool: BlockPool,
+) -> Link | DirectLink:
+    """The way to one reservoir: the direct one where there is one from here."""
+    if endpoint.direct is not None:
+        try:
+            return DirectLink(
+                endpoint.direct, number=number, among=among, layout=layout, study=keys.study,
+                credit_bytes=credit_bytes, batch_bytes=batch_bytes, box=box,
+            )  # fmt: skip
+        except (OSError, ValueError, StreamRefused) as error:
+            if not endpoint.address:
+                raise ConnectionError(f"{endpoint.direct.path} cannot be used: {error}") from error
+            _log.info("%s cannot be used, %s is: %s", endpoint.direct.path, endpoint.address, error)
+    return Link(
+        endpoint, layout=layout, sender=secrets.randbits(64), keys=keys,
+        credit_bytes=credit_bytes, batch_bytes=batch_bytes, box=box, pool=pool,
+    )  # fmt: skip

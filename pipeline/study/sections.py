@@ -98,8 +98,8 @@ class StreamConfig(Section):
     dtype: Literal["float32", "float16"] = Field(
         default="float32", description="of the fields, on the way and in the reservoir"
     )
-    transport: Literal["auto", "ipc", "tcp"] = Field(
-        default="auto", description="auto: ipc on one node, tcp between nodes"
+    transport: Literal["auto", "tcp"] = Field(
+        default="auto", description="auto: straight into the slots on one node, tcp between nodes"
     )
 
 

@@ -71,7 +71,7 @@ class LocalReservoir:
                 training=slots,
                 book=book,
                 intake=Intake(layout=LAYOUT, study=1, training=placing),
-                receiver=self.receiver,
+                receivers=[self.receiver],
                 endpoint=Endpoint(address="nowhere"),
                 appended=Appended(capacity=0),
             )

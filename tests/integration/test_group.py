@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -112,7 +113,7 @@ def trainer(node: Node) -> contextlib.AbstractContextManager[None]:
         with node.lock:
             node.book.give_back(node.book.lease(2, 5).id)
 
-    return turning(draw, node.receiver)
+    return turning(draw, node.receiver.wake)
 
 
 def check_whole(node: Node, of: StudyConfig, member: int) -> None:
@@ -239,15 +240,15 @@ def test_a_group_that_loses_a_process_is_replaced_and_no_sample_is_lost_or_doubl
 
 def test_nothing_is_left_when_the_actors_process_is_killed(node: Node, project: Path) -> None:
     code = (
-        "import sys; from dataclasses import replace;"
-        "from pipeline.stream.endpoint import Endpoint;"
+        "import pickle, sys; from dataclasses import replace;"
         "from tests.integration.test_group import *;"
         "of = study(solver={'steps': MANY});"
-        "made = Group(of, [Endpoint(address=sys.argv[1])], replace(KEYS, study=int(sys.argv[2])));"
+        "endpoint = pickle.loads(bytes.fromhex(sys.argv[1]));"
+        "made = Group(of, [endpoint], replace(KEYS, study=int(sys.argv[2])));"
         "print('started', flush=True); made.run(attempt(0), values(of, 0))"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", code, node.endpoint.address, str(KEYS.study)],
+        [sys.executable, "-c", code, pickle.dumps(node.endpoint).hex(), str(KEYS.study)],
         cwd=project, stdout=subprocess.PIPE, text=True,
         env=dict(os.environ) | {"PYTHONPATH": f"{project}:{project}/tests"},
     ) as process:  # fmt: skip

@@ -22,8 +22,10 @@ from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots
 from pipeline.stream import receiver as receiving
+from pipeline.stream.direct import DirectReceiver
 from pipeline.stream.endpoint import Endpoint, StudyKeys
-from pipeline.stream.intake import Intake
+from pipeline.stream.grants import Grants
+from pipeline.stream.intake import Intake, IntakeStats
 from pipeline.stream.placing import Placing
 from pipeline.stream.receiver import ReceiverThread, Turnstile
 from pipeline.stream.sender import Sender
@@ -33,7 +35,8 @@ LAYOUT = SampleLayout(window=2, sample_shape=(2, 12, 20), num_parameters=3)
 LARGE = SampleLayout(window=1, sample_shape=(1, 1100, 1300), num_parameters=1)
 KEYS = StudyKeys.generate()
 TIMEOUT = 20.0
-TRANSPORTS = ["ipc", "tcp://127.0.0.1"]
+MESSAGES = ["ipc", "tcp://127.0.0.1"]
+TRANSPORTS = ["direct", *MESSAGES]
 
 
 @dataclass
@@ -43,9 +46,16 @@ class Node:
     slots: Slots
     book: Reservoir
     intake: Intake
-    receiver: ReceiverThread
+    grants: Grants
+    receiver: ReceiverThread | DirectReceiver
     lock: Turnstile
     endpoint: Endpoint
+
+    def stats(self) -> IntakeStats:
+        """What came in, whichever way."""
+        with self.lock:
+            now = time.monotonic()
+            return self.intake.stats(now) + self.grants.stats(now)
 
     def stored(self) -> dict[tuple[int, int], int]:
         """(member, step) -> slot."""
@@ -64,7 +74,7 @@ class Nodes:
 
     def start(
         self,
-        bind: str = "ipc",
+        bind: str = "direct",
         *,
         capacity: int = 512,
         layout: SampleLayout = LAYOUT,
@@ -78,16 +88,23 @@ class Nodes:
         rng = np.random.default_rng(self.count)
         book = Reservoir(policy="reservoir", capacity=capacity, flow=flow, rng=rng)
         lock = Turnstile()
-        intake = Intake(
-            layout=layout,
-            study=KEYS.study,
-            training=Placing(slots=slots, book=book, layout=layout),
-        )
-        receiver = ReceiverThread(
-            intake=intake, lock=lock, bind=bind, keys=keys, max_frame=max_frame
-        )
+        placing = Placing(slots=slots, book=book, layout=layout)
+        intake = Intake(layout=layout, study=KEYS.study, training=placing)
+        ahead = capacity // 8
+        grants = Grants(layout=layout, study=KEYS.study, training=placing, ahead=ahead)
+        receiver: ReceiverThread | DirectReceiver
+        if bind == "direct":
+            receiver = DirectReceiver(
+                grants=grants, lock=lock, refuse=intake.refuse, training=slots.description
+            )
+        else:
+            receiver = ReceiverThread(
+                intake=intake, lock=lock, bind=bind, keys=keys, max_frame=max_frame
+            )
         self.stack.callback(receiver.close)
-        return Node(slots, book, intake, receiver, lock, receiver.start())
+        started = receiver.start()
+        endpoint = started if isinstance(started, Endpoint) else Endpoint(direct=started)
+        return Node(slots, book, intake, grants, receiver, lock, endpoint)
 
 
 @pytest.fixture
@@ -177,12 +194,12 @@ def test_every_sample_of_every_process_lies_in_its_slot_once(nodes: Nodes, trans
         assert node.stored().keys() == mine
         for member, sample in mine:
             check(node, member, sample)
-        stats = node.intake.stats(time.monotonic())
+        stats = node.stats()
         assert (stats.duplicates, stats.refused, stats.pending) == (0, 0, 0)
         assert stats.bytes_received == len(mine) * LAYOUT.nbytes
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", MESSAGES)
 def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
     nodes: Nodes,
     senders: Callable[..., Sender],
@@ -210,14 +227,15 @@ def test_a_receiver_that_starts_again_gets_what_was_not_acknowledged(
     assert sender.stats.resent > 0
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_full_reservoir_makes_the_sender_wait_and_loses_nothing(
-    nodes: Nodes, senders: Callable[..., Sender]
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
-    node = nodes.start(capacity=20)
+    node = nodes.start(transport, capacity=20)
     sender = senders([node.endpoint], batch_bytes=2 * LAYOUT.nbytes, credit_bytes=9 * LAYOUT.nbytes)
     producer = threading.Thread(target=run_member, args=(sender, 2, 80))
     producer.start()
-    wait_until(lambda: sender.stats.samples >= 26 and node.intake.pending > 0)
+    wait_until(lambda: sender.stats.samples >= 26 and node.stats().pending > 0)
     time.sleep(1.3)  # longer than two pings: waiting must not cause a resend
     assert producer.is_alive()
     assert sender.stats.samples <= 20 + 9 + 2
@@ -239,7 +257,7 @@ def test_a_full_reservoir_makes_the_sender_wait_and_loses_nothing(
     sender.flush(timeout=TIMEOUT)
     assert sender.stats.wait_seconds > 1.0
     assert sender.stats.resent == 0
-    stats = node.intake.stats(time.monotonic())
+    stats = node.stats()
     assert stats.duplicates == 0
     assert stats.solver_blocked_seconds > 1.0
 
@@ -259,13 +277,14 @@ def test_parts_of_four_mpi_ranks_are_put_together_on_two_receivers(
     assert sum(node.book.inserted for node in pair) == 23
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_three_mpi_ranks_far_apart_share_a_small_reservoir_with_a_slow_trainer(
-    nodes: Nodes, senders: Callable[..., Sender]
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
     # Few slots, credit for far more: the first ones fill all slots with parts of samples of which
     # the last one has sent none. Each message holds several samples, some with and some without
     # a slot.
-    node = nodes.start(capacity=12)
+    node = nodes.start(transport, capacity=12)
     boxes = [Box((0, 0), (5, 20)), Box((5, 0), (4, 20)), Box((9, 0), (3, 20))]
     parts = [
         senders([node.endpoint], box=box, batch_bytes=5 * LAYOUT.bytes_per_point * box.points)
@@ -283,7 +302,7 @@ def test_three_mpi_ranks_far_apart_share_a_small_reservoir_with_a_slow_trainer(
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: node.intake.pending > 0)
+    wait_until(lambda: node.stats().pending > 0)
     assert node.book.inserted == 0
     deadline = time.monotonic() + 2 * TIMEOUT
     seen: set[int] = set()
@@ -299,14 +318,15 @@ def test_three_mpi_ranks_far_apart_share_a_small_reservoir_with_a_slow_trainer(
         node.receiver.wake()
         time.sleep(0.005)
     assert node.book.inserted == 90
-    assert node.intake.stats(time.monotonic()).duplicates == 0
+    assert node.stats().duplicates == 0
     assert sum(sender.stats.resent for sender in parts) == 0
 
 
-def test_a_sample_larger_than_a_message_arrives_in_slabs(
-    nodes: Nodes, senders: Callable[..., Sender]
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_sample_larger_than_a_message_arrives_whole(
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
-    node = nodes.start(capacity=4, layout=LARGE, max_frame=8 << 20)
+    node = nodes.start(transport, capacity=4, layout=LARGE, max_frame=8 << 20)
     sender = senders([node.endpoint], layout=LARGE, batch_bytes=64 << 20)
     sender.open(member=0, attempt=1, parameters=np.ones(1), validation=False)
     for sample in range(3):
@@ -317,8 +337,11 @@ def test_a_sample_larger_than_a_message_arrives_in_slabs(
     assert node.book.inserted == 3
 
 
-def test_a_retried_member_is_stored_once(nodes: Nodes, senders: Callable[..., Sender]) -> None:
-    node = nodes.start()
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_retried_member_is_stored_once(
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
+) -> None:
+    node = nodes.start(transport)
     first = senders([node.endpoint], batch_bytes=3 * LAYOUT.nbytes)
     run_member(first, 4, 17)
     wait_until(lambda: node.intake.samples >= 15)
@@ -327,24 +350,26 @@ def test_a_retried_member_is_stored_once(nodes: Nodes, senders: Callable[..., Se
     run_member(second, 4, 30, attempt=2)
     second.flush(timeout=TIMEOUT)
     assert node.stored().keys() == {(4, s) for s in range(30)}
-    assert node.intake.stats(0.0).duplicates >= 15
+    assert node.stats().duplicates >= 15
     assert node.book.inserted == 30
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_sample_leaves_within_the_linger_time(
-    nodes: Nodes, senders: Callable[..., Sender]
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
-    node = nodes.start()
+    node = nodes.start(transport)
     sender = senders([node.endpoint], linger_ms=20.0)
     run_member(sender, 1, 1)
     wait_until(lambda: node.book.inserted == 1)
-    wait_until(lambda: "owes" not in sender._outstanding())  # acknowledged without a flush
+    wait_until(lambda: not sender._owed())  # acknowledged without a flush
 
 
+@pytest.mark.parametrize("transport", MESSAGES)
 def test_a_refused_sample_is_raised_at_the_sender_and_the_next_member_goes_through(
-    nodes: Nodes, senders: Callable[..., Sender]
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
-    node = nodes.start()
+    node = nodes.start(transport)
     sender = senders([node.endpoint])
     sender.open(member=1, attempt=1, parameters=np.ones(3), validation=False)
     broken = truth(1, 0)
@@ -355,13 +380,41 @@ def test_a_refused_sample_is_raised_at_the_sender_and_the_next_member_goes_throu
     run_member(sender, 2, 5)
     sender.flush(timeout=TIMEOUT)
     assert node.stored().keys() == {(2, s) for s in range(5)}
-    assert node.intake.stats(0.0).refused == 1
+    assert node.stats().refused == 1
 
 
-def test_a_sample_of_a_wrong_shape_spoils_nothing(
-    nodes: Nodes, senders: Callable[..., Sender]
+@pytest.mark.parametrize("what", ["fields", "times", "parameters"])
+def test_what_is_not_finite_is_never_stored_and_the_next_member_goes_through(
+    nodes: Nodes, senders: Callable[..., Sender], what: str
 ) -> None:
     node = nodes.start()
+    sender = senders([node.endpoint])
+    run_member(sender, 0, 3)
+    fields, times, parameters = truth(1, 1), np.zeros(2), np.ones(3)
+    {"fields": fields[1, 0, 3], "times": times, "parameters": parameters}[what][1] = np.nan
+
+    def broken() -> None:
+        sender.open(member=1, attempt=1, parameters=parameters, validation=False)
+        sender.send(sample=0, step=0, times=np.zeros(2), fields=truth(1, 0))
+        sender.send(sample=1, step=1, times=times, fields=fields)
+        sender.flush(timeout=TIMEOUT)
+
+    with pytest.raises(StreamRefused, match=f"not finite: {what}"):
+        broken()
+    sender.flush(timeout=TIMEOUT)  # which has been told
+    run_member(sender, 2, 5)
+    sender.flush(timeout=TIMEOUT)
+    stored = node.stored().keys() - {(1, 0)}  # sent before, and right
+    assert stored == {(0, s) for s in range(3)} | {(2, s) for s in range(5)}
+    for member, sample in stored:
+        check(node, member, sample)
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_sample_of_a_wrong_shape_spoils_nothing(
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
+) -> None:
+    node = nodes.start(transport)
     sender = senders([node.endpoint])
     sender.open(member=1, attempt=1, parameters=np.ones(3), validation=False)
     with pytest.raises(ValueError, match="fields of a part must have shape"):
@@ -369,7 +422,7 @@ def test_a_sample_of_a_wrong_shape_spoils_nothing(
     run_member(sender, 2, 5)
     sender.flush(timeout=TIMEOUT)
     assert node.stored().keys() == {(2, s) for s in range(5)}
-    assert node.intake.stats(0.0).refused == 0
+    assert node.stats().refused == 0
 
 
 def stranger(keys: StudyKeys) -> StudyKeys:
@@ -400,7 +453,7 @@ def test_only_who_has_the_studys_key_comes_in(nodes: Nodes, senders: Callable[..
         with pytest.raises(TimeoutError):
             sender.flush(timeout=0.2)
     assert node.stored().keys() == {(2, s) for s in range(5)}
-    wait_until(lambda: node.intake.stats(0.0).refused >= 3)
+    wait_until(lambda: node.stats().refused >= 3)
 
 
 def test_a_sender_that_met_a_stranger_finds_its_receiver_at_the_same_address_later(
@@ -422,7 +475,7 @@ def test_a_sender_that_met_a_stranger_finds_its_receiver_at_the_same_address_lat
 def test_noise_on_the_socket_is_counted_and_the_study_goes_on(
     nodes: Nodes, senders: Callable[..., Sender]
 ) -> None:
-    node = nodes.start()
+    node = nodes.start("ipc")
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.set(zmq.LINGER, 1000)
         raw.connect(node.endpoint.address)
@@ -432,29 +485,32 @@ def test_noise_on_the_socket_is_counted_and_the_study_goes_on(
         sender = senders([node.endpoint])
         run_member(sender, 2, 5)
         sender.flush(timeout=TIMEOUT)
-        wait_until(lambda: node.intake.stats(0.0).refused == 3)
+        wait_until(lambda: node.stats().refused == 3)
     node.receiver.check()
     assert node.book.inserted == 5
 
 
-def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes) -> None:
-    node = nodes.start()
-    folder = Path(node.endpoint.address.removeprefix("ipc://")).parent
+@pytest.mark.parametrize("transport", ["direct", "ipc"])
+def test_nothing_stays_behind_and_the_folder_is_private(nodes: Nodes, transport: str) -> None:
+    node = nodes.start(transport)
+    folder = Path(str(node.endpoint).removeprefix("ipc://")).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     node.receiver.close()
     node.receiver.close()
     assert not folder.exists()
 
 
+@pytest.mark.parametrize("transport", ["direct", "ipc"])
 def test_only_sockets_that_nobody_listens_on_are_stale(
     nodes: Nodes,
     senders: Callable[..., Sender],
+    transport: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setattr("pipeline.stream.sockets.SHORT", tmp_path)
-    living = nodes.start()
+    living = nodes.start(transport)
     dead = tmp_path / "headrace-socket-0123456789ab"
     dead.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as killed:
@@ -466,11 +522,11 @@ def test_only_sockets_that_nobody_listens_on_are_stale(
     assert about_to_bind.exists()
     os.utime(about_to_bind, (0.0, 0.0))
     assert remove_stale_sockets() == [about_to_bind.name]
-    assert Path(living.endpoint.address.removeprefix("ipc://")).exists()
+    assert Path(str(living.endpoint).removeprefix("ipc://")).exists()
     run_member(sender := senders([living.endpoint]), 2, 5)
     sender.flush(timeout=TIMEOUT)  # after the visitors, in the same queue
     time.sleep(0.3)  # longer than a turn of the receiver
-    assert living.intake.stats(0.0).refused == 0
+    assert living.stats().refused == 0
 
 
 @pytest.mark.parametrize(
@@ -498,7 +554,7 @@ def test_clean_follows_no_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (tmp_path / "mine" / "s").exists()
 
 
-@pytest.mark.parametrize("transport", TRANSPORTS)
+@pytest.mark.parametrize("transport", MESSAGES)
 def test_a_connection_that_says_nothing_is_closed(
     nodes: Nodes, transport: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -520,26 +576,26 @@ def silent(address: str) -> socket.socket:
 
 
 def test_a_sender_that_knows_no_limit_is_stopped_before_it_fills_the_memory(nodes: Nodes) -> None:
-    node = nodes.start()
+    node = nodes.start("ipc")
     frame, sent = b"x" * (1 << 19), 0
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.set(zmq.LINGER, 0)
         raw.set(zmq.SNDHWM, 4)
         raw.connect(node.endpoint.address)
         raw.send(b"the first")
-        wait_until(lambda: node.intake.stats(0.0).refused == 1)
+        wait_until(lambda: node.stats().refused == 1)
         with node.lock:  # the receiver can take nothing more
             while raw.poll(500, zmq.POLLOUT):
                 raw.send(frame)
                 sent += 1
                 assert sent < 100  # 50 MB
-        wait_until(lambda: node.intake.stats(0.0).refused == 1 + sent)
+        wait_until(lambda: node.stats().refused == 1 + sent)
 
 
 def test_a_frame_longer_than_any_of_the_study_costs_its_sender_the_connection(
     nodes: Nodes, senders: Callable[..., Sender]
 ) -> None:
-    node = nodes.start(max_frame=100_000)
+    node = nodes.start("ipc", max_frame=100_000)
     with zmq.Context() as context, context.socket(zmq.DEALER) as raw:
         raw.set(zmq.LINGER, 0)
         raw.set(zmq.RECONNECT_IVL, -1)
@@ -553,7 +609,7 @@ def test_a_frame_longer_than_any_of_the_study_costs_its_sender_the_connection(
     run_member(sender, 2, 50)
     sender.flush(timeout=TIMEOUT)
     assert node.book.inserted == 50
-    assert node.intake.stats(0.0).refused == 0
+    assert node.stats().refused == 0
 
 
 def test_a_sender_gives_up_when_nothing_is_stored_for_long(
@@ -566,15 +622,16 @@ def test_a_sender_gives_up_when_nothing_is_stored_for_long(
     assert sender.stats.wait_seconds >= 0.3
 
 
+@pytest.mark.parametrize("transport", TRANSPORTS)
 def test_a_sender_waits_while_a_receiver_says_that_it_has_no_room(
-    nodes: Nodes, senders: Callable[..., Sender]
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
 ) -> None:
-    node = nodes.start(capacity=8)
+    node = nodes.start(transport, capacity=8)
     sender = senders([node.endpoint], stall_seconds=1.5)  # it asks every half second
     run_member(sender, 0, 9)
     with pytest.raises(TimeoutError, match="not stored after 4 s"):
         sender.flush(timeout=4.0)
-    assert node.intake.waiting_members == (0,)
+    assert node.stats().waiting_members == (0,)
 
 
 def test_a_sender_that_could_never_send_is_refused(senders: Callable[..., Sender]) -> None:

@@ -31,6 +31,8 @@ ENDS = {
     "self._thread.join()": OWN_THREAD,
     "self._ticker.join()": OWN_THREAD,
     "child.wait()": "a person at a terminal waits for the study, which Ctrl-C ends",
+    "line.recv(wire.MAX_BYTES)": "the socket has a time limit while it says hello",
+    "self.socket.recv(wire.MAX_BYTES)": "the socket does not block",
     "router.recv(copy=False)": "parts of a message arrive together",
 }
 

@@ -9,9 +9,12 @@ from pipeline.members.attempt import Assignment, MemberReport
 from pipeline.members.group import Answers
 from pipeline.members.rank_lines import Failed, Failing, Hello, Ready, Run, Setup, decode, encode
 from pipeline.members.run_member import merged
-from pipeline.stream.endpoint import Endpoint, StudyKeys
+from pipeline.slots.layout import SampleLayout
+from pipeline.slots.memory import SlotsDescription
+from pipeline.stream.endpoint import DirectEndpoint, Endpoint, StudyKeys
 from tests.small_study import small_study
 
+LAYOUT = SampleLayout(window=1, sample_shape=(2, 5, 6), num_parameters=2)
 REPORT = MemberReport(
     member=3, attempt=2, samples=21, bytes_sent=300, wall_seconds=2.0, wait_seconds=0.5
 )
@@ -94,7 +97,14 @@ def test_mpi_ranks_that_sent_different_samples_are_an_error() -> None:
             study=small_study(),
             endpoints=[
                 Endpoint(address="tcp://10.0.0.1:5", server_key=b"\x00\xff" * 20),
-                Endpoint(address="ipc:///tmp/s"),
+                Endpoint(
+                    direct=DirectEndpoint(
+                        path="/tmp/s",
+                        training=SlotsDescription(path="/dev/shm/t", capacity=3, layout=LAYOUT),
+                        validation=None,
+                        node="n",
+                    )
+                ),
             ],
             keys=StudyKeys.generate(),
         ),
