@@ -38,8 +38,8 @@ lint: setup  ## style, types and the import contract
 	mypy
 	lint-imports
 
-bench: setup  ## speed, a JSON line per figure; ONLY=name,name for some of them
-	@python -m benchmarks $(if $(ONLY),--only $(ONLY))
+bench: setup  ## speed, a JSON line per figure; ONLY=name,name for some of them; ARGS="--json FILE", "--compare FILE"
+	@python -m benchmarks $(if $(ONLY),--only $(ONLY)) $(ARGS)
 
 clean:  ## remove caches and build leftovers
 	rm -rf build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

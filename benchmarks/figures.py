@@ -14,7 +14,7 @@ class Figure:
     """One line of ``make bench``.
 
     Attributes:
-        name: The claim, and the case where it has several, e.g. ``ingest_16k.ipc``.
+        name: The claim, and the case where it has several, e.g. ``ingest_16k.direct``.
         value: What was measured.
         unit: Of value and bar.
         bar: What it has to reach, or to stay below.

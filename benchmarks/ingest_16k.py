@@ -12,6 +12,6 @@ def run() -> list[Figure]:
     return figures(
         "ingest_16k",
         (64, 64),
-        {"direct": 200_000, "ipc": 100_000, "curve": 40_000},
-        {"ipc": 3.5, "memcpy": 0.3, "curve": 50_000.0},
+        {"direct": 200_000, "curve": 40_000},
+        {"memcpy": 0.3, "curve": 50_000.0},
     )

@@ -9,6 +9,6 @@ def run() -> list[Figure]:
     return figures(
         "ingest_256k",
         (256, 256),
-        {"direct": 20_000, "ipc": 8_000, "curve": 3_000},
-        {"ipc": 5.0, "memcpy": 0.7, "curve": 3_800.0},
+        {"direct": 20_000, "curve": 3_000},
+        {"memcpy": 0.7, "curve": 3_800.0},
     )

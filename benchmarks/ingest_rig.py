@@ -22,8 +22,7 @@ def figures(
         name: Of the benchmark.
         grid: Of the snapshots.
         samples: To measure each transport with, so that it takes a second or two.
-        bars: ``ipc``: of the direct way over the socket of before; ``memcpy``: of the direct way
-            over a copy by one core; ``curve``: samples/s over TCP.
+        bars: ``memcpy``: of the direct way over a copy by one core; ``curve``: samples/s over TCP.
     """
     load = Load(grid=grid, samples=0, senders=_SENDERS)
     step = _SENDERS * SAMPLES_PER_MEMBER
@@ -34,9 +33,7 @@ def figures(
         for _ in range(ROUNDS)
     ]
 
-    def over(other: str) -> float:
-        return median(each["direct"] / each[other] for each in rounds)
-
+    share = median(each["direct"] / each["memcpy"] for each in rounds)
     gigabytes = load.layout.nbytes / 1e9
     rates = {way: median(each[way] for each in rounds) for way in rounds[0]}
     made = [
@@ -44,7 +41,5 @@ def figures(
         for way, rate in rates.items()
     ]
     made.append(Figure.at_least(f"{name}.bytes", gigabytes * rates["direct"], 0.0, "GB/s"))
-    made.append(Figure.at_least(f"{name}.over_memcpy", over("memcpy"), bars["memcpy"], "of memcpy"))
-    if "ipc" in rates:
-        made.append(Figure.at_least(f"{name}.over_ipc", over("ipc"), bars["ipc"], "times"))
+    made.append(Figure.at_least(f"{name}.over_memcpy", share, bars["memcpy"], "of memcpy"))
     return made

@@ -27,7 +27,7 @@ from pipeline.stream.sender import Sender
 from pipeline.study.sections import StreamConfig
 from solvers.base import FieldSpec, Parameter
 
-Transport = Literal["direct", "ipc", "curve"]
+Transport = Literal["direct", "curve"]
 
 SLOT_BYTES: Final = 256 << 20  # several times the last-level cache
 SAMPLES_PER_MEMBER: Final = 100

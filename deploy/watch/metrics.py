@@ -218,7 +218,12 @@ RESERVOIR = (
     _reservoir("unseen_samples", "gauge", "Held samples that were never drawn.",
                lambda r: r.unseen),
     _reservoir("leased_samples", "gauge", "Slots promised to the rank.", lambda r: r.leased),
-    _reservoir("pending_messages", "gauge", "Messages that wait for room.", lambda r: r.pending),
+    _reservoir(
+        "pending_messages",
+        "gauge",
+        "Messages, and senders of the same node, that wait for room.",
+        lambda r: r.pending,
+    ),
     _reservoir("validation_held_samples", "gauge", "Validation samples stored.",
                lambda r: r.validation_held),
     _reservoir("inserted_samples", "counter", "Training samples stored.", lambda r: r.inserted),

@@ -4,8 +4,8 @@
    is put aside, up to ``credit_bytes``, and follows into its slot in its turn.
 2. A slot is written only while it is granted: not after its sample was committed or given back.
 3. Nothing that is not finite is committed.
-4. What was granted and is not used is given back when nothing was handed over for ``linger``, when
-   another attempt begins, and at the end.
+4. What was granted and is not used serves the next member, or is given back: when nothing was
+   handed over for ``linger``, after a failure, and at the end.
 5. When the reservoir is gone nothing is stored any more, and nothing fails for it here: whoever
    started both learns it sooner, and knows what to do.
 """
@@ -35,8 +35,9 @@ from pipeline.stream.link import Member
 _HELLO_SECONDS: Final = 60.0  # a reservoir with much to do answers late, one that has gone at once
 _CLOSE_SECONDS: Final = 1.0
 _PATIENCE_MS: Final = 2  # for a slot, before a sample is put aside
-_BATCHES: Final = 4  # of ``batch_bytes``, that are committed together
-_TOGETHER: Final = 64  # samples that are
+_BATCHES: Final = 8  # of ``batch_bytes``, that are committed together
+_TOGETHER: Final = 128  # samples that are
+_CACHED: Final = 1 << 16  # values of which what is made stays in the cache
 _FEW: Final = 8192  # values; BLAS uses no threads for so few
 _SHARE: Final = 32  # one sender's part of the slots for what is committed together
 
@@ -59,7 +60,7 @@ class DirectLink:
         layout: What the slots hold.
         study: Its number.
         credit_bytes: Of samples that wait for a slot.
-        batch_bytes: Roughly a quarter of what is committed together.
+        batch_bytes: Roughly an eighth of what is committed together.
         box: The part of the grid that this sender owns.
 
     Raises:
@@ -89,16 +90,17 @@ class DirectLink:
         self._most_aside = min(MOST // 2, max(1, credit_bytes // part))
         self._most = wire.most_positions(layout)
         self._batch, self._ahead = MOST_TOGETHER // 2, MOST_TOGETHER
-        if box.size == layout.grid:
+        self._whole = box.size == layout.grid
+        if self._whole:
             share = max(1, endpoint.training.capacity // _SHARE)
             self._batch = min(share, _TOGETHER, self._most, 1 + _BATCHES * batch_bytes // part)
             self._ahead = 2 * self._batch
-        # Of the attempt: positions below these are stored there, committed, written, asked for.
+        # Positions below these are stored there, committed, written, asked for.
         self._stored = self._committed = self._position = 0
         self._asked_have = self._asked_until = 0
-        self._length = 0  # positions of the last attempt: the next is likely to have as many
-        self._first, self._stride, self._round = 0, 1, 0
-        self._answered = True  # in this round
+        self._generous = True  # the reservoir grants slots for what is still to come
+        self._first, self._stride, self._base, self._round = 0, 1, 0, 0  # of the attempt
+        self._validation = False
         self._slots: deque[int] = deque()  # granted, from ``_position`` on
         self._steps: list[int] = []  # of what is written and not committed
         self._times: list[float] = []
@@ -141,7 +143,7 @@ class DirectLink:
         """Everything that was handed over is stored, or was refused."""
         if self._failed is not None:
             return True
-        done = self._answered and self._stored == self._position
+        done = self._stored == self._position
         return done and not self._aside and not self._unsent
 
     @property
@@ -172,28 +174,25 @@ class DirectLink:
     def open(self, member: Member) -> None:
         """What follows belongs to ``member``."""
         assert self.ready
-        self._round += 1
-        self._let_go()
-        self._aside.clear()
+        if self._failed is not None or not self._whole or member.validation != self._validation:
+            self._give_back()
         self._failed = self.refusal = None
-        self._length = max(self._position, 1)
-        self._position = self._committed = self._stored = self._asked_have = 0
-        self._asked_until = 0 if member.validation else min(self._ahead, self._length)
+        self._base = self._asked_have = self._asked_until = self._position
         self._first, self._stride = 0, 1
         if not member.validation:
             self._first, self._stride = (self._number - member.member) % self._among, self._among
+        self._validation = member.validation
         self._target = self._views[-1 if member.validation else 0]
-        self._answered = False
         self._say(
             wire.open_(
                 wire.Open(
                     round=self._round,
                     member=member.member,
+                    position=self._base,
                     attempt=member.attempt,
                     validation=member.validation,
                     first=self._first,
                     stride=self._stride,
-                    until=self._asked_until,
                     parameters=member.parameters,
                 )
             )
@@ -209,7 +208,8 @@ class DirectLink:
         if self._failed is not None:
             self.refusal = self._failed
             return
-        expected = self._first + self._stride * (self._position + len(self._aside))
+        coming = self._position - self._base + len(self._aside)
+        expected = self._first + self._stride * coming
         if sample != expected:
             raise ValueError(f"samples come in their order: {sample}, expected {expected}")
         if fields.shape != self._row:
@@ -244,10 +244,7 @@ class DirectLink:
             self._work(ahead=now - self._used < linger)
         held = self._slots or self._asked_until > self._position + len(self._aside)
         if held and not self._aside and not self._steps and now - self._used >= linger:
-            self._round += 1
-            self._let_go()
-            self._asked_have = self._asked_until = self._position
-            self._say(wire.return_(self._round))
+            self._give_back()
 
     def receive(self, now: float) -> None:
         """Take in the answers that have arrived, and write what waited for them."""
@@ -279,22 +276,15 @@ class DirectLink:
 
     def close(self) -> None:
         """Give everything back, and let go of socket and memory."""
-        self._let_go()
         if self.socket is not None:
+            self.socket.settimeout(_CLOSE_SECONDS)
             with contextlib.suppress(OSError):  # what does not hear of it sees this process end
-                self.socket.settimeout(_CLOSE_SECONDS)
-                self.socket.send(wire.return_(self._round + 1))
+                self._give_back()
         self._lose()
         self._target, self._views = np.empty(0), []
         for slots in self._mapped:
             _unmap(slots)
         self._mapped = []
-
-    @property
-    def _coming(self) -> int:
-        """How far slots are asked for in advance."""
-        until = self._position + self._ahead
-        return until if self._position >= self._length else min(until, self._length)
 
     @property
     def _wanting(self) -> bool:
@@ -305,7 +295,7 @@ class DirectLink:
     def _wait_for_slot(self) -> None:
         """Give the reservoir a moment: putting a sample aside costs a second copy of it."""
         self.receive(self._used)
-        asked = self._asked_until > self._position
+        asked = self._generous and self._asked_until > self._position
         for attempt in range(2):  # what was asked for in advance may come late, or not at all
             if self._slots or self.socket is None:
                 return
@@ -321,7 +311,8 @@ class DirectLink:
             target = self._target[slot]
             target[...] = fields
             if not _is_finite(target):
-                sample = self._first + self._stride * self._position
+                sample = self._first + self._stride * (self._position - self._base)
+                self._work(ahead=False)  # those before it are right
                 self._fail(f"not finite: fields of sample {sample}")
                 return False
         if not self._steps:
@@ -336,7 +327,7 @@ class DirectLink:
         while not self._unsent and self.socket is not None:
             count = min(len(self._steps), self._most)
             have = self._position + len(self._aside) + in_hand
-            until = max(have, self._coming if ahead else 0)
+            until = max(have, self._position + self._ahead * ahead)
             steps, times = self._steps[:count], self._times[: count * self._window]
             self._say(wire.work(self._round, self._committed, have, until, steps, times))
             self._committed += count
@@ -351,20 +342,24 @@ class DirectLink:
         if isinstance(answer, wire.Refused):
             self._fail(answer.reason)
             return
-        self._answered = True
         self.progress += answer.stored - self._stored
         self._stored = answer.stored
         self._slots.extend(answer.slots.tolist())
+        self._generous = self._position + len(self._slots) > self._asked_have
 
     def _fail(self, reason: str) -> None:
         self._failed = self.refusal = reason
         self._aside.clear()
         self._steps, self._times = [], []
 
-    def _let_go(self) -> None:
-        """Nothing is written into what was granted any more."""
+    def _give_back(self) -> None:
+        """Nothing is written into what was granted any more; what was not committed is undone."""
         self._slots.clear()
+        self._aside.clear()
         self._steps, self._times = [], []
+        self._position = self._asked_have = self._asked_until = self._committed
+        self._round += 1
+        self._say(wire.return_(self._round))
 
     def _say(self, frame: bytes) -> None:
         self._unsent.append(frame)
@@ -418,4 +413,9 @@ def _is_finite(values: np.ndarray) -> bool:
         flat = values.reshape(-1)
         if math.isfinite(flat.dot(flat)):
             return True
-    return bool(np.isfinite(values).all())
+    if values.size <= _CACHED:
+        return bool(np.isfinite(values).all())
+    if len(values) == 1:
+        return _is_finite(values[0])
+    half = len(values) // 2
+    return _is_finite(values[:half]) and _is_finite(values[half:])

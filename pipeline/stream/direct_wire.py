@@ -1,8 +1,9 @@
 """The messages between a sender and a reservoir of its node: who, what is wanted, what is done.
 
-A sender says hello, opens a member, and works at it: its samples on this connection are ``first``,
-``first + stride``, ..., and *position* k is the k-th of them. It writes positions in their order
-into the slots that it was granted, and commits them in that order.
+A sender says hello, opens a member, and works at it. *Positions* count the samples of a
+connection: from the one that a member was opened at they are its samples ``first``,
+``first + stride``, ... A sender writes them in their order into the slots that it was granted, and
+commits them in that order; what it was granted and did not need serves for the next member.
 
 1. What decodes is of the stated kind, of this study's shape, and has exactly the stated length.
 2. The *round* of a sender goes up whenever it lets go of all its grants; a grant of an earlier
@@ -13,11 +14,11 @@ into the slots that it was granted, and commits them in that order.
 
     head     | magic 4s | kind u8 | flags u8 | - u16 | round u32 | count u32
     HELLO    | head | study u64 | start u32 x 3 | size u32 x 3
-    OPEN     | head | member i64 | attempt u32 | first u32 | stride u32 | until u32
+    OPEN     | head | member i64 | position u64 | attempt u32 | first u32 | stride u32 | -
              |      | parameters f64 x count
-    WORK     | head | position u32 | have u32 | until u32 | - | steps i64 x count | times f64
+    WORK     | head | position u64 | have u64 | until u64 | steps i64 x count | times f64
     RETURN   | head
-    GRANT    | head | stored u32 | position u32 | slots i32 x count
+    GRANT    | head | stored u64 | position u64 | slots i32 x count
     REFUSED  | head | reason, UTF-8
 """
 
@@ -37,9 +38,9 @@ MAX_BYTES: Final = 128 << 10  # the kernel's default for a socket's buffer is 20
 MAX_REASON: Final = 1000  # characters
 _HEAD: Final = struct.Struct("<4sBBxxII")
 _HELLO: Final = struct.Struct(f"<Q{2 * MAX_AXES}I")
-_OPEN: Final = struct.Struct("<qIIII")
-_WORK: Final = struct.Struct("<IIIxxxx")
-_GRANT: Final = struct.Struct("<II")
+_OPEN: Final = struct.Struct("<qQIIIxxxx")
+_WORK: Final = struct.Struct("<QQQ")
+_GRANT: Final = struct.Struct("<QQ")
 _VALIDATION: Final = 1
 STORED: Final = -1  # instead of a slot: this sample need not be written
 
@@ -65,26 +66,26 @@ class Hello:
 
 @dataclass(frozen=True, slots=True)
 class Open:
-    """The attempt that what follows belongs to; grants of the last one are given back.
+    """The attempt that what follows belongs to.
 
     Attributes:
-        round: A new one.
+        round: Of the sender.
         member: Its number.
+        position: Where it begins.
         attempt: At it.
         validation: Whether it is one of the validation members.
-        first: The sample of position 0.
+        first: The sample at ``position``.
         stride: From one position to the next.
-        until: Positions below it will come soon.
         parameters: Of the member.
     """
 
     round: int
     member: int
+    position: int
     attempt: int
     validation: bool
     first: int
     stride: int
-    until: int
     parameters: Float64[np.ndarray, " parameters"]
 
 
@@ -158,7 +159,7 @@ def hello(study: int, box: Box) -> bytes:
 def open_(opened: Open) -> bytes:
     """An OPEN message."""
     head = _head(Kind.OPEN, opened.round, opened.parameters.size, _VALIDATION * opened.validation)
-    about = _OPEN.pack(opened.member, opened.attempt, opened.first, opened.stride, opened.until)
+    about = _OPEN.pack(opened.member, opened.position, opened.attempt, opened.first, opened.stride)
     return head + about + opened.parameters.astype("<f8").tobytes()
 
 
@@ -207,10 +208,10 @@ def decode_request(frame: memoryview, *, layout: SampleLayout) -> Hello | Open |
         if count != layout.num_parameters:
             raise StreamRefused(f"wrong parameters: {count}, need {layout.num_parameters}")
         _check_length(frame, _OPEN.size + 8 * count)
-        member, attempt, first, stride, until = _OPEN.unpack_from(frame, _HEAD.size)
+        member, position, attempt, first, stride = _OPEN.unpack_from(frame, _HEAD.size)
         parameters = np.frombuffer(frame, "<f8", count, _HEAD.size + _OPEN.size).copy()
         validation = flags == _VALIDATION
-        return Open(round_, member, attempt, validation, first, stride, until, parameters)
+        return Open(round_, member, position, attempt, validation, first, stride, parameters)
     if kind is Kind.WORK:
         _check_length(frame, _WORK.size + 8 * count * (1 + layout.window))
         position, have, until = _WORK.unpack_from(frame, _HEAD.size)

@@ -4,8 +4,8 @@
 2. A grant ends when its sender commits it, gives it back, or has died (``end``); time ends none.
 3. Senders commit what they were granted and nothing else, in the order in which it was granted.
 4. What is in hand gets slots before what is still to come, and among senders whoever has waited
-   longest. What is to come gets at most ``ahead`` slots of the training store in all, and none
-   where samples are stored in a fixed order or in the validation store.
+   longest. What is to come gets at most ``ahead`` slots of the training store in all, in equal
+   shares, and none where samples are stored in a fixed order or in the validation store.
 5. A sender that says what it may not say is refused and told why; nothing is stored for it.
 
 Not thread-safe: the shell (``pipeline/stream/direct.py``) serialises the calls.
@@ -34,16 +34,20 @@ class Holder:
 
     Attributes:
         box: Its part of the grid.
-        origin: The attempt that is open; None before the first.
-        position: Of the attempt, the next that it will commit.
+        origin: The attempt that slots were granted for; None before the first.
+        open: Whether that goes on: not after another was refused.
+        base: Where that began.
+        position: The next that it will commit.
         slots: Granted, for the positions from there on.
     """
 
     box: Box
     origin: Origin | None = None
+    open: bool = False
     store: Placing | None = None
     first: int = 0
     stride: int = 1
+    base: int = 0
     round: int = 0
     position: int = 0
     slots: list[int] = field(default_factory=list)
@@ -56,9 +60,10 @@ class Holder:
         """Positions below it have their slots."""
         return self.position + len(self.slots)
 
-    def samples(self, start: int, stop: int) -> np.ndarray:
+    def samples(self, start: int, stop: int) -> range:
         """Numbers of the samples at these positions."""
-        return self.first + self.stride * np.arange(start, stop)
+        first = self.first + self.stride * (start - self.base)
+        return range(first, first + self.stride * (stop - start), self.stride)
 
 
 @final
@@ -80,6 +85,7 @@ class Grants:
         self._training, self._validation = training, validation
         self._most_ahead = 0 if training.turn is not None else ahead
         self._out = 0  # slots of the training store that are granted
+        self._holding: set[Holder] = set()  # that were granted something
         self._hungry: dict[Holder, None] = {}  # that want more than they have, longest first
         self._news: dict[Holder, None] = {}
         self._blocked_since: float | None = None
@@ -167,9 +173,15 @@ class Grants:
         return wire.grant(holder.round, holder.position, position, new)
 
     def _open(self, holder: Holder, said: wire.Open) -> None:
-        self._give_back(holder)
-        holder.origin, holder.round = None, said.round
         member, store = said.member, self._validation if said.validation else self._training
+        serves = self._is_whole(holder) and store is holder.store and STORED not in holder.slots
+        if not serves or said.position != holder.position:
+            if holder.slots:
+                raise StreamRefused("not given back: slots that were granted for another member")
+            holder.position = holder.told = said.position
+        holder.open = False
+        if said.round != holder.round:
+            raise StreamRefused(f"wrong round: {said.round}, at this reservoir {holder.round}")
         if not 0 <= member < self._bounds.members:
             raise StreamRefused(f"wrong member: {member}, this study has {self._bounds.members}")
         if store is None:
@@ -180,14 +192,13 @@ class Grants:
             raise StreamRefused(f"not finite: parameters of member {member}: {said.parameters}")
         whole = holder.box.size == self._layout.grid
         holder.origin = Origin(member, said.attempt, said.parameters, holder.box, whole)
-        holder.store = store
-        holder.first, holder.stride = said.first, said.stride
-        holder.position = holder.told = 0
-        self._want(holder, 0, said.until)
+        holder.store, holder.open = store, True
+        holder.first, holder.stride, holder.base = said.first, said.stride, said.position
+        self._want(holder, holder.position, holder.position)
 
     def _work(self, holder: Holder, said: wire.Work) -> None:
         count = said.steps.size
-        if holder.origin is None or holder.store is None:
+        if holder.origin is None or holder.store is None or not holder.open:
             raise StreamRefused("nothing is open: a sender says which member before anything of it")
         if said.round != holder.round:
             raise StreamRefused(f"wrong round: {said.round}, at this reservoir {holder.round}")
@@ -197,7 +208,7 @@ class Grants:
                 f"those from {holder.position} to {holder.told}"
             )
         after = holder.position + count
-        last = holder.first + holder.stride * (max(after, said.have) - 1)
+        last = holder.first + holder.stride * (max(after, said.have) - 1 - holder.base)
         if said.have > after + MOST or last >= self._bounds.samples:
             raise StreamRefused(
                 f"wrong sample: {last}, need one below {self._bounds.samples} and at most {MOST} "
@@ -208,23 +219,28 @@ class Grants:
         self._want(holder, max(said.have, after), said.until)
 
     def _want(self, holder: Holder, have: int, until: int) -> None:
-        below = -(-(self._bounds.samples - holder.first) // holder.stride)
+        below = holder.base - (holder.first - self._bounds.samples) // holder.stride
         holder.have = have
         holder.until = max(have, min(until, holder.position + MOST, below))
         if holder.until > holder.granted:
             self._hungry.setdefault(holder)
+        else:
+            self._hungry.pop(holder, None)
         self._news[holder] = None
 
     def _store(self, holder: Holder, origin: Origin, store: Placing, said: wire.Work) -> None:
         if not np.isfinite(said.times).all():
             raise StreamRefused(f"not finite: times of member {origin.member}")
         count = said.steps.size
-        slots = np.array(holder.slots[:count])
+        named = holder.slots[:count]
+        slots = np.array(named)
         samples = holder.samples(holder.position, holder.position + count)
         store.store(origin, samples, slots, said.steps, said.times)
         del holder.slots[:count]
         holder.position += count
-        self._count_out(store, -int((slots != STORED).sum()))
+        if not holder.slots:
+            self._holding.discard(holder)
+        self._count_out(store, named.count(STORED) - count)
 
     def _give_back(self, holder: Holder) -> None:
         """All that this sender was granted, and wants."""
@@ -232,8 +248,9 @@ class Grants:
         if holder.slots and holder.origin is not None and holder.store is not None:
             slots = np.array(holder.slots)
             samples = holder.samples(holder.position, holder.granted)
+            self._count_out(holder.store, holder.slots.count(STORED) - slots.size)
             holder.slots.clear()
-            self._count_out(holder.store, -int((slots != STORED).sum()))
+            self._holding.discard(holder)
             holder.store.give_back(holder.origin, samples, slots)
         holder.have = holder.until = holder.told = holder.position
 
@@ -243,30 +260,35 @@ class Grants:
             store = holder.store
             if store is None or holder.have <= holder.granted or store in full:
                 continue
-            self._fill(holder, holder.have, holder.have - holder.granted)
+            self._fill(holder, holder.have, holder.have - holder.granted, ahead=False)
             # One that owns a part may still have a share in what others were granted.
             if holder.have > holder.granted and store.turn is None and self._is_whole(holder):
                 full.add(store)
 
     def _serve_ahead(self) -> None:
+        if not self._hungry:
+            return
+        share = self._most_ahead // max(1, len(self._holding | self._hungry.keys()))
         for holder in list(self._hungry):
             if self._out >= self._most_ahead:
                 return
             if holder.store is not self._training or holder.have > holder.granted:
                 continue
-            until, most = holder.until, self._most_ahead - self._out
+            most = self._most_ahead - self._out
+            until = min(holder.until, holder.position + max(1, share))
             if not self._is_whole(holder):
                 until = min(until, holder.position + MOST_TOGETHER)
-            self._fill(holder, until, most)
+            self._fill(holder, until, most, ahead=True)
 
-    def _fill(self, holder: Holder, until: int, most: int) -> None:
+    def _fill(self, holder: Holder, until: int, most: int, *, ahead: bool) -> None:
         start = holder.granted
         if until <= start or holder.origin is None or holder.store is None:
             return
         samples = holder.samples(start, until)
-        slots = holder.store.grant(holder.origin, samples, most)
+        slots = holder.store.grant(holder.origin, samples, most, ahead=ahead)
         if slots:
             holder.slots += slots
+            self._holding.add(holder)
             self._count_out(holder.store, len(slots) - slots.count(STORED))
             self._news[holder] = None
         if holder.granted >= holder.until:

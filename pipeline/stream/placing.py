@@ -151,13 +151,15 @@ class Placing:
 
     # --- slots that a sender of this node writes into itself --------------------------------------
 
-    def grant(self, origin: Origin, samples: Int64[np.ndarray, " k"], most: int) -> list[int]:
+    def grant(self, origin: Origin, samples: range, most: int, *, ahead: bool) -> list[int]:
         """Slots for the first of these samples, in their order, as many as may have one now.
 
         Args:
             origin: Of the samples.
             samples: Their numbers, increasing.
             most: New slots.
+            ahead: Whether these samples are still to come: then only those before the first
+                ``STORED`` one are granted.
 
         Returns:
             ``STORED`` for a sample of which nothing need be written.
@@ -165,26 +167,34 @@ class Placing:
         Raises:
             StreamRefused: It contradicts what is being assembled; nothing has changed.
         """
-        if samples.size == 0:
+        if not samples:
             return []
         if self._is_over(origin.member):
-            return [STORED] * samples.size
-        known = self._known(origin.member, int(samples[-1]) + 1)
+            return [STORED] * len(samples)
+        known = self._known(origin.member, samples[-1] + 1)
         if not origin.whole:
-            return self._grant_parts(origin, samples.tolist(), known, most)
-        seen = known[samples]
+            return self._grant_parts(origin, samples, known, most)
+        seen = known[samples.start : samples.stop : samples.step]
+        if ahead and seen.any():
+            samples = samples[: int(seen.argmax())]
+            seen = seen[: len(samples)]
         at = np.flatnonzero(~seen)
-        self._check_not_growing(origin.member, samples[at])
-        slots = self._reserve(origin.member, samples[at[:most]])
+        fresh = samples.start + samples.step * at
+        self._check_not_growing(origin.member, fresh)
+        slots = self._reserve(origin.member, fresh[:most])
         self._granted += slots.size
-        granted = np.full(samples.size if slots.size == at.size else at[slots.size], STORED)
-        granted[at[: slots.size]] = slots
-        return [int(slot) for slot in granted]
+        if slots.size == len(samples):
+            granted = slots
+        else:
+            granted = np.full(len(samples) if slots.size == at.size else at[slots.size], STORED)
+            granted[at[: slots.size]] = slots
+        listed: list[int] = granted.tolist()
+        return listed
 
     def store(
         self,
         origin: Origin,
-        samples: Int64[np.ndarray, " k"],
+        samples: range,
         slots: SlotNumbers,
         steps: Int64[np.ndarray, " k"],
         times: Float64[np.ndarray, " k window"],
@@ -194,29 +204,29 @@ class Placing:
         Raises:
             StreamRefused: It contradicts what is being assembled; nothing has changed.
         """
-        known = self._known(origin.member, int(samples[-1]) + 1)
+        known = self._known(origin.member, samples[-1] + 1)
         if not origin.whole:
             self._store_parts(origin, samples, slots, steps, times, known)
             return
-        written = slots != STORED
-        fresh = written & ~known[samples]
+        seen = known[samples.start : samples.stop : samples.step]
+        numbers = np.arange(samples.start, samples.stop, samples.step)
+        unneeded = seen | (slots == STORED)
         if self._is_over(origin.member):
-            fresh[:] = False
-        if not fresh.all():
-            self.give_back(origin, samples, slots[written & ~fresh])
-            self.duplicates += fresh.size - int(fresh.sum())
-            samples, slots, steps, times = samples[fresh], slots[fresh], steps[fresh], times[fresh]
+            unneeded[:] = True
+        if unneeded.any():
+            self.give_back(origin, samples, slots[unneeded])
+            self.duplicates += int(unneeded.sum())
+            fresh = ~unneeded
+            numbers, slots, steps, times = numbers[fresh], slots[fresh], steps[fresh], times[fresh]
         if slots.size:
             self._granted -= slots.size
-            self._describe(origin, slots, samples, steps, times)
+            self._describe(origin, slots, numbers, steps, times)
             self._commit(slots)
-            known[samples] = True
+            known[numbers] = True
             self.samples += slots.size
             self.bytes_stored += slots.size * self._layout.nbytes
 
-    def give_back(
-        self, origin: Origin, samples: Int64[np.ndarray, " k"], slots: SlotNumbers
-    ) -> None:
+    def give_back(self, origin: Origin, samples: range, slots: SlotNumbers) -> None:
         """Nothing will be written into these granted slots any more."""
         if origin.whole:
             slots = slots[slots != STORED]
@@ -224,7 +234,7 @@ class Placing:
             self._book.cancel(slots)
             self._go_back(origin.member, slots.size)
             return
-        for sample, slot in zip(samples.tolist(), slots.tolist(), strict=True):
+        for sample, slot in zip(samples, slots.tolist(), strict=True):
             if slot == STORED:
                 continue
             assembly = self._let_go(origin.member, sample, slot)
@@ -234,7 +244,7 @@ class Placing:
                 self._go_back(origin.member, 1)
 
     def _grant_parts(
-        self, origin: Origin, samples: list[int], known: Bool[np.ndarray, " sample"], most: int
+        self, origin: Origin, samples: range, known: Bool[np.ndarray, " sample"], most: int
     ) -> list[int]:
         if origin.attempt <= self._failed_attempts.get(origin.member, 0):
             return [STORED] * len(samples)
@@ -263,13 +273,13 @@ class Placing:
     def _store_parts(
         self,
         origin: Origin,
-        samples: Int64[np.ndarray, " k"],
+        samples: range,
         slots: SlotNumbers,
         steps: Int64[np.ndarray, " k"],
         times: Float64[np.ndarray, " k window"],
         known: Bool[np.ndarray, " sample"],
     ) -> None:
-        named = list(zip(samples.tolist(), slots.tolist(), times, strict=True))
+        named = list(zip(samples, slots.tolist(), times, strict=True))
         for sample, slot, row in named:
             assembly = self._growing.get((origin.member, sample))
             if assembly is not None and assembly.slot == slot and assembly.boxes:
@@ -282,7 +292,7 @@ class Placing:
                 continue
             if not assembly.boxes:
                 one = slice(k, k + 1)
-                self._describe(origin, slots[one], samples[one], steps[one], times[one])
+                self._describe(origin, slots[one], np.array([sample]), steps[one], times[one])
             self.bytes_stored += self._layout.bytes_per_point * origin.box.points
             done.append((sample, assembly))
         self._complete(origin, known, done)

@@ -2,16 +2,14 @@
 
 1. One thread owns all sockets; every wait in it is bounded; if it fails, ``check`` raises.
 2. ``wake`` makes what waits try again at once; it is safe from any thread.
-3. Over TCP a peer must have the study's client key; over ipc the directory is the owner's alone.
+3. A peer must have the study's client key.
 4. A frame longer than ``max_frame`` is never allocated: libzmq drops the connection. Nor are more
    than ``_QUEUED`` frames of a connection: it stands still until they are taken.
 5. Whoever else wants the lock gets it after at most one message.
-6. The socket folder of a receiver that was killed can be found and removed.
-7. A connection that does not say who it is within ``_HANDSHAKE_MS`` is closed, and strangers that
+6. A connection that does not say who it is within ``_HANDSHAKE_MS`` is closed, and strangers that
    come in numbers take no more than ``_STRANGERS`` answers a turn from those who belong here.
 """
 
-import contextlib
 import hmac
 import logging
 import os
@@ -19,7 +17,6 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from pathlib import Path
 from typing import Final
 
 import zmq
@@ -28,7 +25,6 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
-from pipeline.stream.sockets import new_socket
 from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
@@ -78,9 +74,8 @@ class ReceiverThread:
     Args:
         intake: Filled by this thread alone, under ``lock``.
         lock: Shared with whoever leases from the same reservoir; a ``Turnstile``.
-        bind: ``"ipc"`` (in a fresh private folder) or ``"tcp://HOST[:PORT]"`` (without a port: a
-            free one).
-        keys: Of the study; needed over TCP.
+        bind: ``"tcp://HOST[:PORT]"``; without a port: a free one.
+        keys: Of the study.
         max_frame: Bytes; some more than the longest message, so that one too long has its answer.
     """
 
@@ -89,21 +84,18 @@ class ReceiverThread:
         *,
         intake: Intake,
         lock: AbstractContextManager[None],
-        bind: str = "ipc",
-        keys: StudyKeys | None = None,
+        bind: str,
+        keys: StudyKeys,
         max_frame: int = _MAX_FRAME,
     ) -> None:
-        if bind.startswith("tcp://") and keys is None:
-            raise ValueError(f"bind={bind!r} needs the study's keys: TCP is always authenticated")
-        if bind != "ipc" and not bind.startswith("tcp://"):
-            raise ValueError(f"bind={bind!r}: need 'ipc' or 'tcp://HOST[:PORT]'")
+        if not bind.startswith("tcp://"):
+            raise ValueError(f"bind={bind!r}: need 'tcp://HOST[:PORT]'")
         self._intake, self._lock, self._bind = intake, lock, bind
         self._keys, self._max_frame = keys, max_frame
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._wake_lock = threading.Lock()
         self._closing = threading.Event()
-        self._path: Path | None = None  # of the ipc socket
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-receiver", daemon=True)
 
@@ -123,9 +115,16 @@ class ReceiverThread:
         )
         self._zap = self._context.socket(zmq.REP)
         self._zap.set(zmq.LINGER, 0)
-        endpoint = self._bind_tcp() if self._bind.startswith("tcp://") else self._bind_ipc()
+        self._zap.bind(_ZAP)  # before the first peer: without a handler libzmq lets anybody in
+        self._router.set(zmq.ZAP_DOMAIN, b"headrace")
+        self._router.set(zmq.CURVE_SERVER, 1)
+        self._router.set(zmq.CURVE_PUBLICKEY, self._keys.server_public)
+        self._router.set(zmq.CURVE_SECRETKEY, self._keys.server_secret)
+        host = self._bind.removeprefix("tcp://")
+        self._router.bind(self._bind if ":" in host else f"tcp://{host}:*")
+        bound = self._router.get_string(zmq.LAST_ENDPOINT)
         self._thread.start()
-        return endpoint
+        return Endpoint(address=bound, server_key=self._keys.server_public)
 
     def wake(self) -> None:
         """Room may have appeared: try what waits. After ``close`` nothing does."""
@@ -150,29 +149,6 @@ class ReceiverThread:
         with self._wake_lock:
             os.close(self._wake)
             self._wake = -1
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # not empty: somebody else's
-                self._path.parent.rmdir()
-
-    def _bind_tcp(self) -> Endpoint:
-        keys = self._keys
-        assert keys is not None
-        self._zap.bind(_ZAP)  # before the first peer: without a handler libzmq lets anybody in
-        self._router.set(zmq.ZAP_DOMAIN, b"headrace")
-        self._router.set(zmq.CURVE_SERVER, 1)
-        self._router.set(zmq.CURVE_PUBLICKEY, keys.server_public)
-        self._router.set(zmq.CURVE_SECRETKEY, keys.server_secret)
-        host = self._bind.removeprefix("tcp://")
-        self._router.bind(self._bind if ":" in host else f"tcp://{host}:*")
-        bound = self._router.get_string(zmq.LAST_ENDPOINT)
-        return Endpoint(address=bound, server_key=keys.server_public)
-
-    def _bind_ipc(self) -> Endpoint:
-        self._path = new_socket()
-        address = f"ipc://{self._path}"
-        self._router.bind(address)
-        return Endpoint(address=address)
 
     def _run(self) -> None:
         try:
@@ -234,23 +210,14 @@ class ReceiverThread:
             self._zap.send_multipart([version, number, status, text, b"", b""])
 
     def _knows(self, client: bytes) -> bool:
-        keys = self._keys
-        return keys is not None and hmac.compare_digest(
-            zmq.utils.z85.encode(client), keys.client_public
-        )
+        return hmac.compare_digest(zmq.utils.z85.encode(client), self._keys.client_public)
 
     def _note_strangers(self) -> None:
-        """Count failed handshakes; many at a time, for libzmq waits when it holds too many.
-
-        Over ipc nobody else can come: who hangs up there is ``remove_stale_sockets`` of another
-        study of this user.
-        """
+        """Count failed handshakes; many at a time, for libzmq waits when it holds too many."""
         for _ in range(_STRANGERS):
             try:
                 event = recv_monitor_message(self._monitor, zmq.NOBLOCK)
             except zmq.Again:
                 return
-            if self._path is not None:
-                continue
             with self._lock:
                 self._intake.refuse(f"stranger: handshake failed at {event['endpoint'].decode()}")

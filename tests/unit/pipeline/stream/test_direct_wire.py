@@ -12,7 +12,7 @@ from pipeline.stream import direct_wire as wire
 LAYOUT = SampleLayout(window=2, sample_shape=(1, 6, 10), num_parameters=3)
 PART = Box((2, 0), (4, 10))
 OPENED = wire.Open(
-    round=7, member=1 << 40, attempt=3, validation=True, first=1, stride=2, until=9,
+    round=7, member=1 << 40, position=1 << 50, attempt=3, validation=True, first=1, stride=2,
     parameters=np.array([1.5, -2.0, 1e300]),
 )  # fmt: skip
 REQUESTS = [
@@ -34,7 +34,8 @@ def test_what_is_said_is_what_is_heard() -> None:
     assert isinstance(opened, wire.Open)
     assert opened.parameters.tolist() == OPENED.parameters.tolist()
     assert (opened.round, opened.member, opened.attempt) == (7, 1 << 40, 3)
-    assert (opened.validation, opened.first, opened.stride, opened.until) == (True, 1, 2, 9)
+    assert (opened.validation, opened.first, opened.stride) == (True, 1, 2)
+    assert opened.position == 1 << 50
     assert isinstance(work, wire.Work)
     assert (work.round, work.position, work.have, work.until) == (7, 4, 9, 12)
     assert work.steps.tolist() == [40, 41]
@@ -78,7 +79,7 @@ def test_a_message_with_wrong_bytes_is_heard_or_refused_and_nothing_else(
         (REQUESTS[0][:4] + b"\x63" + REQUESTS[0][5:], "unknown kind: 99"),
         (wire.hello(11, Box((2, 0), (5, 10))), "wrong box"),
         (REQUESTS[2][:5] + b"\x01" + REQUESTS[2][6:], "unknown flags"),
-        (wire.open_(wire.Open(1, 2, 3, False, 0, 1, 0, np.zeros(2))), "wrong parameters: 2"),
+        (wire.open_(wire.Open(1, 2, 0, 3, False, 0, 1, np.zeros(2))), "wrong parameters: 2"),
         (ANSWERS[0], "unexpected kind: GRANT"),
     ],
 )  # fmt: skip
@@ -90,7 +91,7 @@ def test_what_may_not_be_said_is_refused_by_name(frame: bytes, reason: str) -> N
 def test_every_message_fits_into_one_of_the_socket() -> None:
     most = wire.most_positions(LAYOUT)
     frame = wire.work(1, 0, most, most, [0] * most, [0.0] * 2 * most)
-    assert wire.MAX_BYTES - 24 < len(frame) <= wire.MAX_BYTES
+    assert wire.MAX_BYTES - 48 < len(frame) <= wire.MAX_BYTES
     assert (
         wire.most_positions(SampleLayout(window=20_000, sample_shape=(1, 4), num_parameters=0)) == 0
     )

@@ -96,7 +96,7 @@ class Store:
             for position, slot in enumerate(sender.holder.slots, sender.holder.position):
                 if slot != STORED and sender.holder.origin is not None:
                     origin = sender.holder.origin
-                    sample = sender.holder.first + sender.holder.stride * position
+                    sample = int(sender.holder.samples(position, position + 1)[0])
                     owner = origin.member, origin.attempt, sample
                     granted.setdefault(slot, set()).add(owner)
         assert all(len(owners) == 1 for owners in granted.values()), "a slot was granted twice"
@@ -114,6 +114,7 @@ class Sender:
     round: int = 0
     position: int = 0
     committed: int = 0
+    base: int = 0
     member: int = -1
 
     def __post_init__(self) -> None:
@@ -123,10 +124,13 @@ class Sender:
         self.store.grants.take(self.holder, memoryview(frame))
 
     def open(self, member: int, attempt: int = 1) -> None:
-        self.round, self.member, self.slots = self.round + 1, member, []
-        self.position = self.committed = 0
+        """What was granted and not used serves this member, if nothing is written and unsaid."""
+        if self.position != self.committed or self.holder.have > self.holder.granted:
+            self.give_back()
+        self.member, self.base = member, self.position
         parameters = np.array([member, 0.5])
-        self.say(wire.open_(wire.Open(self.round, member, attempt, False, 0, 1, 0, parameters)))
+        opened = wire.Open(self.round, member, self.base, attempt, False, 0, 1, parameters)
+        self.say(wire.open_(opened))
 
     def hear(self) -> None:
         for answer in self.answers:
@@ -138,16 +142,17 @@ class Sender:
         self.answers.clear()
 
     def write(self) -> None:
-        while self.slots and self.position < SAMPLES:
+        while self.slots and self.position < self.base + SAMPLES:
             if (slot := self.slots.pop(0)) != STORED:
                 fields = self.store.arrays.fields[slot]
-                fields[(..., *self.box.slices)] = value(self.member, self.position)
+                fields[(..., *self.box.slices)] = value(self.member, self.position - self.base)
             self.position += 1
 
     def work(self, have: int = SAMPLES, until: int = SAMPLES) -> None:
-        steps = list(range(self.committed, self.position))
+        """Commit what is written, and ask for these samples of the member."""
+        steps = list(range(self.committed - self.base, self.position - self.base))
         times = [0.1 * step for step in steps]
-        have = max(have, self.position)
+        have, until = max(self.base + have, self.position), self.base + until
         self.say(wire.work(self.round, self.committed, have, until, steps, times))
         self.committed = self.position
 
@@ -157,7 +162,7 @@ class Sender:
 
     @property
     def done(self) -> bool:
-        return self.holder.position == SAMPLES
+        return self.holder.position == self.base + SAMPLES
 
 
 def finish(store: Store, senders: list[Sender], others: Sequence[Sender] = ()) -> None:
@@ -213,7 +218,7 @@ def test_every_sample_is_stored_once_whatever_senders_do(
         elif action == "serve":
             store.serve(senders + stopped)
         elif action == "ask":
-            sender.work(have=min(SAMPLES, sender.position + 2))
+            sender.work(have=min(SAMPLES, sender.position - sender.base + 2))
         elif action == "commit":
             sender.work(have=0, until=0)
         elif action == "return":
@@ -266,7 +271,8 @@ def test_parts_of_two_senders_become_whole_samples_whatever_they_do(
         elif action == "serve":
             store.serve(senders)
         elif action in ("ask", "commit"):
-            sender.work(have=min(SAMPLES, sender.position + 2) if action == "ask" else 0)
+            ahead = 2 if action == "ask" else -SAMPLES
+            sender.work(have=max(0, min(SAMPLES, sender.position - sender.base + ahead)))
         elif action == "return":
             sender.give_back()
         else:
@@ -298,20 +304,21 @@ def test_a_failed_attempt_keeps_its_slots_until_its_last_process_has_ended() -> 
 
 
 def test_what_is_to_come_gets_no_more_than_may_be_granted_in_advance() -> None:
-    store = Store(ahead=3)
+    store = Store(ahead=6)
     senders = [Sender(store) for _ in range(3)]
     for member, sender in enumerate(senders):
         sender.open(member)
         sender.work(have=0, until=SAMPLES)
     store.serve(senders)
-    assert [len(sender.holder.slots) for sender in senders] == [3, 0, 0]
-    senders[1].work(have=2)
+    assert [len(sender.holder.slots) for sender in senders] == [2, 2, 2]
+    senders[1].work(have=4, until=4)
     store.serve(senders)
-    assert [len(sender.holder.slots) for sender in senders] == [3, 2, 0]
+    assert [len(sender.holder.slots) for sender in senders] == [2, 4, 2]
     assert store.grants.stats(0.0).pending == 0
     senders[0].give_back()
+    senders[1].give_back()
     store.serve(senders)
-    assert [len(sender.holder.slots) for sender in senders] == [0, 3, 0]
+    assert [len(sender.holder.slots) for sender in senders] == [0, 0, 6]
 
 
 def test_who_has_waited_longest_gets_the_next_slot() -> None:
@@ -339,16 +346,19 @@ def test_nobody_stores_what_is_not_his() -> None:
     sender.work(have=2)
     store.serve([sender])
     wrong = [
-        (wire.work(2, 0, 2, 2, [0], [0.0]), "wrong round: 2"),
-        (wire.work(1, 1, 2, 2, [0], [0.0]), "not granted: 1 positions from 1"),
-        (wire.work(1, 0, 9, 9, list(range(6)), [0.0] * 6), "not granted: 6 positions from 0"),
-        (wire.work(1, 0, SAMPLES + 1, 0, [], []), "wrong sample: 7"),
-        (wire.work(1, 0, MOST + 1, 0, [], []), "wrong sample"),
-        (wire.work(1, 0, 2, 2, [0], [np.nan]), "not finite: times"),
-        (wire.open_(wire.Open(3, 50, 1, False, 0, 1, 0, np.zeros(2))), "wrong member: 50"),
-        (wire.open_(wire.Open(3, 0, 1, True, 0, 1, 0, np.zeros(2))), "no validation store"),
-        (wire.open_(wire.Open(3, 0, 1, False, 0, 0, 0, np.zeros(2))), "wrong stride"),
-        (wire.open_(wire.Open(3, 0, 1, False, 0, 1, 0, np.full(2, np.inf))), "not finite: param"),
+        (wire.work(1, 0, 2, 2, [0], [0.0]), "wrong round: 1"),
+        (wire.work(0, 1, 2, 2, [0], [0.0]), "not granted: 1 positions from 1"),
+        (wire.work(0, 0, 9, 9, list(range(6)), [0.0] * 6), "not granted: 6 positions from 0"),
+        (wire.work(0, 0, SAMPLES + 1, 0, [], []), "wrong sample: 7"),
+        (wire.work(0, 0, MOST + 1, 0, [], []), "wrong sample"),
+        (wire.work(0, 0, 2, 2, [0], [np.nan]), "not finite: times"),
+        (wire.open_(wire.Open(0, 0, 9, 1, False, 0, 1, np.zeros(2))), "not given back"),
+        (wire.open_(wire.Open(0, 0, 0, 1, True, 0, 1, np.zeros(2))), "not given back"),
+        (wire.open_(wire.Open(1, 0, 0, 1, False, 0, 1, np.zeros(2))), "wrong round: 1"),
+        (wire.open_(wire.Open(0, 50, 0, 1, False, 0, 1, np.zeros(2))), "wrong member: 50"),
+        (wire.open_(wire.Open(0, 0, 0, 1, False, 0, 0, np.zeros(2))), "wrong stride"),
+        (wire.open_(wire.Open(0, 0, 0, 1, False, 0, 1, np.full(2, np.inf))), "not finite: param"),
+        (wire.work(0, 0, 2, 2, [0], [0.0]), "nothing is open"),
         (wire.hello(STUDY, WHOLE), "unexpected hello"),
         (b"HDRD", "short message"),
     ]  # fmt: skip
@@ -370,8 +380,8 @@ def test_a_hundred_thousand_wrong_messages_change_nothing() -> None:
     honest, hostile = Sender(store), Sender(store)
     honest.open(0)
     base = [
-        wire.open_(wire.Open(1, 7, 1, False, 0, 1, 4, np.zeros(2))),
-        wire.work(1, 0, 4, 6, [0, 1], [0.0, 0.1]),
+        wire.open_(wire.Open(0, 7, 0, 1, False, 0, 1, np.zeros(2))),
+        wire.work(0, 0, 4, 6, [0, 1], [0.0, 0.1]),
         wire.return_(1),
     ]
     for _ in range(100_000):
@@ -381,6 +391,6 @@ def test_a_hundred_thousand_wrong_messages_change_nothing() -> None:
         with contextlib.suppress(StreamRefused):
             store.grants.take(hostile.holder, memoryview(bytes(frame)))
         store.grants.end(hostile.holder)
-        hostile.holder.origin = None
+        hostile.holder.round = hostile.holder.position = hostile.holder.told = 0
     finish(store, [honest])
     check(store, {0})
