@@ -60,7 +60,7 @@ def test_figures_are_kept_compared_and_shown(
 
 def test_the_readmes_table_is_what_was_measured(project: Path) -> None:
     measured = table(load(project / "docs" / "bench.json"))
-    assert measured.count("\n") > 10
+    assert measured.count("\n") > 5
     assert measured in (project / "README.md").read_text("utf-8"), (
         "paste what `python -m benchmarks --table docs/bench.json` prints"
     )
