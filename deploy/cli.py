@@ -31,6 +31,7 @@ from pipeline.guards import DISTRIBUTION, check_packages
 from pipeline.slots.shared_files import remove_stale
 from pipeline.study.load import load
 from pipeline.study.own_network import network_problems
+from pipeline.study.problems import counted
 from solvers.registry import SOLVERS
 
 app = typer.Typer(
@@ -387,4 +388,4 @@ def clean() -> None:
         names = remove_stale() + remove_stale_sockets() + remove_unused_segments()
         for name in names:
             sys.stdout.write(f"removed {name}\n")
-        say(f"{len(names)} stale file(s) removed")
+        say(f"{counted(len(names), 'stale file')} removed")

@@ -131,7 +131,7 @@ def size(value: float) -> str:
     """``1638400`` -> ``1.64 MB``: powers of ten."""
     for unit in ("B", "kB", "MB", "GB"):
         if value < 999.5:
-            return f"{_plain(value)} {unit}"
+            return f"{value:.0f} B" if unit == "B" else f"{_plain(value)} {unit}"
         value /= 1000.0
     return f"{_plain(value)} TB"
 

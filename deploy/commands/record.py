@@ -15,6 +15,7 @@ import numpy as np
 
 from pipeline.errors import ConfigError
 from pipeline.record.reader import open_record, parts_of
+from pipeline.study.problems import counted
 from trainers.durable import replacing
 
 if TYPE_CHECKING:
@@ -36,8 +37,12 @@ def info(path: Path) -> Iterator[str]:
              if file.is_file()]  # fmt: skip
     yield f"record of study {about['study']!r}, solver {about['solver']}"
     yield f"  {_settings(about['record'])}"
-    yield f"  {dataset.sizes['sample']:,} samples of {members:,} members, {_state(about)}"
-    yield f"  {sum(sizes) / 2**20:,.1f} MiB in {len(sizes):,} files, {len(parts)} part(s)"
+    samples = counted(dataset.sizes["sample"], "sample")
+    yield f"  {samples} of {counted(members, 'member')}, {_state(about)}"
+    yield (
+        f"  {sum(sizes) / 2**20:,.1f} MiB in {counted(len(sizes), 'file')}, "
+        f"{counted(len(parts), 'part')}"
+    )
     if dataset.sizes["sample"]:
         times = dataset["time"].values
         yield f"  times {times.min():g} to {times.max():g} s, {times.shape[1]} in each sample"
@@ -45,7 +50,8 @@ def info(path: Path) -> Iterator[str]:
     for name, array in dataset.variables.items():
         dims = ", ".join(f"{dim} {size}" for dim, size in array.sizes.items())
         unit = array.attrs.get("units", "1")
-        yield f"  {name!s:20} {array.dtype!s:8} ({dims}) [{unit}] {array.attrs['long_name']}"
+        shown = "" if unit == "1" else f"[{unit}] "
+        yield f"  {name!s:20} {array.dtype!s:8} ({dims}) {shown}{array.attrs['long_name']}"
 
 
 def stats(path: Path) -> Iterator[str]:

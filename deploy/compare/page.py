@@ -93,7 +93,7 @@ def writing(told: dict[str, Any]) -> str:
     )
     failed = f", {told['failed']} failed" if told["failed"] else ""
     return (
-        f"{figures.count(told['members'])} members{failed} in "
+        f"{counted(told['members'], 'member')}{failed} in "
         f"{figures.seconds(told['wall_seconds'])} of wall time; in all processes together: "
         f"solvers {figures.seconds(told['solve_seconds'])}, {stores}"
     )

@@ -23,6 +23,7 @@ from deploy.launch import stopped_by_signals
 from deploy.speaking import say
 from pipeline.control import rundir
 from pipeline.errors import ConfigError
+from pipeline.study.problems import counted
 from trainers.durable import json_text, write_atomically
 from trainers.offline.stored import Store
 
@@ -114,7 +115,7 @@ def _write(made: Plan, seed: int, folder: Path, stores: list[Store]) -> "tuple[D
 
     study = made.of_seed(seed)
     held_out, total = study.ensemble.validation, study.ensemble.validation + study.ensemble.members
-    say(f"seed {seed}: writing {study.ensemble.members} members as {', '.join(stores)}")
+    say(f"seed {seed}: writing {counted(study.ensemble.members, 'member')} as {', '.join(stores)}")
     validation = write_dataset(
         study, folder / "validation", members=range(held_out), stores=["npy"]
     )

@@ -24,6 +24,7 @@ from deploy.drill.victims import hit, no_room, running, victims
 from deploy.drill.watch import Seen, StudyWatch
 from deploy.speaking import BAD_INPUT, say
 from pipeline.checkpoint import accounting
+from pipeline.study.problems import counted
 
 WELL_SECONDS: Final = 300.0  # from a fault to a study that trains again
 FULL_SECONDS: Final = 60.0  # until a checkpoint has failed
@@ -132,7 +133,7 @@ class Course:
             self._restarts += 1
             if self._restarts > MAX_RESTARTS or status == BAD_INPUT:
                 raise _DoesNotComeBackError(
-                    f"the command has ended with status {status}, {self._restarts} time(s)"
+                    f"the command has ended with status {status}, {counted(self._restarts, 'time')}"
                 )
             self._give_command()
         return self.watch.look()

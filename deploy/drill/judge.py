@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from deploy.drill.plan import Fault, Kind
+from pipeline.study.problems import counted
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -147,13 +148,15 @@ def judge(
     if not account.ended:
         found.append("the study did not end by itself")
     counts = {
-        "member(s) lost": account.members_lost,
-        "member(s) counted twice": account.counted_twice,
-        "sample(s) lost": account.samples_lost,
-        "sample(s) stored twice": account.stored_twice,
+        ("member", "lost"): account.members_lost,
+        ("member", "counted twice"): account.counted_twice,
+        ("sample", "lost"): account.samples_lost,
+        ("sample", "stored twice"): account.stored_twice,
     }
     if account.ended:
-        found += [f"{number} {what}" for what, number in counts.items() if number]
+        found += [
+            f"{counted(number, noun)} {what}" for (noun, what), number in counts.items() if number
+        ]
     found += [f"left behind: {each}" for each in account.left_behind]
     survived = sum(each.survived for each in outcomes)
     restarts = sum(each.survived and each.restarts > 0 for each in outcomes)

@@ -7,6 +7,7 @@ from rich.table import Table
 
 from deploy import figures
 from deploy.drill.judge import Outcome
+from pipeline.study.problems import counted
 
 
 def course(outcome: Outcome) -> str:
@@ -16,7 +17,7 @@ def course(outcome: Outcome) -> str:
         return f"{what}: not carried out: {outcome.missed}"
     if not outcome.survived:
         return f"{what}: the study did not come back"
-    again = f", given again {outcome.restarts} time(s)" if outcome.restarts else ""
+    again = f", given again {counted(outcome.restarts, 'time')}" if outcome.restarts else ""
     return (
         f"{what}: noticed after {figures.seconds(outcome.noticed)}, recovered after "
         f"{figures.seconds(outcome.recovered)}{again}"

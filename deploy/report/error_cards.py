@@ -8,6 +8,7 @@ from deploy.report import error_plots
 from deploy.report.page import Card
 from deploy.report.runfiles import RunFiles
 from pipeline.stats.members import mean_errors
+from pipeline.study.problems import counted
 from trainers.results import Errors
 from trainers.surrogate.card import HEADINGS, STATISTICS
 
@@ -102,4 +103,4 @@ def cost_rows(run: RunFiles) -> Iterator[tuple[str, str]]:
 
 
 def _queries(count: int | None) -> str:
-    return "never" if count is None else f"{figures.count(count)} queries"
+    return "never" if count is None else counted(count, "query", "queries")

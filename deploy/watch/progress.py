@@ -21,6 +21,7 @@ from rich.text import Text
 from deploy import figures
 from pipeline.stats.breakeven import Breakeven
 from pipeline.stats.stats import Phase, StudyStats, Waiting
+from pipeline.study.problems import counted
 
 PANEL_WIDTH = 100
 MAX_CURVE_WIDTH = 30
@@ -159,7 +160,7 @@ def _ensemble(stats: StudyStats, curve: int) -> Table:
     )
     if members.failed or members.retries:
         text.append(f" · {members.failed} failed", "red" if members.failed else "dim")
-        text.append(f" · {members.retries} retries", "dim")
+        text.append(f" · {counted(members.retries, 'retry', 'retries')}", "dim")
     table.add_row(
         "members",
         _bar(
@@ -240,8 +241,7 @@ def _learning(stats: StudyStats, history: History, curve: int) -> Table:
 def _paid(paid: Breakeven) -> str:
     for queries, more in ((paid.queries, ""), (paid.batched_queries, ", many at once")):
         if queries is not None:
-            noun = "query" if queries == 1 else "queries"
-            return f"after {figures.count(queries)} {noun}{more}"
+            return f"after {counted(queries, 'query', 'queries')}{more}"
     return "never: the solver is not slower"
 
 

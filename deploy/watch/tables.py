@@ -137,10 +137,10 @@ def paid(result: Breakeven) -> str:
     alone, together = result.queries, result.batched_queries
     compared = f"{duration(result.query_seconds)} instead of {duration(result.member_seconds)}"
     if alone is not None:
-        queries = "1 query" if alone == 1 else f"{count(alone)} queries"
-        return f"after {queries} ({compared} each)"
+        return f"after {counted(alone, 'query', 'queries')} ({compared} each)"
     if together is not None:
-        return f"after {count(together)} queries, many at once; alone never ({compared})"
+        queries = counted(together, "query", "queries")
+        return f"after {queries}, many at once; alone never ({compared})"
     return f"never: the solver is not slower ({compared})"
 
 
@@ -164,8 +164,8 @@ def _training(study: StudyConfig) -> str:
     if most is None or reuse is None:
         return f"{text}, as many train steps as the simulations leave time for"
     return (
-        f"{text}, at most {count(most)} train steps (a sample is drawn once at least, {reuse:g} "
-        "times on average at most)"
+        f"{text}, at most {counted(most, 'train step')} (a sample is drawn once at least, "
+        f"{reuse:g} {'time' if reuse == 1 else 'times'} on average at most)"
     )
 
 
@@ -174,6 +174,6 @@ def _bytes(value: int) -> str:
     size = float(value)
     for unit in ("B", "KiB", "MiB", "GiB"):
         if size < 1024:
-            return number(size, unit)
+            return number(size, unit) if unit != "B" else f"{value} B"
         size /= 1024
     return number(size, "TiB")

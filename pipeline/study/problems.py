@@ -37,9 +37,9 @@ def problem(path: str, value: object, text: str) -> str:
     return f"{path}={shown(value)}: {text}"
 
 
-def counted(number: int, noun: str) -> str:
-    """``1 rank``, ``2,000 ranks``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """``1 rank``, ``2,000 ranks``; ``several`` where that is more than an s."""
+    return f"{number:,} {noun if number == 1 else several or noun + 's'}"
 
 
 def shown(value: object) -> str:

@@ -55,14 +55,14 @@ def test_a_drill_in_which_nothing_was_lost_is_passed() -> None:
     ("changes", "problem"),
     [
         ({"ended": False}, "the study did not end by itself"),
-        ({"members_finished": 35}, "2 member(s) lost"),
-        ({"members_finished": 38}, "1 member(s) counted twice"),
-        ({"members_twice": 3}, "3 member(s) counted twice"),
-        ({"samples_stored": 1399}, "1 sample(s) lost"),
-        ({"recorded": 1390}, "10 sample(s) lost"),
-        ({"samples_stored": 1402}, "2 sample(s) stored twice"),
-        ({"checkpoint_twice": 4}, "4 sample(s) stored twice"),
-        ({"recorded_twice": 5}, "5 sample(s) stored twice"),
+        ({"members_finished": 35}, "2 members lost"),
+        ({"members_finished": 38}, "1 member counted twice"),
+        ({"members_twice": 3}, "3 members counted twice"),
+        ({"samples_stored": 1399}, "1 sample lost"),
+        ({"recorded": 1390}, "10 samples lost"),
+        ({"samples_stored": 1402}, "2 samples stored twice"),
+        ({"checkpoint_twice": 4}, "4 samples stored twice"),
+        ({"recorded_twice": 5}, "5 samples stored twice"),
         ({"left_behind": ("process 12: ray",)}, "left behind: process 12: ray"),
     ],
 )
@@ -135,7 +135,7 @@ def test_the_table_has_a_row_for_each_fault() -> None:
 
 def test_each_fault_is_told_when_it_is_over() -> None:
     assert course(FAULTS[0]) == "fault 1, solver: noticed after 0.4 s, recovered after 3.2 s"
-    assert course(FAULTS[1]).endswith("given again 1 time(s)")
+    assert course(FAULTS[1]).endswith("given again 1 time")
     assert course(Outcome(number=3, kind="disk", at=1.0)).endswith("the study did not come back")
     late = Outcome.of_missed(Fault(number=4, kind="disk", pause=0.0, pick=0.0), 50.0, "too late")
     assert course(late).endswith("not carried out: too late")

@@ -61,7 +61,7 @@ def test_other_figures() -> None:
     assert figures.clock(3675.9) == "1:01:15"
     assert figures.clock(75.0) == "1:15"
     assert figures.size(409_600_000.0) == "410 MB"
-    assert figures.size(12.0) == "12.0 B"
+    assert figures.size(12.0) == "12 B"
     assert figures.size(3e15) == "3,000 TB"
     assert [figures.percent(x) for x in (0.0, 0.0004, 0.0123, 0.995)] == [
         "0 %",
