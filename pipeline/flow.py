@@ -57,9 +57,9 @@ has no batch left, so its unconsumed samples are few, and those of a at most ``s
   1) * r + batch``, and no more is kept back than either limit leaves beyond that.
 
 Senders of the same node are granted slots for samples that are still to come, which nobody else
-can fill meanwhile. They give them back when they are idle, but one that is stopped does not. So no
-more are granted than the capacity and the upper limit have to spare: ``grantable`` is the most
-slots, up to an eighth, without which all inequalities still hold.
+can fill meanwhile. They give them back when they are idle, but one that is stopped does not, until
+its process is ended. So no more are granted than the capacity and the upper limit have to spare:
+``grantable`` is the most slots, up to an eighth, without which all inequalities still hold.
 
 The samples of a member of k > 1 mpi_ranks are put together in the slots, so that some of a's slots
 may hold a sample that cannot be drawn yet. The mpi_ranks compute each step from their neighbours'
@@ -255,8 +255,7 @@ class Limits:
             spread = math.ceil(spread * (self.max_reuse or 1.0))
         elif self.policy == "firo":
             kept = self.watermark
-        capacity = self.capacity - self.grantable
-        return max(self.batch, math.floor(capacity - kept - spread - self.batch))
+        return max(self.batch, math.floor(self.capacity - kept - spread - self.batch))
 
     def problems(self) -> list[str]:
         """Why a study with these settings is refused, one line per reason; empty when it is not."""

@@ -77,10 +77,12 @@ def descendants(pid: int) -> list[psutil.Process]:
 
 
 def running(processes: Iterable[psutil.Process]) -> list[Running]:
-    """What they are; those that end meanwhile are left out."""
+    """What they are; those that have ended, or end meanwhile, are left out."""
     found = []
     for each in processes:
         with contextlib.suppress(psutil.Error):
+            if each.status() == psutil.STATUS_ZOMBIE:
+                continue  # nobody would notice that it is killed
             found.append(Running(pid=each.pid, parent=each.ppid(), command=tuple(each.cmdline())))
     return found
 

@@ -1,9 +1,10 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from pipeline.flow import UNLIMITED, FlowControl, Limits, PolicyName
+from pipeline.flow import ONCE, UNLIMITED, FlowControl, Limits, PolicyName
 
 
 def limits(
@@ -209,3 +210,24 @@ def test_a_band_without_reuse_is_named() -> None:
 
 def test_all_problems_are_named_at_once() -> None:
     assert len(found(capacity=900, max_reuse=0.5, max_surplus=20.0)) == 3
+
+
+@pytest.mark.parametrize("policy", ["fifo", "firo", "uniform", "reservoir"])
+@pytest.mark.parametrize("surplus", [None, 4000.0])
+def test_what_is_granted_in_advance_is_to_spare(policy: PolicyName, surplus: float | None) -> None:
+    seen = set()
+    for capacity in range(20, 900, 13):
+        reuse = None if policy in ONCE else 4.0
+        of = limits(
+            policy=policy, capacity=capacity, watermark=15, max_reuse=reuse,
+            max_surplus=None if reuse is None else surplus,
+        )  # fmt: skip
+        count = of.grantable
+        assert 0 <= count <= capacity // 8
+        if of.problems():
+            continue
+        seen.add(count > 0)
+        if count:  # a sender that is stopped with all of them in hand leaves a study that goes on
+            left = None if of.max_surplus is None else of.max_surplus - count * 4.0
+            assert replace(of, capacity=capacity - count, max_surplus=left).problems() == []
+    assert True in seen

@@ -100,6 +100,19 @@ def test_what_is_gone_has_no_descendants_and_is_not_hit(sleeping: psutil.Process
     assert sleeping.is_running()
 
 
+def test_what_has_ended_and_was_not_waited_for_is_no_victim() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    try:
+        process = psutil.Process(ended.pid)
+        deadline = time.monotonic() + 10.0
+        while process.status() != psutil.STATUS_ZOMBIE:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert running([process]) == []
+    finally:
+        ended.wait(timeout=10.0)
+
+
 def test_without_room_files_stay_short_and_afterwards_grow_again(tmp_path: Path) -> None:
     program = (
         "import sys\n"
