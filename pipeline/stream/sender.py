@@ -151,8 +151,10 @@ class Sender:
             for link in self._links:
                 link.dispatch(time.monotonic())
             self._wait(lambda: all(link.ready for link in self._links), math.inf)
-            for link in self._links:
-                link.open(opened)
+            for number, link in enumerate(self._links):
+                # A reservoir that gets none of its samples need not know of a validation member.
+                if not validation or number == member % len(self._links):
+                    link.open(opened)
             self._opened = opened
         self._busy.set()
 

@@ -18,6 +18,7 @@ import zmq
 from benchmarks.stream_rig import SENDING
 from pipeline.errors import StreamRefused
 from pipeline.flow import FlowControl
+from pipeline.reservoir.appended import Appended
 from pipeline.reservoir.book import Reservoir
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.slots.memory import Slots
@@ -50,6 +51,7 @@ class Node:
     receiver: ReceiverThread | DirectReceiver
     lock: Turnstile
     endpoint: Endpoint
+    kept: Slots | None = None
 
     def stats(self) -> IntakeStats:
         """What came in, whichever way."""
@@ -80,6 +82,7 @@ class Nodes:
         layout: SampleLayout = LAYOUT,
         keys: StudyKeys = KEYS,
         max_frame: int = 1 << 20,
+        validating: bool = False,
     ) -> Node:
         self.count += 1
         path = self.folder / f"slots{self.count}"
@@ -88,15 +91,24 @@ class Nodes:
         rng = np.random.default_rng(self.count)
         book = Reservoir(policy="reservoir", capacity=capacity, flow=flow, rng=rng)
         lock = Turnstile()
-        placing = Placing(slots=slots, book=book, layout=layout)
-        intake = Intake(layout=layout, study=KEYS.study, training=placing)
-        ahead = capacity // 8
-        grants = Grants(layout=layout, study=KEYS.study, training=placing, ahead=ahead)
+        training = Placing(slots=slots, book=book, layout=layout)
+        kept = validation = None
+        if validating:
+            path = self.folder / f"validation{self.count}"
+            kept = self.stack.enter_context(Slots.create(path, capacity=capacity, layout=layout))
+            appended = Appended(capacity=capacity)
+            validation = Placing(slots=kept, book=appended, layout=layout)
+        intake = Intake(layout=layout, study=KEYS.study, training=training, validation=validation)
+        grants = Grants(
+            layout=layout, study=KEYS.study, training=training, validation=validation,
+            ahead=capacity // 8,
+        )  # fmt: skip
         receiver: ReceiverThread | DirectReceiver
         if bind == "direct":
             receiver = DirectReceiver(
-                grants=grants, lock=lock, refuse=intake.refuse, training=slots.description
-            )
+                grants=grants, lock=lock, refuse=intake.refuse, training=slots.description,
+                validation=None if kept is None else kept.description,
+            )  # fmt: skip
         else:
             receiver = ReceiverThread(
                 intake=intake, lock=lock, bind=bind, keys=keys, max_frame=max_frame
@@ -104,7 +116,7 @@ class Nodes:
         self.stack.callback(receiver.close)
         started = receiver.start()
         endpoint = started if isinstance(started, Endpoint) else Endpoint(direct=started)
-        return Node(slots, book, intake, grants, receiver, lock, endpoint)
+        return Node(slots, book, intake, grants, receiver, lock, endpoint, kept)
 
 
 @pytest.fixture
@@ -344,6 +356,31 @@ def test_a_retried_member_is_stored_once(
     assert node.stored().keys() == {(4, s) for s in range(30)}
     assert node.stats().duplicates >= 15
     assert node.book.inserted == 30
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_a_validation_member_lies_whole_in_one_store_and_the_others_need_none(
+    nodes: Nodes, senders: Callable[..., Sender], transport: str
+) -> None:
+    pair = [nodes.start(transport), nodes.start(transport, validating=True)]
+    sender = senders([node.endpoint for node in pair])
+    run_member(sender, 4, 6)
+    for member in (1, 3):
+        parameters = np.array([member, 2.0, 3.0])
+        sender.open(member=member, attempt=1, parameters=parameters, validation=True)
+        for sample in range(5):
+            sender.send(sample=sample, step=sample, times=np.zeros(2), fields=truth(member, sample))
+    run_member(sender, 7, 6)
+    sender.flush(timeout=TIMEOUT)
+    for rank, node in enumerate(pair):
+        everything = {(m, s) for m in (4, 7) for s in range(6)}
+        assert node.stored().keys() == {(m, s) for m, s in everything if (m + s) % 2 == rank}
+        assert node.stats().refused == 0
+    kept = pair[1].kept
+    assert kept is not None
+    for slot, (member, sample) in enumerate((m, s) for m in (1, 3) for s in range(5)):
+        assert (kept.members[slot], kept.samples[slot]) == (member, sample)
+        np.testing.assert_array_equal(kept.fields[slot], truth(member, sample))
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)
