@@ -80,7 +80,7 @@ def test_killed_mpi_ranks_and_actors_cost_attempts_and_no_sample(tmp_run: Path) 
     assert summary.samples_inserted == summary.samples_unique == MEMBERS * STEPS
     held = [reservoir.validation_held for reservoir in result.stats.reservoirs]
     assert sum(held) == VALIDATION * STEPS
-    assert len(groups) >= 2 * 4
+    assert len(groups) >= 2 * 3  # the last group is replaced only if a member is left for it
     _, alive = psutil.wait_procs(list(groups.values()), timeout=60.0)
     assert alive == []
     assert not [path for path in files if path.exists()]
