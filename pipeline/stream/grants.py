@@ -22,7 +22,7 @@ from pipeline.flow import MOST_TOGETHER
 from pipeline.slots.layout import Box, SampleLayout
 from pipeline.stream import direct_wire as wire
 from pipeline.stream.direct_wire import STORED
-from pipeline.stream.intake import Bounds, IntakeStats
+from pipeline.stream.intake import BlockedClock, Bounds, IntakeStats
 from pipeline.stream.placing import Origin, Placing
 
 MOST: Final = 4096  # positions that a sender may ask for at a time
@@ -88,8 +88,7 @@ class Grants:
         self._holding: set[Holder] = set()  # that were granted something
         self._hungry: dict[Holder, None] = {}  # that want more than they have, longest first
         self._news: dict[Holder, None] = {}
-        self._blocked_since: float | None = None
-        self._blocked = 0.0
+        self._blocked = BlockedClock()
 
     @property
     def waiting(self) -> tuple[Holder, ...]:
@@ -99,14 +98,13 @@ class Grants:
     def stats(self, now: float) -> IntakeStats:
         """What waits here; what is stored, the stores know, and what was refused, the intake."""
         waiting = self.waiting
-        since = 0.0 if self._blocked_since is None else now - self._blocked_since
         members = {each.origin.member for each in waiting if each.origin is not None}
         return IntakeStats(
             duplicates=0,
             refused=0,
             pending=len(waiting),
             bytes_received=0,
-            solver_blocked_seconds=self._blocked + since,
+            solver_blocked_seconds=self._blocked.seconds(now),
             waiting_members=tuple(sorted(members)),
         )
 
@@ -157,12 +155,7 @@ class Grants:
         """Grant what can be granted; what is to be told to whom."""
         self._serve_in_hand()
         self._serve_ahead()
-        blocked = any(each.have > each.granted for each in self._hungry)
-        if blocked and self._blocked_since is None:
-            self._blocked_since = now
-        elif not blocked and self._blocked_since is not None:
-            self._blocked += now - self._blocked_since
-            self._blocked_since = None
+        self._blocked.note(any(each.have > each.granted for each in self._hungry), now)
         answers = [(holder, self._answer(holder)) for holder in self._news]
         self._news.clear()
         return answers

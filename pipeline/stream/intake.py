@@ -93,6 +93,26 @@ class IntakeStats:
         )
 
 
+class BlockedClock:
+    """Seconds during which something waited for room."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seconds = 0.0
+
+    def note(self, blocked: bool, now: float) -> None:
+        """Whether something waits from now on."""
+        if blocked and self._since is None:
+            self._since = now
+        elif not blocked and self._since is not None:
+            self._seconds += now - self._since
+            self._since = None
+
+    def seconds(self, now: float) -> float:
+        """Up to now."""
+        return self._seconds + (0.0 if self._since is None else now - self._since)
+
+
 @dataclass(slots=True)
 class _Waiting:
     store: Placing
@@ -135,8 +155,7 @@ class Intake:
         self._peers: dict[int, _Peer] = {}
         self._refused = 0
         self._causes: set[str] = set()
-        self._blocked_since: float | None = None
-        self._blocked = 0.0
+        self._blocked = BlockedClock()
 
     @property
     def pending(self) -> int:
@@ -150,13 +169,12 @@ class Intake:
 
     def stats(self, now: float) -> IntakeStats:
         """All counters."""
-        since = 0.0 if self._blocked_since is None else now - self._blocked_since
         return IntakeStats(
             duplicates=sum(store.duplicates for store in self._stores),
             refused=self._refused,
             pending=len(self._waiting),
             bytes_received=sum(store.bytes_stored for store in self._stores),
-            solver_blocked_seconds=self._blocked + since,
+            solver_blocked_seconds=self._blocked.seconds(now),
             waiting_members=self.waiting_members,
         )
 
@@ -314,11 +332,7 @@ class Intake:
         )  # fmt: skip
 
     def _note_blocked(self, now: float) -> None:
-        if self._waiting and self._blocked_since is None:
-            self._blocked_since = now
-        elif not self._waiting and self._blocked_since is not None:
-            self._blocked += now - self._blocked_since
-            self._blocked_since = None
+        self._blocked.note(bool(self._waiting), now)
 
 
 def _may_come(waiting: _Waiting) -> bool:
