@@ -33,7 +33,7 @@ from pipeline.slots.memory import SlotsDescription
 from pipeline.stream import direct_wire as wire
 from pipeline.stream.endpoint import DirectEndpoint
 from pipeline.stream.grants import Grants, Holder
-from pipeline.stream.sockets import new_socket
+from pipeline.stream.sockets import Wake, new_socket
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +78,7 @@ class DirectReceiver:
         self._grants, self._lock, self._refuse = grants, lock, refuse
         self._slots, self._node = (training, validation), node
         self._line = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._wake_lock = threading.Lock()
+        self._wake = Wake()
         self._closing = threading.Event()
         self._path: Path | None = None
         self._failure: BaseException | None = None
@@ -96,7 +95,7 @@ class DirectReceiver:
         self._path = new_socket()
         self._line.bind(str(self._path))
         self._line.listen(_BACKLOG)
-        for source in (self._line.fileno(), self._wake):
+        for source in (self._line.fileno(), self._wake.fd):
             self._poll.register(source, select.EPOLLIN)
         self._thread.start()
         training, validation = self._slots
@@ -106,9 +105,7 @@ class DirectReceiver:
 
     def wake(self) -> None:
         """Room may have appeared: try what waits. After ``close`` nothing does."""
-        with self._wake_lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+        self._wake.set()
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -129,9 +126,7 @@ class DirectReceiver:
         self._peers.clear()
         self._line.close()
         self._poll.close()
-        with self._wake_lock:
-            os.close(self._wake)
-            self._wake = -1
+        self._wake.close()
         if self._path is not None:
             self._path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # not empty: somebody else's
@@ -143,8 +138,8 @@ class DirectReceiver:
                 for source, _ in self._poll.poll(_UNTOLD if self._untold else _SLICE):
                     if source == self._line.fileno():
                         self._accept()
-                    elif source == self._wake:
-                        os.eventfd_read(self._wake)
+                    elif source == self._wake.fd:
+                        self._wake.clear()
                     elif (peer := self._peers.get(source)) is not None:
                         self._hear(peer, ended=source == peer.pidfd)
                 with self._lock:

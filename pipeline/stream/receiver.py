@@ -12,7 +12,6 @@
 
 import hmac
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -25,6 +24,7 @@ from zmq.utils.monitor import recv_monitor_message
 
 from pipeline.stream.endpoint import Endpoint, StudyKeys
 from pipeline.stream.intake import Intake
+from pipeline.stream.sockets import Wake
 from pipeline.stream.wire import MAX_PAYLOAD
 
 _log = logging.getLogger(__name__)
@@ -93,8 +93,7 @@ class ReceiverThread:
         self._intake, self._lock, self._bind = intake, lock, bind
         self._keys, self._max_frame = keys, max_frame
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
-        self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._wake_lock = threading.Lock()
+        self._wake = Wake()
         self._closing = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="headrace-receiver", daemon=True)
@@ -128,9 +127,7 @@ class ReceiverThread:
 
     def wake(self) -> None:
         """Room may have appeared: try what waits. After ``close`` nothing does."""
-        with self._wake_lock:
-            if self._wake >= 0:
-                os.eventfd_write(self._wake, 1)
+        self._wake.set()
 
     def check(self) -> None:
         """Raise what ended the thread, if anything did."""
@@ -146,14 +143,12 @@ class ReceiverThread:
         if self._thread.is_alive():
             self._thread.join()
         self._context.destroy(linger=0)
-        with self._wake_lock:
-            os.close(self._wake)
-            self._wake = -1
+        self._wake.close()
 
     def _run(self) -> None:
         try:
             poller = zmq.Poller()
-            for source in (self._router, self._zap, self._monitor, self._wake):
+            for source in (self._router, self._zap, self._monitor, self._wake.fd):
                 poller.register(source, zmq.POLLIN)
             while not self._closing.is_set():
                 ready = dict(poller.poll(_SLICE_MS))
@@ -161,8 +156,8 @@ class ReceiverThread:
                     self._authenticate()
                 if self._monitor in ready:
                     self._note_strangers()
-                if self._wake in ready:
-                    os.eventfd_read(self._wake)
+                if self._wake.fd in ready:
+                    self._wake.clear()
                 if self._router in ready:
                     self._receive_burst()
                 # After that: what has come may have been what others waited for.

@@ -10,6 +10,7 @@ import secrets
 import socket
 import stat
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Final
@@ -21,6 +22,30 @@ SOCKET_FOLDER: Final = "headrace-socket-"
 SOCKET: Final = "s"
 SHORT: Final = Path("/tmp")  # where every Unix lets its users make folders
 _BIND_SECONDS: Final = 60.0  # far longer than from making a folder to binding in it
+
+
+class Wake:
+    """Wakes a thread that polls ``fd``; from any thread, and without effect after ``close``."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._lock = threading.Lock()
+
+    def set(self) -> None:
+        """Let the thread look."""
+        with self._lock:
+            if self.fd >= 0:
+                os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        """The thread looks now; called when ``fd`` is readable."""
+        os.eventfd_read(self.fd)
+
+    def close(self) -> None:
+        """The thread has ended."""
+        with self._lock:
+            os.close(self.fd)
+            self.fd = -1
 
 
 def socket_folder(below: int, *, within: Path | None = None) -> Path:
